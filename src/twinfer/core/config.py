@@ -1,0 +1,154 @@
+"""The whole topology as one frozen tree: every default is written here and nowhere else.
+
+A TOML file fills it, ``--set a.b=c`` overrides it, and unknown keys are errors. Reading files is ``core.config_file``.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from twinfer.core.capabilities import Role
+from twinfer.core.layout import KVDtype
+
+WeightFormat = Literal["checkpoint", "fp32", "bf16", "fp16"]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file; a key that is not declared is an error."""
+
+
+class ModelConfig(_Table):
+    """A served model."""
+
+    id: str
+    """Canonical id, as clients name it."""
+    source: str = "demo"
+    """``demo`` (the bundled model), a directory in Hugging Face format, or a Hugging Face id."""
+    aliases: tuple[str, ...] = ()
+    """Other names that mean this model."""
+    name: str = ""
+    """Shown by ListFoundationModels, at most 20 characters; made from the id when empty."""
+    provider: str = ""
+    """Shown by ListFoundationModels; the id's part before the first dot when empty."""
+    max_context_tokens: int = 0
+    """Bound on prompt and answer together; 0 takes the checkpoint's own."""
+
+
+class EmulationConfig(_Table):
+    """An engine that computes nothing: KV bytes are made from the tokens, and tokens from the KV bytes present."""
+
+    num_layers: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 16
+    max_context_tokens: int = 32768
+    prefill_tokens_per_s: float = 0.0
+    """0 takes no time."""
+    decode_step_ms: float = 0.0
+    """Duration of one decode step, whatever the batch; 0 takes no time."""
+    script: str = ""
+    """Plays this text for every request instead of tokens made from the KV."""
+    script_ids: tuple[int, ...] = ()
+    """The same as token ids; wins over ``script``."""
+    fail_at: int = -1
+    """The engine fails each request at this output token; -1 never."""
+
+
+class PoolConfig(_Table):
+    """Workers of one model, role, engine and device."""
+
+    name: str
+    role: Role
+    model: str = ""
+    """Id of the model; the first one when empty."""
+    engine: Literal["native", "emulated"] = "native"
+    device: str = "cpu"
+    """Any torch device, such as ``cpu``, ``cuda`` or ``cuda:1``."""
+    workers: int = 1
+    cores: tuple[int, ...] = ()
+    """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers."""
+    weights: WeightFormat = "checkpoint"
+    """Precision of the weights; ``checkpoint`` keeps the file's own."""
+    kv_dtype: KVDtype | Literal["weights"] = "weights"
+    """Element type of the KV pool; ``weights`` takes theirs."""
+    accept: tuple[str, ...] = ()
+    """Numeric provenances (``weights/kv``) of KV it takes besides its own; ``*`` takes any."""
+    kv_mib: int = 512
+    """Size of the KV pool of one worker, in MiB."""
+    block_tokens: int = 16
+    max_step_tokens: int = 512
+    """Positions computed in one step at most: the size of a prefill chunk."""
+    max_running: int = 64
+    """Sequences in one step at most."""
+    max_waiting: int = 1024
+    """Requests in the queue at most; past that the worker is busy."""
+    addresses: tuple[str, ...] = ()
+    """Workers started by hand (``twinfer worker --listen``), as ``host:port``; then none are started here."""
+    emulation: EmulationConfig = EmulationConfig()
+
+
+class LinkConfig(_Table):
+    """How KV travels."""
+
+    transport: Literal["auto", "inproc", "shm", "tcp"] = "auto"
+    """``auto`` takes shared memory on one host, else TCP."""
+    max_in_flight_mib: int = 64
+    """Bytes a sink pulls at once from one peer."""
+    tcp_connections: int = 2
+    throttle_mb_per_s: float = 0.0
+    """Slows the link down on purpose, for experiments; 0 does not."""
+
+
+class HandoffConfig(_Table):
+    """Deadlines and sizes of the handoff protocol."""
+
+    lease_s: float = 10.0
+    """A side that hears nothing of a handoff for that long frees what it holds for it."""
+    heartbeat_s: float = 2.0
+    chunk_kib: int = 1024
+    """Bytes in one offered chunk, at most (at least one block)."""
+    max_parked_fraction: float = 0.5
+    """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""
+    max_attempts: int = 3
+    """Plans tried for one request before its client gets the error."""
+
+
+class RoutingConfig(_Table):
+    """When a request is split over two workers."""
+
+    min_remote_tokens: int = 64
+    """Disaggregated when at least that many prompt tokens are not cached on the decode worker."""
+    allow_forced: bool = True
+    """Whether the request header ``x-twinfer-route`` is obeyed."""
+
+
+class GatewayConfig(_Table):
+    """The front door."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    region: str = "us-east-1"
+    """Region in ARNs."""
+    account: str = "000000000000"
+    """Account in ARNs."""
+    max_body_bytes: int = 25_000_000
+    request_timeout_s: float = 600.0
+    first_token_timeout_s: float = 20.0
+    """A stream's status is held back that long for a first token; then it starts without one."""
+    max_requests: int = 1024
+    """Requests in work at most; past that the answer is 503."""
+
+
+class Config(_Table):
+    """Everything."""
+
+    model: tuple[ModelConfig, ...] = (ModelConfig(id="twinfer.demo-v1:0", name="Twinfer Demo"),)
+    pool: tuple[PoolConfig, ...] = (
+        PoolConfig(name="prefill", role=Role.PREFILL, weights="fp32"),
+        PoolConfig(name="decode", role=Role.DECODE, weights="fp32"),
+    )
+    link: LinkConfig = LinkConfig()
+    handoff: HandoffConfig = HandoffConfig()
+    routing: RoutingConfig = RoutingConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    cache_dir: str = ""
+    """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

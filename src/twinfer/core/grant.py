@@ -1,0 +1,60 @@
+"""The permission to pass KV: issued and signed by the sink, carried by the gateway, presented by the source.
+
+It binds one handoff and attempt to one source epoch, one sink epoch, one tenant, one request and one token range.
+Nothing in it comes from a client, and its contents are meaningless without the cluster key.
+"""
+
+from hashlib import blake2b
+
+import msgspec
+
+from twinfer.core.ids import Epoch, HandoffId, TenantId, WorkerId
+from twinfer.core.layout import KVLayout
+from twinfer.core.request import GenerationRequest
+
+
+class GrantTerms(msgspec.Struct, frozen=True):
+    """What a grant allows.
+
+    Args:
+        handoff: the handoff, and the ``attempt`` at it.
+        tenant: whose KV it is.
+        request: digest of the frozen request, so that a grant serves no other prompt.
+        fingerprint: digest of the model's fingerprint.
+        source, source_epoch: who may offer.
+        sink, sink_epoch, sink_address: who may read, and where its control stream is.
+        start_block: blocks before it are already on the sink; the source offers ``[start_block, end)``.
+        wire: layout in which the bytes travel.
+        ttl_s: seconds that each side grants, on its own clock from its own start.
+        expires_unix_s: wall clock after which nobody accepts it; a bound, with the usual doubt about clocks.
+    """
+
+    handoff: HandoffId
+    attempt: int
+    tenant: TenantId
+    request: str
+    fingerprint: str
+    source: WorkerId
+    source_epoch: Epoch
+    sink: WorkerId
+    sink_epoch: Epoch
+    sink_address: str
+    start_block: int
+    wire: KVLayout
+    ttl_s: float
+    expires_unix_s: float
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Signed terms, as they travel."""
+
+    terms: bytes
+    signature: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def request_digest(request: GenerationRequest) -> str:
+    """A name for the frozen request, equal on every worker that holds the same one."""
+    return blake2b(_encoder.encode(request), digest_size=16).hexdigest()

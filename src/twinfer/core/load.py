@@ -1,0 +1,65 @@
+"""What a worker reports about itself, several times a second and whenever asked."""
+
+import msgspec
+
+
+class BlockCounts(msgspec.Struct, frozen=True):
+    """Where a pool's blocks are: ``free + cached + live + quarantined = total``.
+
+    ``promised`` blocks are a claim on free and cached ones, not blocks of their own.
+    """
+
+    total: int
+    free: int
+    cached: int
+    live: int
+    quarantined: int = 0
+    promised: int = 0
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """Monotonic counts since the worker's start."""
+
+    prefill_tokens: int = 0
+    """Prompt positions computed."""
+    cached_tokens: int = 0
+    """Prompt positions found in the prefix cache instead."""
+    decode_tokens: int = 0
+    """Output tokens drawn by decode steps; the first token of a prompt counts as prefill's."""
+    steps: int = 0
+    preemptions: int = 0
+    requests: int = 0
+    failures: int = 0
+    handoffs_out: int = 0
+    handoffs_in: int = 0
+    handoffs_aborted: int = 0
+    handoffs_expired: int = 0
+    grants_refused: int = 0
+    integrity_failures: int = 0
+    resends: int = 0
+    kv_bytes_in: int = 0
+    kv_bytes_out: int = 0
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """One worker's state at one moment.
+
+    Args:
+        running: sequences in steps.
+        waiting: sequences admitted to the queue only.
+        waiting_tokens: prompt positions in the queue and not computed.
+        handoffs: open handoffs by state.
+        oldest_held_s: age of the oldest block holding outside a running sequence.
+        healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
+    """
+
+    blocks: BlockCounts
+    counters: Counters
+    running: int = 0
+    waiting: int = 0
+    waiting_tokens: int = 0
+    handoffs: dict[str, int] = {}
+    oldest_held_s: float = 0.0
+    step_s: float = 0.0
+    """Moving average of the time one step takes."""
+    healthy: bool = True

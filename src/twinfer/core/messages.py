@@ -1,0 +1,211 @@
+"""The control plane's messages: between a gateway and a worker, and between the two workers of a handoff.
+
+They are the wire's only definition. Every connection opens with the worker's ``WorkerIdentity``. Messages are
+idempotent on (handoff, attempt, type, chunk), so a repeated or late one changes nothing.
+"""
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.grant import Grant
+from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
+from twinfer.core.load import LoadReport
+from twinfer.core.manifest import Chunk
+from twinfer.core.request import GenerationRequest
+from twinfer.core.tokens import Timings, Token
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Tagged by its class name."""
+
+
+# Gateway to worker.
+
+
+class Generate(_Message):
+    """Compute both phases here. ``emitted`` are output tokens of an earlier attempt, which continue."""
+
+    request: GenerationRequest
+    emitted: tuple[int, ...] = ()
+
+
+class Reserve(_Message):
+    """To the sink: promise room for the request's prompt, for KV that ``source`` will offer."""
+
+    request: GenerationRequest
+    handoff: HandoffId
+    attempt: int
+    source: WorkerId
+    source_epoch: Epoch
+
+
+class Prefill(_Message):
+    """To the source: compute the prompt, send token 0 back, and pass the KV under this grant."""
+
+    request: GenerationRequest
+    grant: Grant
+
+
+class Cancel(_Message):
+    """Forget the request and all it holds. Safe to repeat, and for requests never seen."""
+
+    request_id: RequestId
+
+
+ToWorker: TypeAlias = Generate | Reserve | Prefill | Cancel
+
+
+# Worker to gateway.
+
+
+class Granted(_Message):
+    """Answer to ``Reserve``. ``cached_tokens`` of the prompt are on the sink already."""
+
+    request_id: RequestId
+    grant: Grant
+    cached_tokens: int
+
+
+class Busy(_Message):
+    """No room now."""
+
+    request_id: RequestId
+    retry_after_s: float
+
+
+class Refused(_Message):
+    """Not here, for this reason, however often asked."""
+
+    request_id: RequestId
+    reason: str
+
+
+class Frame(_Message):
+    """All tokens of one step that concern this gateway."""
+
+    tokens: tuple[Token, ...]
+
+
+class Finished(_Message):
+    """The last thing this worker says of a request it finished its part of."""
+
+    request_id: RequestId
+    timings: Timings
+
+
+class FailureKind(StrEnum):
+    """Whose fault it was, and so what the gateway may do about it."""
+
+    ENGINE = "engine"
+    """The engine failed on this request; trying again elsewhere may help."""
+    HANDOFF = "handoff"
+    """The KV did not arrive; the request can be planned again."""
+    DEADLINE = "deadline"
+    """The request's own time is over."""
+
+
+class Failed(_Message):
+    """The last thing this worker says of a request it could not finish its part of."""
+
+    request_id: RequestId
+    kind: FailureKind
+    reason: str
+
+
+class Load(_Message):
+    """The worker's state, when it changed."""
+
+    report: LoadReport
+
+
+class Hello(_Message):
+    """Opens every stream, from the worker's side."""
+
+    identity: WorkerIdentity
+
+
+ToGateway: TypeAlias = Hello | Granted | Busy | Refused | Frame | Finished | Failed | Load
+
+
+# Source worker to sink worker.
+
+
+class SourceHello(_Message):
+    """Opens the control stream of a pair: who offers, and where its bytes can be read."""
+
+    identity: WorkerIdentity
+
+
+class Offer(_Message):
+    """A chunk is final and may be pulled."""
+
+    handoff: HandoffId
+    attempt: int
+    chunk: Chunk
+
+
+class Seal(_Message):
+    """All chunks were offered: their number, the root over their digests, and the first token."""
+
+    handoff: HandoffId
+    attempt: int
+    num_chunks: int
+    root: bytes
+    first_token: Token
+
+
+class Withdraw(_Message):
+    """The source will not complete this handoff."""
+
+    handoff: HandoffId
+    attempt: int
+    reason: str
+
+
+class Heartbeat(_Message):
+    """Still here, and still holding these."""
+
+    epoch: Epoch
+    handoffs: tuple[HandoffId, ...]
+
+
+ToSink: TypeAlias = SourceHello | Offer | Seal | Withdraw | Heartbeat
+
+
+# Sink worker to source worker.
+
+
+class SinkHello(_Message):
+    """Answers ``SourceHello``: accepted, or refused for this reason, before any byte moves."""
+
+    identity: WorkerIdentity
+    refusal: str | None = None
+
+
+class OfferAgain(_Message):
+    """A chunk arrived corrupt or short."""
+
+    handoff: HandoffId
+    attempt: int
+    index: int
+
+
+class Committed(_Message):
+    """The KV is attendable on the sink; the source may turn its blocks into ordinary cache."""
+
+    handoff: HandoffId
+    attempt: int
+
+
+class Gone(_Message):
+    """The sink does not know this handoff, or no longer."""
+
+    handoff: HandoffId
+    attempt: int
+    reason: str
+
+
+ToSource: TypeAlias = SinkHello | OfferAgain | Committed | Gone | Heartbeat

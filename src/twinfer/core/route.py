@@ -1,0 +1,33 @@
+"""The chosen workers for a request, and why."""
+
+from enum import StrEnum
+
+import msgspec
+
+from twinfer.core.ids import WorkerId
+
+
+class RouteKind(StrEnum):
+    """Both phases on one worker, or each on its own."""
+
+    AGGREGATED = "aggregated"
+    DISAGGREGATED = "disaggregated"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A decision of the router.
+
+    Args:
+        decode: the worker that generates; with an aggregated route it computes the prompt too.
+        prefill: the worker that computes the prompt; ``None`` when aggregated.
+        reason: one clause for the trace and the metrics.
+    """
+
+    decode: WorkerId
+    prefill: WorkerId | None
+    reason: str
+
+    @property
+    def kind(self) -> RouteKind:
+        """Which of the two modes this is."""
+        return RouteKind.AGGREGATED if self.prefill is None else RouteKind.DISAGGREGATED

@@ -1,0 +1,31 @@
+"""The cluster as a router sees it: one value, taken at one moment."""
+
+import msgspec
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.ids import ModelId
+from twinfer.core.load import LoadReport
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """A live worker: who it is, what it last reported, and what this gateway has sent it since.
+
+    Args:
+        in_flight: requests of this gateway that the worker has not finished.
+        in_flight_tokens: their prompt positions.
+    """
+
+    identity: WorkerIdentity
+    load: LoadReport
+    in_flight: int = 0
+    in_flight_tokens: int = 0
+
+
+class ClusterSnapshot(msgspec.Struct, frozen=True):
+    """All live workers, in the order of the configuration."""
+
+    workers: tuple[WorkerState, ...]
+
+    def serving(self, model: ModelId) -> tuple[WorkerState, ...]:
+        """Those that serve a model."""
+        return tuple(state for state in self.workers if state.identity.capabilities.model == model)

@@ -1,0 +1,80 @@
+"""One forward pass: the plan says what to compute, the result what came of it.
+
+These cross from the engine's pure half to its runner and back, inside one process, and are the only things that do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinfer.core.ids import RequestId
+from twinfer.core.request import GenerationRequest
+from twinfer.core.tokens import Logprob
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Positions ``[start, start + len(token_ids))`` of one sequence, to be computed in this step.
+
+    Attributes:
+        request: whose they are.
+        token_ids: the tokens at these positions.
+        start: positions before it are in the KV blocks already.
+        block_table: pool block of every ``block_tokens`` positions; the first ``ceil(end / block_tokens)`` entries
+            count. Append-only while a plan is in flight, so the runner may keep what it derived from a prefix of it.
+        sample_index: output index of the token to draw from the last position's logits; ``None`` draws nothing.
+        emitted: output tokens so far, for penalties and minimum lengths.
+    """
+
+    request: GenerationRequest
+    token_ids: Sequence[int]
+    start: int
+    block_table: Sequence[int]
+    sample_index: int | None
+    emitted: Sequence[int]
+
+    @property
+    def end(self) -> int:
+        """One past the last position computed."""
+        return self.start + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """Work of one step.
+
+    Attributes:
+        slices: at most one per sequence; decoding sequences first.
+        fresh_blocks: pool blocks that changed hands since the last plan, to be zeroed before anything is written.
+        expired: requests dropped because their deadline passed; a plan may hold nothing else.
+    """
+
+    slices: tuple[Slice, ...]
+    fresh_blocks: tuple[int, ...] = ()
+    expired: tuple[RequestId, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions computed in this step."""
+        return sum(len(part.token_ids) for part in self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A sampled token; log probabilities when the request asked for them."""
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a runner returns.
+
+    Attributes:
+        draws: one entry per slice of the plan, in order; ``None`` where nothing was to be drawn.
+        failed: requests on which the engine failed, with the reason; their draws are ignored.
+    """
+
+    draws: tuple[Draw | None, ...]
+    failed: tuple[tuple[RequestId, str], ...] = ()

@@ -1,0 +1,1 @@
+"""The handoff of a token range's KV between two workers, as pure state machines: reserve, stream, seal, commit."""

@@ -1,0 +1,56 @@
+"""Signing and checking grants. Each refusal begins with its own word, which is also the metric's label."""
+
+import hmac
+
+import msgspec
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.errors import GrantRefused
+from twinfer.core.grant import Grant, GrantTerms, request_digest
+from twinfer.core.request import GenerationRequest
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(GrantTerms)
+
+
+def sign(terms: GrantTerms, cluster_key: bytes) -> Grant:
+    """Issue a grant."""
+    encoded = _encoder.encode(terms)
+    return Grant(encoded, _signature(encoded, cluster_key))
+
+
+def verify(grant: Grant, cluster_key: bytes) -> GrantTerms:
+    """The terms, if the signature is ours.
+
+    Raises:
+        GrantRefused: the signature is wrong, or the terms cannot be read.
+    """
+    if not hmac.compare_digest(grant.signature, _signature(grant.terms, cluster_key)):
+        raise GrantRefused("forged: the grant's signature does not verify")
+    try:
+        return _decoder.decode(grant.terms)
+    except msgspec.DecodeError as error:
+        raise GrantRefused("malformed: the grant's terms cannot be read") from error
+
+
+def check_for_source(
+    terms: GrantTerms, request: GenerationRequest, me: WorkerIdentity, now_unix_s: float
+) -> str | None:
+    """Why this source must not use the grant for this request; ``None`` when it may."""
+    if now_unix_s > terms.expires_unix_s:
+        return "expired: the grant's time has passed"
+    if terms.source != me.worker:
+        return f"foreign: the grant names source {terms.source}, this is {me.worker}"
+    if terms.source_epoch != me.epoch:
+        return "stale: the grant names an earlier start of this worker"
+    if terms.tenant != request.tenant:
+        return "foreign: the grant is for another tenant"
+    if terms.request != request_digest(request):
+        return "widened: the grant is for another request"
+    if terms.fingerprint != me.capabilities.fingerprint.digest():
+        return "incompatible: the grant is for another model"
+    return None
+
+
+def _signature(encoded: bytes, cluster_key: bytes) -> bytes:
+    return hmac.digest(cluster_key, b"twinfer grant v1\x00" + encoded, "sha256")
