@@ -17,7 +17,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the file; a key that is not declared is an error."""
 
 
-class ModelConfig(_Table):
+class ModelConfig(_Table, frozen=True):
     """A served model."""
 
     id: str
@@ -34,7 +34,7 @@ class ModelConfig(_Table):
     """Bound on prompt and answer together; 0 takes the checkpoint's own."""
 
 
-class EmulationConfig(_Table):
+class EmulationConfig(_Table, frozen=True):
     """An engine that computes nothing: KV bytes are made from the tokens, and tokens from the KV bytes present."""
 
     num_layers: int = 4
@@ -53,7 +53,7 @@ class EmulationConfig(_Table):
     """The engine fails each request at this output token; -1 never."""
 
 
-class PoolConfig(_Table):
+class PoolConfig(_Table, frozen=True):
     """Workers of one model, role, engine and device."""
 
     name: str
@@ -86,7 +86,7 @@ class PoolConfig(_Table):
     emulation: EmulationConfig = EmulationConfig()
 
 
-class LinkConfig(_Table):
+class LinkConfig(_Table, frozen=True):
     """How KV travels."""
 
     transport: Literal["auto", "inproc", "shm", "tcp"] = "auto"
@@ -98,7 +98,7 @@ class LinkConfig(_Table):
     """Slows the link down on purpose, for experiments; 0 does not."""
 
 
-class HandoffConfig(_Table):
+class HandoffConfig(_Table, frozen=True):
     """Deadlines and sizes of the handoff protocol."""
 
     lease_s: float = 10.0
@@ -112,7 +112,7 @@ class HandoffConfig(_Table):
     """Plans tried for one request before its client gets the error."""
 
 
-class RoutingConfig(_Table):
+class RoutingConfig(_Table, frozen=True):
     """When a request is split over two workers."""
 
     min_remote_tokens: int = 64
@@ -121,7 +121,7 @@ class RoutingConfig(_Table):
     """Whether the request header ``x-twinfer-route`` is obeyed."""
 
 
-class GatewayConfig(_Table):
+class GatewayConfig(_Table, frozen=True):
     """The front door."""
 
     host: str = "127.0.0.1"
@@ -138,7 +138,7 @@ class GatewayConfig(_Table):
     """Requests in work at most; past that the answer is 503."""
 
 
-class Config(_Table):
+class Config(_Table, frozen=True):
     """Everything."""
 
     model: tuple[ModelConfig, ...] = (ModelConfig(id="twinfer.demo-v1:0", name="Twinfer Demo"),)

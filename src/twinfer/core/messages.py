@@ -25,14 +25,14 @@ class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 # Gateway to worker.
 
 
-class Generate(_Message):
+class Generate(_Message, frozen=True):
     """Compute both phases here. ``emitted`` are output tokens of an earlier attempt, which continue."""
 
     request: GenerationRequest
     emitted: tuple[int, ...] = ()
 
 
-class Reserve(_Message):
+class Reserve(_Message, frozen=True):
     """To the sink: promise room for the request's prompt, for KV that ``source`` will offer."""
 
     request: GenerationRequest
@@ -42,14 +42,14 @@ class Reserve(_Message):
     source_epoch: Epoch
 
 
-class Prefill(_Message):
+class Prefill(_Message, frozen=True):
     """To the source: compute the prompt, send token 0 back, and pass the KV under this grant."""
 
     request: GenerationRequest
     grant: Grant
 
 
-class Cancel(_Message):
+class Cancel(_Message, frozen=True):
     """Forget the request and all it holds. Safe to repeat, and for requests never seen."""
 
     request_id: RequestId
@@ -61,7 +61,7 @@ ToWorker: TypeAlias = Generate | Reserve | Prefill | Cancel
 # Worker to gateway.
 
 
-class Granted(_Message):
+class Granted(_Message, frozen=True):
     """Answer to ``Reserve``. ``cached_tokens`` of the prompt are on the sink already."""
 
     request_id: RequestId
@@ -69,27 +69,27 @@ class Granted(_Message):
     cached_tokens: int
 
 
-class Busy(_Message):
+class Busy(_Message, frozen=True):
     """No room now."""
 
     request_id: RequestId
     retry_after_s: float
 
 
-class Refused(_Message):
+class Refused(_Message, frozen=True):
     """Not here, for this reason, however often asked."""
 
     request_id: RequestId
     reason: str
 
 
-class Frame(_Message):
+class Frame(_Message, frozen=True):
     """All tokens of one step that concern this gateway."""
 
     tokens: tuple[Token, ...]
 
 
-class Finished(_Message):
+class Finished(_Message, frozen=True):
     """The last thing this worker says of a request it finished its part of."""
 
     request_id: RequestId
@@ -107,7 +107,7 @@ class FailureKind(StrEnum):
     """The request's own time is over."""
 
 
-class Failed(_Message):
+class Failed(_Message, frozen=True):
     """The last thing this worker says of a request it could not finish its part of."""
 
     request_id: RequestId
@@ -115,13 +115,13 @@ class Failed(_Message):
     reason: str
 
 
-class Load(_Message):
+class Load(_Message, frozen=True):
     """The worker's state, when it changed."""
 
     report: LoadReport
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """Opens every stream, from the worker's side."""
 
     identity: WorkerIdentity
@@ -133,13 +133,13 @@ ToGateway: TypeAlias = Hello | Granted | Busy | Refused | Frame | Finished | Fai
 # Source worker to sink worker.
 
 
-class SourceHello(_Message):
+class SourceHello(_Message, frozen=True):
     """Opens the control stream of a pair: who offers, and where its bytes can be read."""
 
     identity: WorkerIdentity
 
 
-class Offer(_Message):
+class Offer(_Message, frozen=True):
     """A chunk is final and may be pulled."""
 
     handoff: HandoffId
@@ -147,7 +147,7 @@ class Offer(_Message):
     chunk: Chunk
 
 
-class Seal(_Message):
+class Seal(_Message, frozen=True):
     """All chunks were offered: their number, the root over their digests, and the first token."""
 
     handoff: HandoffId
@@ -157,7 +157,7 @@ class Seal(_Message):
     first_token: Token
 
 
-class Withdraw(_Message):
+class Withdraw(_Message, frozen=True):
     """The source will not complete this handoff."""
 
     handoff: HandoffId
@@ -165,7 +165,7 @@ class Withdraw(_Message):
     reason: str
 
 
-class Heartbeat(_Message):
+class Heartbeat(_Message, frozen=True):
     """Still here, and still holding these."""
 
     epoch: Epoch
@@ -178,14 +178,14 @@ ToSink: TypeAlias = SourceHello | Offer | Seal | Withdraw | Heartbeat
 # Sink worker to source worker.
 
 
-class SinkHello(_Message):
+class SinkHello(_Message, frozen=True):
     """Answers ``SourceHello``: accepted, or refused for this reason, before any byte moves."""
 
     identity: WorkerIdentity
     refusal: str | None = None
 
 
-class OfferAgain(_Message):
+class OfferAgain(_Message, frozen=True):
     """A chunk arrived corrupt or short."""
 
     handoff: HandoffId
@@ -193,14 +193,14 @@ class OfferAgain(_Message):
     index: int
 
 
-class Committed(_Message):
+class Committed(_Message, frozen=True):
     """The KV is attendable on the sink; the source may turn its blocks into ordinary cache."""
 
     handoff: HandoffId
     attempt: int
 
 
-class Gone(_Message):
+class Gone(_Message, frozen=True):
     """The sink does not know this handoff, or no longer."""
 
     handoff: HandoffId
