@@ -5,6 +5,7 @@ same. The chain's root is HMAC(cluster key, tenant, fingerprint, provenance), so
 """
 
 import hmac
+import struct
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -32,7 +33,7 @@ class BlockHasher:
 
     def extend(self, parent: BlockHash, token_ids: Sequence[int]) -> BlockHash:
         """The hash of the block that follows ``parent`` and holds exactly ``block_tokens`` tokens."""
-        payload = b"".join(token.to_bytes(4, "little") for token in token_ids)
+        payload = struct.pack(f"<{len(token_ids)}I", *token_ids)
         return blake2b(payload, digest_size=HASH_BYTES, key=parent).digest()
 
     def chain(self, tenant: TenantId, token_ids: Sequence[int]) -> list[BlockHash]:

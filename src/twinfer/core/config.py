@@ -37,9 +37,11 @@ class ModelConfig(_Table, frozen=True):
 class EmulationConfig(_Table, frozen=True):
     """An engine that computes nothing: KV bytes are made from the tokens, and tokens from the KV bytes present."""
 
-    num_layers: int = 4
+    num_layers: int = 2
     num_kv_heads: int = 2
-    head_dim: int = 16
+    head_dim: int = 8
+    vocab_size: int = 0
+    """Tokens are drawn below it; 0 takes the tokenizer's."""
     max_context_tokens: int = 32768
     prefill_tokens_per_s: float = 0.0
     """0 takes no time."""

@@ -14,7 +14,8 @@ TwinferError
 ├── EngineFailure         the engine failed on this request                       424
 └── ProtocolError         a peer broke a protocol; its connection is closed
     ├── GrantRefused      a grant is forged, stale, foreign or too wide
-    └── IntegrityError    bytes do not match their digest
+    ├── IntegrityError    bytes do not match their digest
+    └── TransportError    bytes could not be moved
 """
 
 
@@ -84,3 +85,7 @@ class GrantRefused(ProtocolError):
 
 class IntegrityError(ProtocolError):
     """Bytes do not match their digest."""
+
+
+class TransportError(ProtocolError):
+    """Bytes could not be moved: the peer is gone, refused, broke off, or was too slow."""

@@ -22,7 +22,7 @@ class Slice:
         block_table: pool block of every ``block_tokens`` positions; the first ``ceil(end / block_tokens)`` entries
             count. Append-only while a plan is in flight, so the runner may keep what it derived from a prefix of it.
         sample_index: output index of the token to draw from the last position's logits; ``None`` draws nothing.
-        emitted: output tokens so far, for penalties and minimum lengths.
+        emitted: output tokens so far. A live list, append-only while a plan is in flight.
     """
 
     request: GenerationRequest
@@ -44,7 +44,8 @@ class StepPlan:
 
     Attributes:
         slices: at most one per sequence; decoding sequences first.
-        fresh_blocks: pool blocks that changed hands since the last plan, to be zeroed before anything is written.
+        fresh_blocks: pool blocks that changed hands and may stay partly filled, to be zeroed before anything is
+            written (the others are overwritten whole before anything can attend to them).
         expired: requests dropped because their deadline passed; a plan may hold nothing else.
     """
 

@@ -1,0 +1,1 @@
+"""What a worker drives: the engine contract, our own paged engine, and what may stand between its two halves."""

@@ -1,0 +1,74 @@
+"""Puts an engine together: capabilities and a runner in, a loop with its pool around them out."""
+
+from twinfer.core.block_hash import BlockHasher
+from twinfer.core.capabilities import Capabilities, Fingerprint
+from twinfer.core.clock import Clock
+from twinfer.core.config import ModelConfig, PoolConfig
+from twinfer.core.errors import ConfigError
+from twinfer.core.ids import ModelId
+from twinfer.core.layout import KVLayout
+from twinfer.engine.emulated import EmulatedRunner
+from twinfer.engine.loop import EngineLoop
+from twinfer.engine.paged import PagedEngine, Runner
+from twinfer.engine.scheduler import Limits
+from twinfer.kv.block_pool import BlockPool
+
+MIN_BLOCKS = 4
+
+
+def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
+    """Blocks that fit into the configured KV memory.
+
+    Raises:
+        ConfigError: so few that no sequence could run.
+    """
+    count = pool.kv_mib * 2**20 // layout.block_bytes
+    if count < MIN_BLOCKS:
+        raise ConfigError(
+            f"pool {pool.name}: kv_mib = {pool.kv_mib} holds only {count} blocks of {layout.block_bytes} bytes; "
+            f"set at least {-(-MIN_BLOCKS * layout.block_bytes // 2**20)}"
+        )
+    return count
+
+
+def assemble(
+    pool: PoolConfig, capabilities: Capabilities, runner: Runner, cluster_key: bytes, clock: Clock
+) -> PagedEngine:
+    """An engine ready to be stepped."""
+    layout = capabilities.layout
+    loop = EngineLoop(
+        BlockPool(capabilities.num_blocks),
+        BlockHasher(cluster_key, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
+        Limits(pool.max_step_tokens, pool.max_running, pool.max_waiting, capabilities.max_context_tokens),
+        capabilities.vocab_size,
+    )
+    return PagedEngine(loop, runner, capabilities, clock)
+
+
+def emulated_capabilities(model: ModelConfig, pool: PoolConfig) -> Capabilities:
+    """What an emulated worker of this pool offers."""
+    emulation = pool.emulation
+    dtype = "fp32" if pool.kv_dtype == "weights" else pool.kv_dtype
+    layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
+    fingerprint = Fingerprint(
+        weights=f"emulated:{emulation.vocab_size}",
+        tokenizer="",
+        num_layers=emulation.num_layers,
+        num_kv_heads=emulation.num_kv_heads,
+        head_dim=emulation.head_dim,
+        rope="none",
+    )
+    count = num_blocks(pool, layout)
+    context = min(model.max_context_tokens or emulation.max_context_tokens, count * pool.block_tokens)
+    return Capabilities(
+        ModelId(model.id), fingerprint, layout, f"emulated/{dtype}", count, context, emulation.vocab_size
+    )
+
+
+def emulated_engine(
+    model: ModelConfig, pool: PoolConfig, memory: memoryview, cluster_key: bytes, clock: Clock
+) -> PagedEngine:
+    """An engine without a model, on ``memory`` of the size that its capabilities say."""
+    capabilities = emulated_capabilities(model, pool)
+    runner = EmulatedRunner(memory, capabilities.layout, capabilities.vocab_size, pool.emulation, clock)
+    return assemble(pool, capabilities, runner, cluster_key, clock)

@@ -1,0 +1,218 @@
+"""The engine's two pure halves: ``begin`` decides a step, ``finish`` takes in what came of it.
+
+1. ``submit`` queues a request; ``begin`` drops overdue ones and asks the scheduler for a plan.
+2. Someone computes the plan: torch, an emulated device, or nobody while a virtual clock moves on.
+3. ``finish`` advances the sequences, publishes full blocks to the prefix cache, ends answers, and reports.
+
+A sequence in flight is never freed under the runner: ``cancel`` only marks it, and ``finish`` lets go of it. No clock,
+no thread, no I/O in here; the caller serialises the calls.
+"""
+
+from dataclasses import dataclass, field
+
+from twinfer.core.block_hash import BlockHasher
+from twinfer.core.errors import CapacityError, InvalidRequest
+from twinfer.core.ids import RequestId
+from twinfer.core.load import Counters, LoadReport
+from twinfer.core.messages import FailureKind
+from twinfer.core.request import GenerationRequest
+from twinfer.core.step import Draw, Slice, StepPlan, StepResult
+from twinfer.core.tokens import Timings, Token
+from twinfer.engine.base import Exported, Failure, StepOutcome
+from twinfer.engine.scheduler import Limits, Scheduler
+from twinfer.engine.sequence import Purpose, TokenSequence
+from twinfer.kv.block_pool import BlockPool
+
+
+@dataclass(slots=True)
+class _Report:
+    """A step outcome under construction."""
+
+    tokens: list[Token] = field(default_factory=list)
+    finished: list[tuple[RequestId, Timings]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    exported: list[Exported] = field(default_factory=list)
+
+    def freeze(self) -> StepOutcome:
+        return StepOutcome(tuple(self.tokens), tuple(self.finished), tuple(self.failed), tuple(self.exported))
+
+
+class EngineLoop:
+    """Sequences, queues and blocks of one engine."""
+
+    def __init__(self, pool: BlockPool, hasher: BlockHasher, limits: Limits, vocab_size: int) -> None:
+        self.pool = pool
+        self.hasher = hasher
+        self.limits = limits
+        self.parked: dict[RequestId, TokenSequence] = {}
+        """Exports whose prompt is computed; their blocks stay until released."""
+        self._vocab_size = vocab_size
+        self._scheduler = Scheduler(pool, hasher, limits)
+        self._sequences: dict[RequestId, TokenSequence] = {}
+        self._prefill_tokens = 0
+        self._cached_tokens = 0
+        self._decode_tokens = 0
+        self._steps = 0
+        self._requests = 0
+        self._failures = 0
+
+    def check(self, prompt: tuple[int, ...], num_emitted: int = 0) -> None:
+        """Raise ``InvalidRequest`` unless such a sequence fits this engine."""
+        if not prompt:
+            raise InvalidRequest("the prompt is empty; send at least one token")
+        if len(prompt) + num_emitted >= self.limits.max_context_tokens:
+            raise InvalidRequest(
+                f"{len(prompt) + num_emitted} tokens leave no room for an answer in a context of "
+                f"{self.limits.max_context_tokens}; shorten the prompt"
+            )
+        if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
+            raise InvalidRequest(f"the prompt holds token ids outside [0, {self._vocab_size})")
+
+    def submit(self, request: GenerationRequest, purpose: Purpose, now: float, emitted: tuple[int, ...] = ()) -> None:
+        """Queue a request; one that is known already is left as it is.
+
+        Raises:
+            InvalidRequest: it does not fit this engine.
+            CapacityError: the queue is full.
+        """
+        if request.request_id in self._sequences:
+            return
+        self.check(request.prompt, len(emitted))
+        if len(self._scheduler.waiting) >= self.limits.max_waiting:
+            raise CapacityError(f"the queue is full with {self.limits.max_waiting} requests; try again later")
+        sequence = TokenSequence(request, purpose, arrived=now, output=list(emitted))
+        self._adopt(sequence)
+        self._scheduler.waiting.append(sequence)
+
+    def resume(self, sequence: TokenSequence) -> None:
+        """Take over a sequence whose prompt another worker computed into ``sequence.blocks``."""
+        self._publish(sequence)
+        self._adopt(sequence)
+        self._scheduler.running.append(sequence)
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Forget a request; nothing more is reported of it."""
+        sequence = self._sequences.get(request_id)
+        if sequence is None:
+            return
+        if sequence.in_flight:
+            sequence.cancelled = True
+        else:
+            self._drop(sequence)
+
+    def begin(self, now: float) -> StepPlan | None:
+        """What to compute next; ``None`` when there is nothing to do or no block to do it with."""
+        expired = tuple(
+            sequence.request.request_id
+            for sequence in self._sequences.values()
+            if now >= sequence.deadline and sequence.request.request_id not in self.parked
+        )
+        for request_id in expired:
+            self._drop(self._sequences[request_id])
+        slices, fresh = self._scheduler.plan(now)
+        if not slices and not expired:
+            return None
+        return StepPlan(tuple(slices), tuple(fresh), expired)
+
+    def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
+        """Advance by what was computed."""
+        self._steps += bool(plan.slices)
+        report = _Report()
+        failed = dict(result.failed)
+        for part, draw in zip(plan.slices, result.draws, strict=True):
+            sequence = self._sequences[part.request.request_id]
+            sequence.in_flight = False
+            if sequence.cancelled:
+                self._drop(sequence)
+            elif part.request.request_id in failed:
+                self._fail(sequence, FailureKind.ENGINE, failed[part.request.request_id], report)
+            else:
+                self._advance(sequence, part, draw, now, report)
+        for request_id in plan.expired:
+            self._failures += 1
+            report.failed.append(Failure(request_id, FailureKind.DEADLINE, "the request's time ran out"))
+        return report.freeze()
+
+    def load(self) -> LoadReport:
+        """Queues, blocks and counts."""
+        waiting = self._scheduler.waiting
+        counters = Counters(
+            prefill_tokens=self._prefill_tokens,
+            cached_tokens=self._cached_tokens,
+            decode_tokens=self._decode_tokens,
+            steps=self._steps,
+            preemptions=self._scheduler.num_preemptions,
+            requests=self._requests,
+            failures=self._failures,
+        )
+        return LoadReport(
+            blocks=self.pool.counts(),
+            counters=counters,
+            running=len(self._scheduler.running),
+            waiting=len(waiting),
+            waiting_tokens=sum(sequence.num_pending for sequence in waiting),
+        )
+
+    def _advance(self, sequence: TokenSequence, part: Slice, draw: Draw | None, now: float, report: _Report) -> None:
+        first_final = sequence.num_computed // self.hasher.block_tokens
+        if sequence.num_computed == sequence.cached_tokens:
+            self._cached_tokens += sequence.cached_tokens
+            first_final = 0
+        if part.sample_index is not None and len(part.token_ids) == 1 and part.sample_index > 0:
+            self._decode_tokens += 1
+        else:
+            self._prefill_tokens += len(part.token_ids)
+        sequence.num_computed = part.end
+        self._publish(sequence)
+        if sequence.purpose is Purpose.EXPORT:
+            self._export(sequence, first_final, report)
+        if draw is not None and part.sample_index is not None:
+            self._draw(sequence, part.sample_index, draw, now, report)
+
+    def _draw(self, sequence: TokenSequence, index: int, draw: Draw, now: float, report: _Report) -> None:
+        sequence.output.append(draw.token_id)
+        sequence.last_token = now
+        if sequence.first_token is None:
+            sequence.first_token = now
+        reason = sequence.finish_reason(self.limits.max_context_tokens)
+        request_id = sequence.request.request_id
+        report.tokens.append(Token(request_id, index, draw.token_id, draw.logprob, draw.top, reason))
+        if sequence.purpose is Purpose.EXPORT:
+            self._scheduler.running.remove(sequence)
+            self.parked[request_id] = sequence
+            report.finished.append((request_id, sequence.timings()))
+        elif reason is not None:
+            report.finished.append((request_id, sequence.timings()))
+            self._drop(sequence)
+
+    def _export(self, sequence: TokenSequence, first_block: int, report: _Report) -> None:
+        complete = sequence.num_computed == len(sequence.request.prompt)
+        last_block = len(sequence.blocks) if complete else sequence.num_computed // self.hasher.block_tokens
+        if complete or last_block > first_block:
+            blocks = tuple(sequence.blocks[first_block:last_block])
+            report.exported.append(Exported(sequence.request.request_id, first_block, blocks, complete))
+
+    def _publish(self, sequence: TokenSequence) -> None:
+        num_full = sequence.num_computed // self.hasher.block_tokens
+        if num_full > sequence.num_published:
+            hashes = sequence.block_hashes(num_full, self.hasher)
+            for index in range(sequence.num_published, num_full):
+                self.pool.publish(sequence.blocks[index], hashes[index])
+            sequence.num_published = num_full
+
+    def _fail(self, sequence: TokenSequence, kind: FailureKind, reason: str, report: _Report) -> None:
+        self._failures += 1
+        report.failed.append(Failure(sequence.request.request_id, kind, reason))
+        self._drop(sequence)
+
+    def _adopt(self, sequence: TokenSequence) -> None:
+        self._requests += 1
+        self._sequences[sequence.request.request_id] = sequence
+
+    def _drop(self, sequence: TokenSequence) -> None:
+        request_id = sequence.request.request_id
+        del self._sequences[request_id]
+        if self.parked.pop(request_id, None) is None:
+            self._scheduler.remove(sequence)
+        else:
+            self.pool.release(sequence.blocks)

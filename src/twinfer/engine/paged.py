@@ -1,0 +1,137 @@
+"""Our engine: the pure loop, a runner that computes its plans, and one lock around the loop's state.
+
+The lock is held only while deciding, never while computing, so a handoff or the reclaimer never waits for a step.
+"""
+
+import threading
+from typing import Protocol
+
+import msgspec
+
+from twinfer.core.capabilities import Capabilities
+from twinfer.core.clock import Clock
+from twinfer.core.errors import CapacityError
+from twinfer.core.ids import RequestId
+from twinfer.core.load import LoadReport
+from twinfer.core.request import GenerationRequest
+from twinfer.core.step import StepPlan, StepResult
+from twinfer.core.tokens import Token
+from twinfer.engine.base import StepOutcome
+from twinfer.engine.ingest import IngestLedger
+from twinfer.engine.loop import EngineLoop
+from twinfer.engine.sequence import Purpose
+
+STEP_AVERAGE_WEIGHT = 0.1
+
+
+class Runner(Protocol):
+    """Computes plans over the KV pool: torch on some device, or an emulated device."""
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Compute one step; blocks until its time has passed."""
+        ...
+
+
+class PagedEngine:
+    """An :class:`~twinfer.engine.base.Engine` out of a loop and a runner."""
+
+    def __init__(self, loop: EngineLoop, runner: Runner, capabilities: Capabilities, clock: Clock) -> None:
+        self._loop = loop
+        self._runner = runner
+        self._capabilities = capabilities
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._step_s = 0.0
+        self.exports = _Exports(loop, clock, self._lock)
+        self.ingests = _Ingests(loop, clock, self._lock)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it serves."""
+        return self._capabilities
+
+    def submit(self, request: GenerationRequest, emitted: tuple[int, ...] = ()) -> None:
+        """Generate here, both phases."""
+        with self._lock:
+            self._loop.submit(request, Purpose.ANSWER, self._clock.now(), emitted)
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Forget a request; an open ingest is not a request yet and is withdrawn instead."""
+        with self._lock:
+            self._loop.cancel(request_id)
+
+    def step(self) -> StepOutcome | None:
+        """Compute one step, if there is one."""
+        started = self._clock.now()
+        with self._lock:
+            plan = self._loop.begin(started)
+        if plan is None:
+            return None
+        result = self._runner.execute(plan) if plan.slices else StepResult(())
+        now = self._clock.now()
+        self._step_s += STEP_AVERAGE_WEIGHT * (now - started - self._step_s)
+        with self._lock:
+            return self._loop.finish(plan, result, now)
+
+    def load(self) -> LoadReport:
+        """Queues, blocks and counts."""
+        with self._lock:
+            return msgspec.structs.replace(self._loop.load(), step_s=self._step_s)
+
+
+class _Exports:
+    """The source's side."""
+
+    def __init__(self, loop: EngineLoop, clock: Clock, lock: threading.Lock) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._lock = lock
+        self.max_parked_blocks = loop.pool.num_blocks
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Compute the prompt and hold its KV."""
+        with self._lock:
+            parked = sum(len(sequence.blocks) for sequence in self._loop.parked.values())
+            if parked >= self.max_parked_blocks:
+                raise CapacityError(f"{parked} KV blocks wait to be passed on already; try again later")
+            self._loop.submit(request, Purpose.EXPORT, self._clock.now())
+
+    def release(self, request_id: RequestId) -> None:
+        """Turn what is held into ordinary cache, or cancel."""
+        with self._lock:
+            self._loop.cancel(request_id)
+
+
+class _Ingests:
+    """The sink's side."""
+
+    def __init__(self, loop: EngineLoop, clock: Clock, lock: threading.Lock) -> None:
+        self._ledger = IngestLedger(loop)
+        self._pool = loop.pool
+        self._clock = clock
+        self._lock = lock
+
+    def promise(self, request: GenerationRequest) -> int | None:
+        """Promise room for the prompt."""
+        with self._lock:
+            return self._ledger.promise(request, self._clock.now())
+
+    def bind(self, request_id: RequestId) -> tuple[int, ...]:
+        """Turn the promise into blocks."""
+        with self._lock:
+            return self._ledger.bind(request_id)
+
+    def commit(self, request_id: RequestId, first_token: Token) -> None:
+        """Decode on from the first token."""
+        with self._lock:
+            self._ledger.commit(request_id, first_token, self._clock.now())
+
+    def withdraw(self, request_id: RequestId, *, landing: bool) -> tuple[int, ...]:
+        """Give up before commit."""
+        with self._lock:
+            return self._ledger.withdraw(request_id, landing=landing)
+
+    def cleanse(self, blocks: tuple[int, ...]) -> None:
+        """Free quarantined blocks."""
+        with self._lock:
+            self._pool.cleanse(blocks)

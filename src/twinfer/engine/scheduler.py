@@ -1,0 +1,143 @@
+"""Who computes what in the next step: continuous batching with chunked prefill, pure.
+
+1. Decoding sequences come first, one position each, oldest first; each may need one more block.
+2. Prompts under way take what is left of the step's token budget, oldest first.
+3. Waiting ones are admitted in order of arrival as long as budget and blocks last. All blocks for the tokens known
+   are taken at admission, so a prompt never stops half-way for want of blocks.
+4. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
+   the front of the queue; what it had computed stays in the prefix cache as long as nobody needs the room. Exports are
+   never preempted: their blocks may be on the wire.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from twinfer.core.block_hash import BlockHasher
+from twinfer.core.step import Slice
+from twinfer.engine.sequence import Purpose, TokenSequence
+from twinfer.kv.block_pool import BlockPool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on a step and on the queues.
+
+    Attributes:
+        max_step_tokens: positions in one step.
+        max_running: sequences that hold blocks.
+        max_waiting: sequences that do not.
+        max_context_tokens: prompt and output of one sequence together.
+    """
+
+    max_step_tokens: int
+    max_running: int
+    max_waiting: int
+    max_context_tokens: int
+
+
+class Scheduler:
+    """The queues of one engine, and the only place that gives blocks to sequences."""
+
+    def __init__(self, pool: BlockPool, hasher: BlockHasher, limits: Limits) -> None:
+        self.pool = pool
+        self.hasher = hasher
+        self.limits = limits
+        self.waiting: deque[TokenSequence] = deque()
+        self.running: list[TokenSequence] = []
+        self.num_preemptions = 0
+
+    def plan(self, now: float) -> tuple[list[Slice], list[int]]:
+        """Choose the slices of the next step, and the blocks to be zeroed for them."""
+        slices: list[Slice] = []
+        fresh: list[int] = []
+        budget = self.limits.max_step_tokens
+        decoding = [sequence for sequence in self.running if sequence.num_pending == 1]
+        prefilling = [sequence for sequence in self.running if sequence.num_pending > 1]
+        for sequence in decoding:
+            if budget and sequence.blocks and self._grow(sequence, fresh):
+                slices.append(self._slice(sequence, 1))
+                budget -= 1
+        for sequence in prefilling:
+            if budget and sequence.blocks:
+                slices.append(self._slice(sequence, min(budget, sequence.num_pending)))
+                budget -= len(slices[-1].token_ids)
+        while budget and self.waiting and len(self.running) < self.limits.max_running:
+            sequence = self.waiting[0]
+            if not self._admit(sequence, fresh):
+                break
+            if sequence.first_scheduled is None:
+                sequence.first_scheduled = now
+            slices.append(self._slice(sequence, min(budget, sequence.num_pending)))
+            budget -= len(slices[-1].token_ids)
+        return slices, fresh
+
+    def remove(self, sequence: TokenSequence) -> None:
+        """Take a sequence out of the queues and release its blocks."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        else:
+            self.running.remove(sequence)
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def _admit(self, sequence: TokenSequence, fresh: list[int]) -> bool:
+        size = self.hasher.block_tokens
+        num_tokens = sequence.num_tokens
+        findable = (num_tokens - 1) // size  # at least the last position is computed, for its logits
+        held = self.pool.match(sequence.block_hashes(findable, self.hasher), findable)
+        missing = -(-num_tokens // size) - len(held)
+        reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
+        taken = self.pool.allocate(missing) if missing + reserve <= self.pool.num_available else None
+        if taken is None:
+            self.pool.release(held)
+            return False
+        sequence.blocks = held + taken
+        sequence.num_published = len(held)
+        sequence.num_computed = len(held) * size
+        sequence.cached_tokens = sequence.num_computed
+        if num_tokens % size:
+            fresh.append(taken[-1])
+        self.running.append(self.waiting.popleft())
+        return True
+
+    def _grow(self, sequence: TokenSequence, fresh: list[int]) -> bool:
+        """Make sure that the next position has a block; false when the sequence had to give way itself."""
+        if sequence.num_computed < len(sequence.blocks) * self.hasher.block_tokens:
+            return True
+        while (taken := self.pool.allocate(1)) is None:
+            victim = self._youngest_idle()
+            if victim is None:
+                return False
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.blocks += taken
+        fresh += taken
+        return True
+
+    def _youngest_idle(self) -> TokenSequence | None:
+        for sequence in reversed(self.running):
+            if sequence.purpose is Purpose.ANSWER and not sequence.in_flight:
+                return sequence
+        return None
+
+    def _preempt(self, sequence: TokenSequence) -> None:
+        self.num_preemptions += 1
+        self.running.remove(sequence)
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.num_computed = sequence.num_published = 0
+        self.waiting.appendleft(sequence)
+
+    def _slice(self, sequence: TokenSequence, num_tokens: int) -> Slice:
+        start = sequence.num_computed
+        end = start + num_tokens
+        sequence.in_flight = True
+        return Slice(
+            request=sequence.request,
+            token_ids=sequence.tokens(start, end),
+            start=start,
+            block_table=sequence.blocks,
+            sample_index=len(sequence.output) if end == sequence.num_tokens else None,
+            emitted=sequence.output,
+        )

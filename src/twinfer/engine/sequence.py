@@ -1,0 +1,100 @@
+"""A request inside one engine: its tokens, its blocks, and how far it is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from twinfer.core.block_hash import BlockHash, BlockHasher
+from twinfer.core.request import GenerationRequest
+from twinfer.core.tokens import FinishReason, Timings
+
+
+class Purpose(Enum):
+    """What becomes of a sequence once its prompt is computed."""
+
+    ANSWER = auto()
+    """It decodes on, here."""
+    EXPORT = auto()
+    """Its KV is held for another worker; it draws its first token and stops."""
+
+
+@dataclass(slots=True, eq=False)
+class TokenSequence:
+    """Mutable state of one request; owned by the engine loop.
+
+    Attributes:
+        output: tokens drawn so far, here or by an earlier attempt; append-only while in flight.
+        blocks: pool block of every ``block_tokens`` positions; append-only while in flight.
+        num_computed: positions ``[0, num_computed)`` are in the blocks.
+        hashes: of full blocks, as far as they were needed.
+        num_published: full blocks entered into the prefix cache.
+    """
+
+    request: GenerationRequest
+    purpose: Purpose
+    arrived: float
+    output: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    num_computed: int = 0
+    hashes: list[BlockHash] = field(default_factory=list)
+    num_published: int = 0
+    cached_tokens: int = 0
+    first_scheduled: float | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+    in_flight: bool = False
+    cancelled: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output so far."""
+        return len(self.request.prompt) + len(self.output)
+
+    @property
+    def num_pending(self) -> int:
+        """Known positions not computed yet; one in plain decoding."""
+        return self.num_tokens - self.num_computed
+
+    @property
+    def deadline(self) -> float:
+        """When the request's own time is over."""
+        return self.arrived + self.request.deadline_s
+
+    def tokens(self, start: int, end: int) -> Sequence[int]:
+        """The tokens at positions ``[start, end)``, of prompt and output alike."""
+        prompt = self.request.prompt
+        if start >= len(prompt):
+            return self.output[start - len(prompt) : end - len(prompt)]
+        return prompt[start:end] if end <= len(prompt) else [*prompt[start:], *self.output[: end - len(prompt)]]
+
+    def block_hashes(self, num_blocks: int, hasher: BlockHasher) -> list[BlockHash]:
+        """Hashes of the first ``num_blocks`` blocks, all of them full; kept for the next call."""
+        size = hasher.block_tokens
+        while len(self.hashes) < num_blocks:
+            start = len(self.hashes) * size
+            parent = self.hashes[-1] if self.hashes else hasher.root(self.request.tenant)
+            self.hashes.append(hasher.extend(parent, self.tokens(start, start + size)))
+        return self.hashes[:num_blocks]
+
+    def finish_reason(self, max_context_tokens: int) -> FinishReason | None:
+        """Why the last token ends the answer, if it does."""
+        stopping = self.request.stopping
+        if self.output[-1] in stopping.stop_token_ids and len(self.output) > stopping.min_tokens:
+            return FinishReason.STOP
+        if len(self.output) >= stopping.max_tokens:
+            return FinishReason.LENGTH
+        if self.num_tokens >= max_context_tokens:
+            return FinishReason.CONTEXT
+        return None
+
+    def timings(self) -> Timings:
+        """Where the time went so far."""
+        scheduled = self.first_scheduled if self.first_scheduled is not None else self.arrived
+        first = self.first_token if self.first_token is not None else scheduled
+        last = self.last_token if self.last_token is not None else first
+        return Timings(
+            queue_s=scheduled - self.arrived,
+            prefill_s=first - scheduled,
+            decode_s=last - first,
+            cached_tokens=self.cached_tokens,
+        )

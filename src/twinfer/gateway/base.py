@@ -1,0 +1,68 @@
+"""The seam between the dialects, which speak to clients, and the dispatcher, which drives workers."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from twinfer.core.request import GenerationRequest
+from twinfer.core.route import Route, RouteKind
+from twinfer.core.tokens import Token
+
+
+class Journey(msgspec.Struct, frozen=True):
+    """What became of a request: its path and where its time went. Times in milliseconds.
+
+    queue + reserve + prefill = time to first token inside the gateway, up to network time; exposed transfer plus one
+    decode step is the gap to the second token.
+    """
+
+    route: Route
+    queue_ms: float
+    reserve_ms: float
+    prefill_ms: float
+    exposed_transfer_ms: float
+    decode_ms: float
+    cached_tokens: int
+    transfer_bytes: int
+
+
+class Generation(Protocol):
+    """One request in work. Iterate it to the end, or close it: closing cancels on every worker."""
+
+    @property
+    def route(self) -> Route:
+        """The path taken, known once the first tokens arrived."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
+        """Tokens in index order, in batches as they arrived; the last one carries ``finish``.
+
+        Raises:
+            TwinferError: the request failed; which one says what a client may do about it.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Stop at once and free what the workers hold for it. Safe to call again, and after the end."""
+        ...
+
+    def journey(self) -> Journey:
+        """What became of it so far; complete after the last token."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Runs requests on the cluster."""
+
+    def start(self, request: GenerationRequest, forced: RouteKind | None) -> Generation:
+        """Begin. ``forced`` overrides the router's choice of mode where the operator allows it."""
+        ...
+
+    def unready(self) -> str | None:
+        """Why no request can be served now, in words; ``None`` when all is well."""
+        ...
+
+    async def metrics(self) -> str:
+        """Prometheus text of the workers' series, labelled with worker, role and model."""
+        ...

@@ -1,0 +1,157 @@
+"""The source's side of one handoff, as a pure state machine.
+
+    ACCEPTED ──first chunk──> STREAMING ──all chunks digested, first token known──> SEALED ──committed──> COMMITTED
+        └─────────────────────────┴───────────────────────────────────────────────────┴──> ABORTED or EXPIRED
+
+1. The grant was checked before any compute; the prompt is queued on the engine.
+2. Blocks that became final are cut into chunks. Each is digested at once, before anything else may touch it, and then
+   offered. Blocks that the sink has already are left out.
+3. The seal follows the last chunk and carries the first token.
+4. Committed, withdrawn or expired: the blocks turn into ordinary cache, and reads are refused from then on.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from twinfer.core.grant import GrantTerms
+from twinfer.core.manifest import Chunk, root_digest
+from twinfer.core.messages import Offer, Seal, Withdraw
+from twinfer.core.request import GenerationRequest
+from twinfer.core.tokens import Token
+from twinfer.handoff.actions import Digest, Release, SourceAction, TellSink
+from twinfer.handoff.lease import Lease
+
+
+class SourceState(StrEnum):
+    """Where a handoff is, seen from the source."""
+
+    ACCEPTED = "accepted"
+    STREAMING = "streaming"
+    SEALED = "sealed"
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    EXPIRED = "expired"
+
+
+OPEN_STATES = frozenset({SourceState.ACCEPTED, SourceState.STREAMING, SourceState.SEALED})
+
+
+@dataclass(slots=True)
+class SourceHandoff:
+    """One handoff from this worker.
+
+    Attributes:
+        terms: what the sink granted.
+        request: whose prompt is computed.
+        lease: when it ends by itself.
+        chunk_blocks: blocks in one chunk, at most.
+    """
+
+    terms: GrantTerms
+    request: GenerationRequest
+    lease: Lease
+    chunk_blocks: int
+    state: SourceState = SourceState.ACCEPTED
+    _pending: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    _chunks: dict[int, Chunk] = field(default_factory=dict)
+    _complete: bool = False
+    _first_token: Token | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still holds blocks."""
+        return self.state in OPEN_STATES
+
+    def exported(self, first_block: int, blocks: tuple[int, ...], *, complete: bool) -> list[SourceAction]:
+        """Blocks of the prompt became final, ``first_block`` being the first one's index within it."""
+        if not self.is_open:
+            return []
+        skip = max(0, self.terms.start_block - first_block)
+        actions: list[SourceAction] = []
+        for start in range(skip, len(blocks), self.chunk_blocks):
+            part = blocks[start : start + self.chunk_blocks]
+            actions.append(Digest(len(self._pending), part))
+            self._pending.append((first_block + start, part))
+        if actions:
+            self.state = SourceState.STREAMING
+        self._complete = self._complete or complete
+        return actions
+
+    def digested(self, index: int, digest: int) -> list[SourceAction]:
+        """The digest of a chunk's bytes, taken when they became final."""
+        if not self.is_open:
+            return []
+        first_block, blocks = self._pending[index]
+        chunk = Chunk(index, first_block, blocks, digest)
+        self._chunks[index] = chunk
+        return [TellSink(Offer(self.terms.handoff, self.terms.attempt, chunk)), *self._seal_if_complete()]
+
+    def drew(self, token: Token) -> list[SourceAction]:
+        """The first token; if it ends the answer there is nothing to pass on."""
+        if not self.is_open:
+            return []
+        if token.finish is not None:
+            return self._end(SourceState.ABORTED, "finished: the first token ends the answer")
+        self._first_token = token
+        return self._seal_if_complete()
+
+    def asked_again(self, index: int) -> list[SourceAction]:
+        """The sink received a chunk corrupt or short."""
+        chunk = self._chunks.get(index)
+        if not self.is_open or chunk is None:
+            return []
+        return [TellSink(Offer(self.terms.handoff, self.terms.attempt, chunk))]
+
+    def committed(self) -> list[SourceAction]:
+        """The sink has it all."""
+        if not self.is_open:
+            return []
+        self.state = SourceState.COMMITTED
+        return [Release()]
+
+    def gone(self) -> list[SourceAction]:
+        """The sink gave up."""
+        if not self.is_open:
+            return []
+        self.state = SourceState.ABORTED
+        return [Release()]
+
+    def cancelled(self, reason: str) -> list[SourceAction]:
+        """The gateway, or this worker's engine, gave up."""
+        return self._end(SourceState.ABORTED, reason) if self.is_open else []
+
+    def heard(self, now: float) -> None:
+        """A heartbeat of the granting sink epoch named this handoff."""
+        self.lease.renew(now)
+
+    def tick(self, now: float) -> list[SourceAction]:
+        """Time passes."""
+        if self.is_open and self.lease.expired(now):
+            return self._end(SourceState.EXPIRED, "expired: the lease ran out before commit")
+        return []
+
+    def replay(self) -> list[SourceAction]:
+        """Everything said so far, once more, for a control stream that broke and came back."""
+        if not self.is_open:
+            return []
+        offers: list[SourceAction] = [
+            TellSink(Offer(self.terms.handoff, self.terms.attempt, chunk)) for chunk in self._chunks.values()
+        ]
+        return offers + (self._seal() if self.state is SourceState.SEALED else [])
+
+    def _seal_if_complete(self) -> list[SourceAction]:
+        whole = self._complete and self._first_token is not None and len(self._chunks) == len(self._pending)
+        if not whole or self.state is SourceState.SEALED:
+            return []
+        self.state = SourceState.SEALED
+        return self._seal()
+
+    def _seal(self) -> list[SourceAction]:
+        assert self._first_token is not None
+        root = root_digest(self._chunks[index].digest for index in range(len(self._chunks)))
+        seal = Seal(self.terms.handoff, self.terms.attempt, len(self._chunks), root, self._first_token)
+        return [TellSink(seal)]
+
+    def _end(self, state: SourceState, reason: str) -> list[SourceAction]:
+        self.state = state
+        return [TellSink(Withdraw(self.terms.handoff, self.terms.attempt, reason)), Release()]

@@ -1,0 +1,157 @@
+"""Who owns each KV block.
+
+Every block is in exactly one state (rule R2 of the handoff protocol):
+
+    free ──allocate──> live ──release, hashed──> cached ──evicted──> free
+                        │ └───release, no hash──────────────────────> free
+                        └──quarantine──> quarantined ──cleanse──────> free
+
+A live block counts its holders; prefix hits share it. A cached block has no holder, is findable by its hash, and is
+the least recently used first to go when free ones run out. A promise is a claim on free and cached blocks, not a
+block: it bounds what others may allocate until it is bound or dropped.
+
+Invariant: free + cached + live + quarantined = total, and promised <= free + cached.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+
+from twinfer.core.block_hash import BlockHash
+from twinfer.core.load import BlockCounts
+
+
+class BlockPool:
+    """Accounts for ``num_blocks`` blocks; knows nothing of their bytes."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._free: deque[int] = deque(range(num_blocks))
+        self._cached: OrderedDict[int, BlockHash] = OrderedDict()
+        self._holders: dict[int, int] = {}
+        self._quarantined: set[int] = set()
+        self._hash_of: dict[int, BlockHash] = {}
+        self._by_hash: dict[BlockHash, int] = {}
+        self._promised = 0
+
+    @property
+    def num_available(self) -> int:
+        """Blocks that may be allocated or promised now."""
+        return len(self._free) + len(self._cached) - self._promised
+
+    def counts(self) -> BlockCounts:
+        """How many blocks are in each state."""
+        return BlockCounts(
+            total=self.num_blocks,
+            free=len(self._free),
+            cached=len(self._cached),
+            live=len(self._holders),
+            quarantined=len(self._quarantined),
+            promised=self._promised,
+        )
+
+    def allocate(self, num_blocks: int) -> list[int] | None:
+        """Take blocks that nobody holds, evicting cached ones as needed; all of them or ``None``."""
+        return self._take(num_blocks) if num_blocks <= self.num_available else None
+
+    def promise(self, num_blocks: int) -> bool:
+        """Set capacity aside without choosing blocks; false when there is not enough."""
+        if num_blocks > self.num_available:
+            return False
+        self._promised += num_blocks
+        return True
+
+    def bind(self, num_blocks: int) -> list[int]:
+        """Turn a promise of exactly this size into blocks; cannot fail."""
+        self.unpromise(num_blocks)
+        return self._take(num_blocks)
+
+    def unpromise(self, num_blocks: int) -> None:
+        """Drop a promise."""
+        if num_blocks > self._promised:
+            raise ValueError(f"{num_blocks} blocks to unpromise, only {self._promised} are promised")
+        self._promised -= num_blocks
+
+    def match(self, hashes: Sequence[BlockHash], max_blocks: int) -> list[int]:
+        """Hold the longest run of resident blocks with these hashes, from the first; at most ``max_blocks``.
+
+        A cached block that a promise needs is not taken, so holding a prefix never breaks a promise.
+        """
+        held: list[int] = []
+        for block_hash in hashes[:max_blocks]:
+            block = self._by_hash.get(block_hash)
+            if block is None:
+                break
+            if block in self._cached:
+                if self.num_available < 1:
+                    break
+                del self._cached[block]
+            self._holders[block] = self._holders.get(block, 0) + 1
+            held.append(block)
+        return held
+
+    def count_match(self, hashes: Sequence[BlockHash]) -> int:
+        """Length of the run that :meth:`match` would look at, without holding anything."""
+        for count, block_hash in enumerate(hashes):
+            if block_hash not in self._by_hash:
+                return count
+        return len(hashes)
+
+    def publish(self, block: int, block_hash: BlockHash) -> None:
+        """Make a live block findable; the first block of a hash stays the one that is found."""
+        if block not in self._holders:
+            raise ValueError(f"block {block} is not live")
+        if block_hash not in self._by_hash:
+            self._forget(block)
+            self._by_hash[block_hash] = block
+            self._hash_of[block] = block_hash
+
+    def release(self, blocks: Iterable[int]) -> None:
+        """Give up one hold on each block. Later blocks of a sequence go first, so that prefixes live longest."""
+        for block in reversed(list(blocks)):
+            if not self._drop_holder(block):
+                continue
+            block_hash = self._hash_of.get(block)
+            if block_hash is None:
+                self._free.append(block)
+            else:
+                self._cached[block] = block_hash
+
+    def quarantine(self, blocks: Iterable[int]) -> None:
+        """Give up blocks into which bytes may still land; nobody can take them until they are cleansed."""
+        for block in blocks:
+            if not self._drop_holder(block):
+                raise ValueError(f"block {block} is shared and cannot be quarantined")
+            self._forget(block)
+            self._quarantined.add(block)
+
+    def cleanse(self, blocks: Iterable[int]) -> None:
+        """Free quarantined blocks: nothing can land in them any more."""
+        for block in blocks:
+            self._quarantined.remove(block)
+            self._free.append(block)
+
+    def _take(self, num_blocks: int) -> list[int]:
+        taken: list[int] = []
+        for _ in range(num_blocks):
+            if self._free:
+                block = self._free.popleft()
+            else:
+                block, _hash = self._cached.popitem(last=False)
+                self._forget(block)
+            self._holders[block] = 1
+            taken.append(block)
+        return taken
+
+    def _drop_holder(self, block: int) -> bool:
+        """Whether that was the last holder."""
+        left = self._holders[block] - 1
+        if left:
+            self._holders[block] = left
+        else:
+            del self._holders[block]
+        return not left
+
+    def _forget(self, block: int) -> None:
+        block_hash = self._hash_of.pop(block, None)
+        if block_hash is not None:
+            del self._by_hash[block_hash]

@@ -1,0 +1,48 @@
+"""The digest of blocks, and the copy that computes it on the way. xxh3-64 finds accidents; it is never an identity."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from xxhash import xxh3_64
+
+from twinfer.transport.base import SourceMemory
+from twinfer.transport.gate import Pace, RunningPull
+
+_STRIP_BYTES = 256 << 10
+"""Copied, then hashed while it is still in the second-level cache."""
+
+
+def digest_blocks(memory: SourceMemory, blocks: Iterable[int]) -> int:
+    """xxh3-64 over the bytes of a pool's blocks, in order."""
+    size, view = memory.block_bytes, memory.view
+    return digest_views(view[block * size : (block + 1) * size] for block in blocks)
+
+
+def digest_views(views: Iterable[memoryview]) -> int:
+    """xxh3-64 over bytes, in order. Hashing large views releases the GIL."""
+    hasher = xxh3_64()
+    for view in views:
+        hasher.update(view)
+    return hasher.intdigest()
+
+
+def copy_blocks(
+    pool: memoryview, source_blocks: Sequence[int], destinations: Sequence[memoryview], pull: RunningPull, pace: Pace
+) -> int:
+    """Copy blocks of a mapped pool; the digest is taken of the destinations, after the copy.
+
+    Raises:
+        TransportError: the pull was fenced, or is late.
+    """
+    hasher = xxh3_64()
+    for block, destination in zip(source_blocks, destinations, strict=True):
+        size = destination.nbytes
+        for start in range(0, size, _STRIP_BYTES):
+            pull.check()
+            strip = destination[start : start + _STRIP_BYTES]
+            offset = block * size + start
+            # Not a slice assignment: numpy releases the GIL while it copies.
+            np.copyto(np.frombuffer(strip, np.uint8), np.frombuffer(pool[offset : offset + len(strip)], np.uint8))
+            hasher.update(strip)
+            pace(len(strip), pull)
+    return hasher.intdigest()
