@@ -1,0 +1,1 @@
+"""(request, snapshot) -> route. Decisions only: no clock, no I/O."""

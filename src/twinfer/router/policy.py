@@ -1,0 +1,65 @@
+"""Which workers serve a request: the least loaded of each role, split over two when the prompt is long enough."""
+
+from collections.abc import Collection, Iterable
+
+from twinfer.core.config import RoutingConfig
+from twinfer.core.errors import CapacityError, UnknownModel
+from twinfer.core.ids import WorkerId
+from twinfer.core.request import GenerationRequest
+from twinfer.core.route import Route, RouteKind
+from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+
+
+def choose_route(
+    request: GenerationRequest,
+    snapshot: ClusterSnapshot,
+    routing: RoutingConfig,
+    forced: RouteKind | None = None,
+    excluded: Collection[WorkerId] = (),
+) -> Route:
+    """The route of one request.
+
+    A worker excluded by an earlier failure is used again only when nobody else can do its part.
+
+    Raises:
+        UnknownModel: no worker serves the model.
+        CapacityError: none of the workers that could do a phase is alive.
+    """
+    serving = snapshot.serving(request.model)
+    if not serving:
+        raise UnknownModel(f"no worker serves {request.model}; see /readyz")
+    decoders = _preferred((s for s in serving if s.identity.role.decodes), excluded)
+    if not decoders:
+        raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
+    decode = min(decoders, key=_decode_load)
+    others = (s for s in serving if s.identity.role.prefills and s.identity.worker != decode.identity.worker)
+    prefillers = _preferred(others, excluded)
+    if forced is RouteKind.AGGREGATED:
+        return Route(decode.identity.worker, None, "forced by the client")
+    if forced is RouteKind.DISAGGREGATED:
+        if not prefillers:
+            raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
+        return Route(decode.identity.worker, _least_queued(prefillers), "forced by the client")
+    if not prefillers:
+        return Route(decode.identity.worker, None, "no prefill worker is ready")
+    if len(request.prompt) < routing.min_remote_tokens:
+        reason = f"the prompt has {len(request.prompt)} tokens, fewer than {routing.min_remote_tokens}"
+        return Route(decode.identity.worker, None, reason)
+    reason = f"the prompt has at least {routing.min_remote_tokens} uncached tokens"
+    return Route(decode.identity.worker, _least_queued(prefillers), reason)
+
+
+def _preferred(states: Iterable[WorkerState], excluded: Collection[WorkerId]) -> list[WorkerState]:
+    candidates = list(states)
+    return [s for s in candidates if s.identity.worker not in excluded] or candidates
+
+
+def _decode_load(state: WorkerState) -> tuple[int, WorkerId]:
+    return (max(state.in_flight, state.load.running + state.load.waiting), state.identity.worker)
+
+
+def _least_queued(states: list[WorkerState]) -> WorkerId:
+    def queued(state: WorkerState) -> tuple[int, int, WorkerId]:
+        return (max(state.in_flight_tokens, state.load.waiting_tokens), state.in_flight, state.identity.worker)
+
+    return min(states, key=queued).identity.worker
