@@ -112,6 +112,8 @@ class HandoffConfig(_Table, frozen=True):
     """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""
     max_attempts: int = 3
     """Plans tried for one request before its client gets the error."""
+    max_busy_s: float = 10.0
+    """How long a request waits for room on a busy worker before its client gets 503."""
 
 
 class RoutingConfig(_Table, frozen=True):

@@ -83,17 +83,18 @@ class Refused(_Message, frozen=True):
     reason: str
 
 
-class Frame(_Message, frozen=True):
-    """All tokens of one step that concern this gateway."""
-
-    tokens: tuple[Token, ...]
-
-
-class Finished(_Message, frozen=True):
-    """The last thing this worker says of a request it finished its part of."""
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """This worker finished its part of a request."""
 
     request_id: RequestId
     timings: Timings
+
+
+class Frame(_Message, frozen=True):
+    """What one step brought for this gateway: all its tokens, and the requests that are done here with them."""
+
+    tokens: tuple[Token, ...] = ()
+    done: tuple[Done, ...] = ()
 
 
 class FailureKind(StrEnum):
@@ -127,7 +128,7 @@ class Hello(_Message, frozen=True):
     identity: WorkerIdentity
 
 
-ToGateway: TypeAlias = Hello | Granted | Busy | Refused | Frame | Finished | Failed | Load
+ToGateway: TypeAlias = Hello | Granted | Busy | Refused | Frame | Failed | Load
 
 
 # Source worker to sink worker.

@@ -86,6 +86,12 @@ class EmulatedRunner:
             self._pause.wait(left)
         return StepResult(tuple(draws), tuple(failed))
 
+    def to_host(self, blocks: Sequence[int]) -> None:
+        """The pool is host memory already."""
+
+    def from_host(self, blocks: Sequence[int]) -> None:
+        """The pool is host memory already."""
+
     def _duration_s(self, plan: StepPlan) -> float:
         prefill_tokens = sum(len(part.token_ids) for part in plan.slices if len(part.token_ids) > 1)
         seconds = 0.0

@@ -4,6 +4,7 @@ The lock is held only while deciding, never while computing, so a handoff or the
 """
 
 import threading
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,6 +32,14 @@ class Runner(Protocol):
         """Compute one step; blocks until its time has passed."""
         ...
 
+    def to_host(self, blocks: Sequence[int]) -> None:
+        """Make final blocks readable in the memory that KV leaves from."""
+        ...
+
+    def from_host(self, blocks: Sequence[int]) -> None:
+        """Take over blocks that arrived in that memory."""
+        ...
+
 
 class PagedEngine:
     """An :class:`~twinfer.engine.base.Engine` out of a loop and a runner."""
@@ -43,7 +52,7 @@ class PagedEngine:
         self._lock = threading.Lock()
         self._step_s = 0.0
         self.exports = _Exports(loop, clock, self._lock)
-        self.ingests = _Ingests(loop, clock, self._lock)
+        self.ingests = _Ingests(loop, runner, clock, self._lock)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -71,7 +80,10 @@ class PagedEngine:
         now = self._clock.now()
         self._step_s += STEP_AVERAGE_WEIGHT * (now - started - self._step_s)
         with self._lock:
-            return self._loop.finish(plan, result, now)
+            outcome = self._loop.finish(plan, result, now)
+        for part in outcome.exported:
+            self._runner.to_host(part.blocks)
+        return outcome
 
     def load(self) -> LoadReport:
         """Queues, blocks and counts."""
@@ -105,7 +117,8 @@ class _Exports:
 class _Ingests:
     """The sink's side."""
 
-    def __init__(self, loop: EngineLoop, clock: Clock, lock: threading.Lock) -> None:
+    def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: threading.Lock) -> None:
+        self._runner = runner
         self._ledger = IngestLedger(loop)
         self._pool = loop.pool
         self._clock = clock
@@ -124,6 +137,7 @@ class _Ingests:
     def commit(self, request_id: RequestId, first_token: Token) -> None:
         """Decode on from the first token."""
         with self._lock:
+            self._runner.from_host(self._ledger.bind(request_id))
             self._ledger.commit(request_id, first_token, self._clock.now())
 
     def withdraw(self, request_id: RequestId, *, landing: bool) -> tuple[int, ...]:

@@ -1,0 +1,111 @@
+"""One child process: started with a JSON line, watched through its notices, stopped with patience, then without."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from twinfer.core.process import CLUSTER_KEY_VARIABLE, READY, Notice
+
+KILL_AFTER_S = 10.0
+_decoder = msgspec.json.Decoder(Notice)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start.
+
+    Attributes:
+        name: shown to people.
+        module: run with ``python -m``.
+        spec: one JSON document, without a line break.
+        pass_fds: file descriptors to inherit.
+    """
+
+    name: str
+    module: str
+    spec: bytes
+    pass_fds: tuple[int, ...] = ()
+
+
+class Child:
+    """A running process.
+
+    Args:
+        command: what it is.
+        on_notice: called for everything it says.
+    """
+
+    def __init__(self, command: Command, on_notice: Callable[[str, Notice], None]) -> None:
+        self.command = command
+        self.ready = asyncio.Event()
+        self.error = ""
+        self._on_notice = on_notice
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before the start."""
+        return self._process.pid if self._process is not None else 0
+
+    async def start(self, cluster_key: bytes) -> None:
+        """Start it and hand over its spec."""
+        environment = os.environ | {CLUSTER_KEY_VARIABLE: cluster_key.hex()}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            self.command.module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+            pass_fds=self.command.pass_fds,
+            start_new_session=True,  # a Ctrl-C is the parent's to handle, in order
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(self.command.spec + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await self._process.stdin.drain()
+
+    async def watch(self) -> int:
+        """Pass on its notices until it ends; its exit code, negative for a signal."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            try:
+                notice = _decoder.decode(line)
+            except msgspec.DecodeError:
+                print(f"{self.command.name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr)
+                continue
+            if notice.stage == READY:
+                self.ready.set()
+            self.error = notice.error or self.error
+            self._on_notice(self.command.name, notice)
+        return await self._process.wait()
+
+    async def stop(self, patience_s: float = KILL_AFTER_S) -> None:
+        """Ask it to end, and after a while make it."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), patience_s)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

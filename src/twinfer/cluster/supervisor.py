@@ -1,0 +1,105 @@
+"""Keeps a set of processes running: starts them together, restarts what dies, stops all of them in order.
+
+1. A process that ends before it was ever ready ends the start, with its own reason.
+2. One that dies later is started again, at once the first time and then ever more slowly, and it is said so.
+3. Stopping goes group by group: gateways drain first, workers after.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from twinfer.cluster.child import Child, Command, describe_exit
+from twinfer.core.errors import TwinferError
+from twinfer.core.process import Notice
+
+FIRST_PAUSE_S = 0.1
+MAX_PAUSE_S = 10.0
+CALM_S = 60.0
+"""A process that lived that long may die once more without a pause."""
+
+
+class StartError(TwinferError):
+    """A process could not start; the message is its own reason."""
+
+
+class Reporter(Protocol):
+    """Whoever tells people what happens."""
+
+    def stage(self, name: str, stage: str) -> None:
+        """A process is doing this now."""
+        ...
+
+    def died(self, name: str, how: str, again_in_s: float) -> None:
+        """A process died and will be started again."""
+        ...
+
+
+class Supervisor:
+    """Owner of all child processes."""
+
+    def __init__(self, cluster_key: bytes, reporter: Reporter) -> None:
+        self._cluster_key = cluster_key
+        self._reporter = reporter
+        self._children: dict[str, Child] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {name: child.pid for name, child in self._children.items()}
+
+    async def start(self, commands: Sequence[Command]) -> None:
+        """Start these together and return when all are ready.
+
+        Raises:
+            StartError: one of them ended instead.
+        """
+        waiting = []
+        for command in commands:
+            child = Child(command, self._noticed)
+            self._children[command.name] = child
+            await child.start(self._cluster_key)
+            first_life: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._tasks[command.name] = asyncio.create_task(self._keep(command, child, first_life))
+            waiting.append(first_life)
+        await asyncio.gather(*waiting)
+
+    async def stop(self, names: Sequence[str], patience_s: float) -> None:
+        """Stop these, all at once."""
+        self._stopping = True
+        children = [self._children[name] for name in names if name in self._children]
+        await asyncio.gather(*(child.stop(patience_s) for child in children))
+        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self, command: Command, child: Child, first_life: "asyncio.Future[None]") -> None:
+        watch = asyncio.create_task(child.watch())
+        ready = asyncio.create_task(child.ready.wait())
+        await asyncio.wait({watch, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not child.ready.is_set():
+            ready.cancel()
+            reason = child.error or f"{command.name} {describe_exit(await watch)} before it was ready"
+            first_life.set_exception(StartError(reason))
+            return
+        first_life.set_result(None)
+        loop = asyncio.get_running_loop()
+        pause_s, born = FIRST_PAUSE_S, loop.time()
+        while True:
+            code = await watch
+            if self._stopping:
+                return
+            pause_s = FIRST_PAUSE_S if loop.time() - born > CALM_S else min(pause_s * 2, MAX_PAUSE_S)
+            self._reporter.died(command.name, child.error or describe_exit(code), pause_s)
+            await asyncio.sleep(pause_s)
+            child = self._children[command.name] = Child(command, self._noticed)
+            born = loop.time()
+            await child.start(self._cluster_key)
+            watch = asyncio.create_task(child.watch())
+
+    def _noticed(self, name: str, notice: Notice) -> None:
+        if notice.stage:
+            self._reporter.stage(name, notice.stage)

@@ -1,0 +1,69 @@
+"""What a launcher tells the processes it starts, as one JSON line on their standard input, and what they answer.
+
+Standard input stays open for as long as the launcher lives: its end tells a process to stop. The cluster key travels
+in the environment variable ``TWINFER_CLUSTER_KEY``, in hexadecimal, and never on a command line.
+"""
+
+import msgspec
+
+from twinfer.core.config import Config, HandoffConfig, LinkConfig, ModelConfig, PoolConfig
+from twinfer.core.ids import ModelId, WorkerId
+
+CLUSTER_KEY_VARIABLE = "TWINFER_CLUSTER_KEY"
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """Everything one worker needs to know.
+
+    Args:
+        worker: its name.
+        listen: address of its control plane, ``unix:/path`` or ``host:port``.
+        cores: CPU cores it is pinned to; empty leaves it where it is.
+        cache_dir: where prepared weights are kept.
+        socket_dir: private directory for transport sockets; empty uses names without files.
+        kv_host: address on which KV is offered over TCP.
+    """
+
+    worker: WorkerId
+    model: ModelConfig
+    pool: PoolConfig
+    link: LinkConfig
+    handoff: HandoffConfig
+    listen: str
+    cores: tuple[int, ...] = ()
+    cache_dir: str = ""
+    socket_dir: str = ""
+    kv_host: str = "127.0.0.1"
+
+
+class GatewaySpec(msgspec.Struct, frozen=True):
+    """Everything one gateway needs to know.
+
+    Args:
+        config: the whole configuration.
+        workers: control-plane address of every worker, by name.
+        directories: where each model's tokenizer is, by model id.
+        socket_fd: the listening socket, inherited.
+    """
+
+    config: Config
+    workers: dict[WorkerId, str]
+    directories: dict[ModelId, str]
+    socket_fd: int
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line on a process's standard output, for its launcher.
+
+    Args:
+        stage: what it does, such as ``loading weights``; ``ready`` when it serves.
+        error: why it cannot start, in one sentence.
+        address: where its control plane listens, once it does.
+    """
+
+    stage: str = ""
+    error: str = ""
+    address: str = ""
+
+
+READY = "ready"

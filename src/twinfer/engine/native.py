@@ -1,0 +1,93 @@
+"""The native engine: our decoder in torch, on whatever device torch knows.
+
+On a CPU the runner's pool *is* the memory that KV leaves from and arrives in. On any other device that memory is the
+host's staging area: exported blocks are copied out when they are final, ingested ones in when they are committed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from twinfer.core.capabilities import Capabilities
+from twinfer.core.config import ModelConfig, PoolConfig
+from twinfer.core.errors import ConfigError
+from twinfer.core.ids import ModelId
+from twinfer.core.step import StepPlan, StepResult
+from twinfer.engine.assemble import num_blocks
+from twinfer.model.load import load_runner
+from twinfer.model.paged_kv import pool_tensor
+from twinfer.model.runner import ModelRunner
+from twinfer.model.served import ServedModel, describe
+
+
+def native_model(model: ModelConfig, pool: PoolConfig, cache_dir: Path) -> ServedModel:
+    """The checkpoint of a pool's model, checked, with the precision it is served in.
+
+    Raises:
+        CheckpointError: it cannot be found or used.
+        ConfigError: it cannot be served as asked.
+    """
+    return describe(model.source, cache_dir, pool.weights, pool.kv_dtype, model.max_context_tokens)
+
+
+def native_capabilities(served: ServedModel, model: ModelConfig, pool: PoolConfig) -> Capabilities:
+    """What a native worker of this pool offers; known before any weight is loaded."""
+    layout = served.layout(pool.block_tokens)
+    count = num_blocks(pool, layout)
+    return Capabilities(
+        model=ModelId(model.id),
+        fingerprint=served.fingerprint,
+        layout=layout,
+        provenance=served.provenance,
+        num_blocks=count,
+        max_context_tokens=min(served.max_context_tokens, count * pool.block_tokens),
+        vocab_size=served.spec.vocab_size,
+    )
+
+
+def native_runner(
+    served: ServedModel, capabilities: Capabilities, device: str, memory: memoryview, cache_dir: Path
+) -> "NativeRunner":
+    """Load the weights and warm up.
+
+    Raises:
+        ConfigError: torch cannot use the device.
+        CheckpointError: the prepared weights cannot be written.
+    """
+    host = pool_tensor(memory, capabilities.layout, capabilities.num_blocks)
+    try:
+        pool = host if torch.device(device).type == "cpu" else torch.zeros_like(host, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {device!r} cannot be used: {reason}; run 'twinfer doctor'") from error
+    runner = load_runner(served, pool, capabilities.layout, cache_dir)
+    runner.warm_up()
+    return NativeRunner(runner, pool, host)
+
+
+class NativeRunner:
+    """A model runner, and the way of its KV blocks between device and host."""
+
+    def __init__(self, runner: ModelRunner, pool: Tensor, host: Tensor) -> None:
+        self._runner = runner
+        self._pool = pool
+        self._host = host
+        self._staged = pool is not host
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Compute one step."""
+        return self._runner.execute(plan)
+
+    def to_host(self, blocks: Sequence[int]) -> None:
+        """Make final blocks readable in host memory."""
+        if self._staged and blocks:
+            index = list(blocks)
+            self._host[index] = self._pool[index].to(self._host.device)
+
+    def from_host(self, blocks: Sequence[int]) -> None:
+        """Take over blocks that arrived in host memory."""
+        if self._staged and blocks:
+            index = list(blocks)
+            self._pool[index] = self._host[index].to(self._pool.device)

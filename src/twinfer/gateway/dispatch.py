@@ -1,0 +1,216 @@
+"""Drives requests over the fleet: carries out what ``handoff/gateway_side.py`` decides, and keeps the times."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from twinfer.core.config import Config
+from twinfer.core.errors import Forbidden, TwinferError
+from twinfer.core.ids import ModelId, WorkerId, new_handoff_id
+from twinfer.core.messages import Busy, Failed, Granted, Refused, ToGateway
+from twinfer.core.request import GenerationRequest
+from twinfer.core.route import Route, RouteKind
+from twinfer.core.snapshot import ClusterSnapshot
+from twinfer.core.tokens import Timings, Token
+from twinfer.gateway.base import Journey
+from twinfer.gateway.fleet import Fleet
+from twinfer.gateway.worker_metrics import render
+from twinfer.handoff.gateway_side import Emit, End, GatewayAction, GatewayRequest, Passing, Plan, Replan, Send
+from twinfer.router.policy import choose_route
+
+NO_ROUTE = Route(WorkerId(""), None, "not routed")
+NO_TIMINGS = Timings()
+
+
+class FleetDispatcher:
+    """A :class:`~twinfer.gateway.base.Dispatcher` over real workers."""
+
+    def __init__(self, fleet: Fleet, config: Config) -> None:
+        self._fleet = fleet
+        self._config = config
+
+    def start(self, request: GenerationRequest, forced: RouteKind | None) -> "FleetGeneration":
+        """Begin a request.
+
+        Raises:
+            Forbidden: the operator does not let clients choose the mode.
+        """
+        if forced is not None and not self._config.routing.allow_forced:
+            raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
+        generation = FleetGeneration(request, forced, self._fleet, self._config)
+        generation.begin()
+        return generation
+
+    def unready(self) -> str | None:
+        """Which model nobody can serve; ``None`` when each has a worker that decodes."""
+        snapshot = self._fleet.snapshot()
+        for model in self._config.model:
+            if not any(state.identity.role.decodes for state in snapshot.serving(ModelId(model.id))):
+                missing = ", ".join(self._fleet.missing()) or "none configured"
+                return f"no decode worker of {model.id} is ready (waiting for: {missing})"
+        return None
+
+    async def metrics(self) -> str:
+        """The workers' series."""
+        return render(await self._fleet.reports())
+
+
+class _Stamps:
+    """When things happened, on the gateway's clock, in seconds."""
+
+    def __init__(self) -> None:
+        self.reserve_sent = self.granted = self.first_token = self.decode_began = self.last_token = 0.0
+
+    def journey(self, route: Route, prefill: Timings, decode: Timings) -> Journey:
+        """What the stamps and both workers' timings say together."""
+        split = route.prefill is not None
+        computing = prefill if split else decode
+        return Journey(
+            route=route,
+            queue_ms=_ms(computing.queue_s),
+            reserve_ms=_ms(self.granted - self.reserve_sent) if split else 0.0,
+            prefill_ms=_ms(computing.prefill_s),
+            exposed_transfer_ms=_ms(max(0.0, self.decode_began - self.first_token)) if self.decode_began else 0.0,
+            decode_ms=_ms(max(0.0, self.last_token - (self.decode_began or self.first_token))),
+            cached_tokens=computing.cached_tokens,
+            transfer_bytes=decode.transfer_bytes,
+        )
+
+
+class FleetGeneration:
+    """One request under way. The event loop's, like everything in a gateway."""
+
+    def __init__(self, request: GenerationRequest, forced: RouteKind | None, fleet: Fleet, config: Config) -> None:
+        self._forced = forced
+        self._fleet = fleet
+        self._routing = config.routing
+        self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff, forced is not None)
+        self._tokens: list[Token] = []
+        self._error: TwinferError | None = None
+        self._news = asyncio.Event()
+        self._stamps = _Stamps()
+        self._timings: dict[WorkerId, Timings] = {}
+        self._pause: asyncio.TimerHandle | None = None
+        self._deadline = asyncio.get_running_loop().call_later(request.deadline_s, self._overdue)
+
+    @property
+    def route(self) -> Route:
+        """The path of the current attempt."""
+        return self._machine.plan.route if self._machine.plan is not None else NO_ROUTE
+
+    def begin(self) -> None:
+        """Plan the first attempt."""
+        self._plan(frozenset())
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
+        """Tokens in order, until the last one; what arrived since the last batch leaves as one."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            tokens, self._tokens = tuple(self._tokens), []
+            if tokens:
+                yield tokens
+            if self._error is not None:
+                raise self._error
+            if tokens and tokens[-1].finish is not None:
+                return
+
+    async def aclose(self) -> None:
+        """Cancel on every worker that holds something."""
+        self._act(self._machine.client_left())
+        self._settle()
+
+    def journey(self) -> Journey:
+        """What became of it so far."""
+        route = self.route
+        prefill = self._timings.get(route.prefill, NO_TIMINGS) if route.prefill else NO_TIMINGS
+        decode = self._timings.get(route.decode, NO_TIMINGS)
+        return self._stamps.journey(route, prefill, decode)
+
+    def hear(self, worker: WorkerId, message: ToGateway) -> None:
+        """A worker speaks of this request."""
+        if isinstance(message, Granted):
+            self._stamps.granted = time.monotonic()
+            self._act(self._machine.granted(message.grant, message.cached_tokens))
+        elif isinstance(message, Busy):
+            self._act(self._machine.busy(worker, message.retry_after_s, time.monotonic()))
+        elif isinstance(message, Refused):
+            self._act(self._machine.refused(worker, message.reason))
+        elif isinstance(message, Failed):
+            self._act(self._machine.failed(worker, message.kind, message.reason))
+
+    def hear_tokens(self, worker: WorkerId, tokens: tuple[Token, ...], timings: Timings | None) -> None:
+        """A worker drew tokens."""
+        now = time.monotonic()
+        if timings is not None:
+            self._timings[worker] = timings
+        if tokens:
+            self._stamp(worker, now)
+        self._act(self._machine.tokens(tokens))
+        if timings is not None and worker == self.route.decode:
+            self._machine.leg_done(worker)
+
+    def lost(self, worker: WorkerId) -> None:
+        """A worker died."""
+        self._act(self._machine.lost(worker))
+
+    def _stamp(self, worker: WorkerId, now: float) -> None:
+        stamps, route = self._stamps, self.route
+        stamps.first_token = stamps.first_token or now
+        stamps.last_token = now
+        if route.prefill is not None and worker == route.decode and not stamps.decode_began:
+            stamps.decode_began = now
+            self._machine.leg_done(route.prefill)
+
+    def _plan(self, excluded: frozenset[WorkerId]) -> None:
+        request, snapshot = self._machine.request, self._fleet.snapshot()
+        try:
+            route = choose_route(request, snapshot, self._routing, self._forced, excluded)
+        except TwinferError as error:
+            self._act(self._machine.unplannable(error))
+            return
+        self._stamps.reserve_sent = time.monotonic()
+        self._act(self._machine.planned(Plan(route, _passing(route, snapshot))))
+
+    def _act(self, actions: Sequence[GatewayAction]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self._send(action)
+            elif isinstance(action, Emit):
+                self._tokens += action.tokens
+                self._news.set()
+            elif isinstance(action, Replan):
+                loop = asyncio.get_running_loop()
+                self._pause = loop.call_later(action.pause_s, self._plan, action.exclude)
+            elif isinstance(action, End):
+                self._error = action.error
+                self._news.set()
+                self._settle()
+
+    def _send(self, action: Send) -> None:
+        link = self._fleet.link(action.worker)
+        if self._machine.ended or action.worker not in self._machine.legs:
+            link.listeners.pop(self._machine.wire_id, None)
+        else:
+            link.listeners[self._machine.wire_id] = (self, len(self._machine.request.prompt))
+        link.send(action.message)
+
+    def _settle(self) -> None:
+        """The terminal outcome is decided: wait for nothing more."""
+        self._deadline.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def _overdue(self) -> None:
+        self._act(self._machine.overdue())
+
+
+def _passing(route: Route, snapshot: ClusterSnapshot) -> Passing | None:
+    if route.prefill is None:
+        return None
+    epoch = next(s.identity.epoch for s in snapshot.workers if s.identity.worker == route.prefill)
+    return Passing(new_handoff_id(), route.prefill, epoch)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

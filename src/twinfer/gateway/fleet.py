@@ -1,0 +1,199 @@
+"""The gateway's connections to its workers: one stream each, redialled for as long as the gateway lives.
+
+A worker that comes back has a new epoch: to everything that was under way on it, it was lost.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.errors import TwinferError
+from twinfer.core.ids import RequestId, WorkerId
+from twinfer.core.load import LoadReport
+from twinfer.core.messages import Frame, Hello, Load, ToGateway, ToWorker
+from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.core.tokens import Timings, Token
+
+logger = logging.getLogger(__name__)
+REDIAL_S = 0.2
+REPORT_TIMEOUT_S = 1.0
+
+
+class WorkerStream(Protocol):
+    """The gateway's end of a stream to a worker."""
+
+    def send_soon(self, message: ToWorker) -> None:
+        """Queue a message."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[ToGateway]:
+        """What the worker says; ends or raises ``WorkerLost`` with the stream."""
+        ...
+
+
+class WorkerConnection(Protocol):
+    """A connection to one worker process."""
+
+    async def gateway_stream(self) -> WorkerStream:
+        """Open the stream.
+
+        Raises:
+            WorkerLost: it cannot be reached.
+        """
+        ...
+
+    async def report(self, timeout_s: float) -> LoadReport:
+        """Ask for a fresh report.
+
+        Raises:
+            WorkerLost: it cannot be reached in time.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+Dial = Callable[[str], WorkerConnection]
+
+
+class Listener(Protocol):
+    """Whoever waits for a worker's answers to one request."""
+
+    def hear(self, worker: WorkerId, message: ToGateway) -> None:
+        """A message about the request, frames excepted."""
+        ...
+
+    def hear_tokens(self, worker: WorkerId, tokens: tuple[Token, ...], timings: Timings | None) -> None:
+        """The request's part of a frame; ``timings`` once the worker is done with it."""
+        ...
+
+    def lost(self, worker: WorkerId) -> None:
+        """The worker is gone, or another incarnation."""
+        ...
+
+
+class WorkerLink:
+    """One worker, as this gateway reaches it."""
+
+    def __init__(self, address: str, connection: WorkerConnection) -> None:
+        self.address = address
+        self.identity: WorkerIdentity | None = None
+        self.load: LoadReport | None = None
+        self.listeners: dict[RequestId, tuple[Listener, int]] = {}
+        """By wire id, with the prompt's length."""
+        self._connection = connection
+        self._stream: WorkerStream | None = None
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be sent to."""
+        return self._stream is not None and self.identity is not None and self.load is not None
+
+    def state(self) -> WorkerState | None:
+        """What a router may know of it; ``None`` while it is not there."""
+        if not self.alive or self.identity is None or self.load is None or not self.load.healthy:
+            return None
+        in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values())
+        return WorkerState(self.identity, self.load, len(self.listeners), in_flight_tokens)
+
+    def send(self, message: ToWorker) -> None:
+        """Send, if it is there."""
+        if self._stream is not None:
+            self._stream.send_soon(message)
+
+    async def fresh_load(self) -> LoadReport | None:
+        """Its report of this moment, or ``None``."""
+        if not self.alive:
+            return None
+        try:
+            return await self._connection.report(REPORT_TIMEOUT_S)
+        except TwinferError:
+            return None
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._connection.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                self._stream = await self._connection.gateway_stream()
+                async for message in self._stream:
+                    self._hear(message)
+            except TwinferError as error:
+                logger.debug("worker at %s: %s", self.address, error)
+            self._lose()
+            await asyncio.sleep(REDIAL_S)
+
+    def _hear(self, message: ToGateway) -> None:
+        if isinstance(message, Hello):
+            self.identity = message.identity
+        elif isinstance(message, Load):
+            self.load = message.report
+        elif isinstance(message, Frame):
+            self._hear_frame(message)
+        elif self.identity is not None:
+            entry = self.listeners.get(message.request_id)
+            if entry is not None:
+                entry[0].hear(self.identity.worker, message)
+
+    def _hear_frame(self, frame: Frame) -> None:
+        assert self.identity is not None
+        tokens: dict[RequestId, list[Token]] = defaultdict(list)
+        for token in frame.tokens:
+            tokens[token.request_id].append(token)
+        done = {item.request_id: item.timings for item in frame.done}
+        for request_id in {**tokens, **done}:
+            entry = self.listeners.pop(request_id, None) if request_id in done else self.listeners.get(request_id)
+            if entry is not None:
+                entry[0].hear_tokens(self.identity.worker, tuple(tokens[request_id]), done.get(request_id))
+
+    def _lose(self) -> None:
+        self._stream = None
+        self.load = None
+        if self.identity is None:
+            return
+        worker = self.identity.worker
+        if self.listeners:
+            logger.warning("lost worker %s with %d requests on it", worker, len(self.listeners))
+        listeners, self.listeners = self.listeners, {}
+        for listener, _ in listeners.values():
+            listener.lost(worker)
+
+
+class Fleet:
+    """All workers of the configuration."""
+
+    def __init__(self, addresses: Mapping[WorkerId, str], dial: Dial) -> None:
+        self._links = {worker: WorkerLink(address, dial(address)) for worker, address in addresses.items()}
+
+    def snapshot(self) -> ClusterSnapshot:
+        """Those that can be used now."""
+        states = (link.state() for link in self._links.values())
+        return ClusterSnapshot(tuple(state for state in states if state is not None))
+
+    def link(self, worker: WorkerId) -> WorkerLink:
+        """A worker by name."""
+        return self._links[worker]
+
+    def missing(self) -> list[WorkerId]:
+        """Those of the configuration that are not there."""
+        return [worker for worker, link in self._links.items() if not link.alive]
+
+    async def reports(self) -> list[tuple[WorkerIdentity, LoadReport]]:
+        """Fresh reports of all that answer."""
+        links = [link for link in self._links.values() if link.identity is not None]
+        loads = await asyncio.gather(*(link.fresh_load() for link in links))
+        return [(link.identity, load) for link, load in zip(links, loads, strict=True) if link.identity and load]
+
+    async def close(self) -> None:
+        """Hang up all."""
+        await asyncio.gather(*(link.close() for link in self._links.values()))

@@ -1,0 +1,85 @@
+"""The workers' reports as Prometheus text, labelled with worker, role and model.
+
+Rendered from what each worker answers at scrape time, so a scrape shows this moment and not the last report.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.load import LoadReport
+
+LABELS = ("worker", "role", "model")
+COUNTER_HELP = {
+    "prefill_tokens": "Prompt positions computed",
+    "cached_tokens": "Prompt positions found in the prefix cache",
+    "decode_tokens": "Output tokens drawn by decode steps",
+    "steps": "Forward passes",
+    "preemptions": "Sequences that gave up their blocks for others",
+    "requests": "Sequences accepted",
+    "failures": "Sequences that failed",
+    "handoffs_out": "Handoffs committed by the sink",
+    "handoffs_in": "Handoffs committed here",
+    "handoffs_aborted": "Handoffs given up",
+    "handoffs_expired": "Handoffs whose lease ran out",
+    "grants_refused": "Grants that were forged, stale, foreign or widened",
+    "integrity_failures": "Chunks whose digest did not match",
+    "resends": "Chunks asked for again",
+    "kv_bytes_in": "KV bytes received",
+    "kv_bytes_out": "KV bytes offered",
+}
+
+GAUGE_HELP = {
+    "running": "Sequences in steps",
+    "waiting": "Sequences in the queue",
+    "waiting_tokens": "Prompt positions in the queue",
+    "oldest_held_seconds": "Age of the oldest KV held for a handoff",
+    "step_seconds": "Moving average of the time of a step",
+    "healthy": "1 when the worker can compute and reclaim",
+}
+
+Report = tuple[WorkerIdentity, LoadReport]
+
+
+def render(reports: Sequence[Report]) -> str:
+    """Prometheus text for all workers that answered."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(reports))
+    return generate_latest(registry).decode()
+
+
+class _Snapshot(Collector):
+    """A collector over values that are known already."""
+
+    def __init__(self, reports: Sequence[Report]) -> None:
+        self._reports = reports
+
+    def collect(self) -> Iterable[Metric]:
+        """All series."""
+        for name, text in COUNTER_HELP.items():
+            counter = CounterMetricFamily(f"twinfer_worker_{name}", text, labels=LABELS)
+            for identity, load in self._reports:
+                counter.add_metric(_labels(identity), getattr(load.counters, name))
+            yield counter
+        for name, text in GAUGE_HELP.items():
+            gauge = GaugeMetricFamily(f"twinfer_worker_{name}", text, labels=LABELS)
+            for identity, load in self._reports:
+                gauge.add_metric(_labels(identity), float(getattr(load, name.replace("seconds", "s"))))
+            yield gauge
+        yield self._by_state("kv_blocks", "KV blocks by state", lambda load: msgspec.structs.asdict(load.blocks))
+        yield self._by_state("handoffs_open", "Open handoffs by side and state", lambda load: load.handoffs)
+
+    def _by_state(self, name: str, text: str, values: Callable[[LoadReport], Mapping[str, int]]) -> Metric:
+        gauge = GaugeMetricFamily(f"twinfer_worker_{name}", text, labels=(*LABELS, "state"))
+        for identity, load in self._reports:
+            for state, value in values(load).items():
+                gauge.add_metric((*_labels(identity), state), value)
+        return gauge
+
+
+def _labels(identity: WorkerIdentity) -> tuple[str, str, str]:
+    return (identity.worker, identity.role.value, identity.capabilities.model)

@@ -1,0 +1,61 @@
+"""Builds a worker's engine and KV memory from its spec; torch is imported only where an engine needs it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from twinfer.core.capabilities import Capabilities
+from twinfer.core.clock import Clock
+from twinfer.core.errors import ConfigError
+from twinfer.engine.assemble import assemble, emulated_capabilities
+from twinfer.engine.emulated import EmulatedRunner
+from twinfer.engine.paged import PagedEngine, Runner
+from twinfer.kv.memory import PoolMemory
+from twinfer.core.process import WorkerSpec
+
+Progress = Callable[[str], None]
+"""Told what is being done, in a few words."""
+
+
+def build_engine(
+    spec: WorkerSpec, cluster_key: bytes, clock: Clock, progress: Progress
+) -> tuple[PagedEngine, PoolMemory]:
+    """The engine of a worker, ready to be stepped, on its own KV memory.
+
+    Raises:
+        ConfigError: the configuration cannot be used here.
+        CheckpointError: the model cannot be loaded.
+    """
+    capabilities, memory, runner = (_native if spec.pool.engine == "native" else _emulated)(spec, clock, progress)
+    engine = assemble(spec.pool, capabilities, runner, cluster_key, clock)
+    engine.exports.max_parked_blocks = int(capabilities.num_blocks * spec.handoff.max_parked_fraction)
+    return engine, memory
+
+
+def _emulated(spec: WorkerSpec, clock: Clock, progress: Progress) -> tuple[Capabilities, PoolMemory, Runner]:
+    progress("emulating")
+    capabilities = emulated_capabilities(spec.model, spec.pool)
+    memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
+    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, spec.pool.emulation, clock)
+    return capabilities, memory, runner
+
+
+def _native(spec: WorkerSpec, clock: Clock, progress: Progress) -> tuple[Capabilities, PoolMemory, Runner]:
+    del clock
+    progress("importing torch")
+    try:
+        import torch
+
+        from twinfer.engine.native import native_capabilities, native_model, native_runner
+    except ImportError as error:
+        raise ConfigError(
+            f"the native engine needs {error.name}, which is not installed: pip install 'twinfer[native]'"
+        ) from error
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    progress("reading the checkpoint")
+    cache_dir = Path(spec.cache_dir)
+    served = native_model(spec.model, spec.pool, cache_dir)
+    capabilities = native_capabilities(served, spec.model, spec.pool)
+    memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
+    progress("loading weights")
+    return capabilities, memory, native_runner(served, capabilities, spec.pool.device, memory.view, cache_dir)

@@ -1,0 +1,44 @@
+"""The thread that gives back what deadlines have passed for, whatever the rest of the worker is busy with."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
+PERIOD_S = 0.25
+
+
+class Reclaimer:
+    """Calls each tick a few times a second. It allocates nothing, and waits for no peer and no step.
+
+    Args:
+        ticks: give back what is overdue; must be quick and safe from any thread.
+    """
+
+    def __init__(self, ticks: Sequence[Callable[[], None]]) -> None:
+        self._ticks = ticks
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reclaimer", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """False means that leases no longer end: the worker is not healthy."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return once the thread has ended."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(PERIOD_S):
+                for tick in self._ticks:
+                    tick()
+        except Exception:  # the thread's outermost loop: health turns red, and the log says why
+            logger.exception("the reclaimer failed; this worker can no longer end leases")

@@ -1,0 +1,282 @@
+"""The sink's shell: drives one ``SinkHandoff`` per open handoff.
+
+Events come from the event loop (messages), the transfer thread (pulls) and the reclaimer (time); one lock orders
+them. The actions are quick: engine calls take effect between steps, pulls go to the transfer thread, messages to the
+event loop. A fence may wait for a strip of a copy, never for a peer.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.errors import InvalidRequest, TransportError
+from twinfer.core.grant import GrantTerms, request_digest
+from twinfer.core.ids import HandoffId, RequestId
+from twinfer.core.load import Counters
+from twinfer.core.manifest import Chunk
+from twinfer.core.messages import (
+    Busy,
+    Committed,
+    Failed,
+    FailureKind,
+    Frame,
+    Gone,
+    Granted,
+    Heartbeat,
+    Offer,
+    Refused,
+    Reserve,
+    Seal,
+    ToSource,
+    Withdraw,
+)
+from twinfer.core.tokens import Timings
+from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction
+from twinfer.handoff.grants import sign
+from twinfer.handoff.lease import Lease
+from twinfer.handoff.sink import SinkHandoff, SinkState
+from twinfer.worker.context import Outbox, WorkerContext
+from twinfer.worker.transports import Connection
+
+logger = logging.getLogger(__name__)
+BUSY_RETRY_S = 0.5
+MAX_REMEMBERED = 4096
+"""Ended handoffs whose outcome is still told to a source that asks late."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePeer:
+    """A source worker on its control stream, and its pool as the transport reaches it."""
+
+    identity: WorkerIdentity
+    connection: Connection
+    send: Callable[[ToSource], None]
+    """From the event loop only."""
+
+
+@dataclass(slots=True)
+class _Open:
+    machine: SinkHandoff
+    grant: Granted
+    bound: tuple[int, ...] = ()
+    peer: SourcePeer | None = None
+    num_bytes: int = 0
+    wanted: bool = True
+    """Whether a gateway waits to hear how it ends."""
+
+
+class SinkDesk:
+    """All handoffs into this worker."""
+
+    def __init__(self, context: WorkerContext, outbox: Outbox, max_pulls: int) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._max_pulls = max_pulls
+        self._lock = threading.Lock()
+        self._open: dict[HandoffId, _Open] = {}
+        self._by_request: dict[RequestId, HandoffId] = {}
+        self._ended: OrderedDict[HandoffId, ToSource] = OrderedDict()
+        self._received: dict[RequestId, tuple[float, int, int]] = {}
+        self._counts: Counter[str] = Counter()
+
+    def reserve(self, message: Reserve) -> Granted | Busy | Refused:
+        """Promise room and grant it to the source that the gateway chose."""
+        request = message.request
+        with self._lock:
+            known = self._open.get(message.handoff)
+            if known is not None:
+                return known.grant
+            if message.handoff in self._ended:
+                return Refused(request.request_id, "the handoff has ended already")
+            try:
+                cached_tokens = self._context.engine.ingests.promise(request)
+            except InvalidRequest as error:
+                return Refused(request.request_id, str(error))
+            if cached_tokens is None:
+                return Busy(request.request_id, BUSY_RETRY_S)
+            terms = self._terms(message, cached_tokens)
+            granted = Granted(request.request_id, sign(terms, self._context.cluster_key), cached_tokens)
+            lease = Lease.start(self._context.clock.now(), self._context.handoff.lease_s, request.deadline_s)
+            end_block = terms.wire.blocks_for(len(request.prompt))
+            machine = SinkHandoff(terms, request, end_block, lease, self._max_pulls)
+            self._open[message.handoff] = _Open(machine, granted)
+            self._by_request[request.request_id] = message.handoff
+            return granted
+
+    def hear(self, peer: SourcePeer, message: Offer | Seal | Withdraw | Heartbeat) -> None:
+        """A source speaks."""
+        now = self._context.clock.now()
+        with self._lock:
+            if isinstance(message, Heartbeat):
+                for handoff in message.handoffs:
+                    if (entry := self._open.get(handoff)) and entry.machine.terms.source_epoch == message.epoch:
+                        entry.machine.heard(now)
+                return
+            entry = self._open.get(message.handoff)
+            if entry is None or entry.machine.terms.attempt != message.attempt:
+                self._answer_late(peer, message)
+                return
+            entry.peer = peer
+            machine, epoch = entry.machine, peer.identity.epoch
+            if isinstance(message, Offer):
+                actions = machine.offered(message.chunk, epoch, now)
+            elif isinstance(message, Seal):
+                actions = machine.sealed(message, epoch, now)
+            else:
+                actions = machine.withdrawn(message.reason)
+            self._act(entry, actions)
+
+    def source_lost(self, peer: SourcePeer) -> None:
+        """A control stream ended: what was not sealed will never be."""
+        with self._lock:
+            for entry in [entry for entry in self._open.values() if entry.peer is peer]:
+                self._act(entry, entry.machine.source_lost())
+
+    def cancel(self, request_id: RequestId) -> None:
+        """The gateway no longer wants it."""
+        with self._lock:
+            handoff = self._by_request.get(request_id)
+            if handoff is not None:
+                entry = self._open[handoff]
+                entry.wanted = False
+                self._act(entry, entry.machine.cancelled("cancelled: the gateway withdrew the request"))
+
+    def held_from(self, source: WorkerIdentity) -> tuple[HandoffId, ...]:
+        """Open handoffs granted to one start of a source, for the heartbeat."""
+        with self._lock:
+            return tuple(
+                handoff for handoff, entry in self._open.items() if entry.machine.terms.source_epoch == source.epoch
+            )
+
+    def tick(self) -> None:
+        """End what is overdue. Called by the reclaimer."""
+        now = self._context.clock.now()
+        with self._lock:
+            for entry in list(self._open.values()):
+                self._act(entry, entry.machine.tick(now))
+
+    def complete(self, request_id: RequestId, timings: Timings) -> Timings:
+        """Add what the handoff knows to an engine's timings of a request that is finished."""
+        with self._lock:
+            transfer_s, num_bytes, cached_tokens = self._received.pop(request_id, (0.0, 0, timings.cached_tokens))
+        return msgspec.structs.replace(
+            timings, transfer_s=transfer_s, transfer_bytes=num_bytes, cached_tokens=cached_tokens
+        )
+
+    def forget(self, request_id: RequestId) -> None:
+        """Its answer will not be finished."""
+        with self._lock:
+            self._received.pop(request_id, None)
+
+    def describe(self) -> tuple[dict[str, int], float, Counters]:
+        """Open handoffs by state, the age of the oldest in seconds, and this desk's counts."""
+        now = self._context.clock.now()
+        with self._lock:
+            states = Counter(f"sink_{entry.machine.state.value}" for entry in self._open.values())
+            oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
+            return dict(states), oldest, Counters(**self._counts)
+
+    def _terms(self, message: Reserve, cached_tokens: int) -> GrantTerms:
+        me, layout = self._context.identity, self._context.engine.capabilities.layout
+        return GrantTerms(
+            handoff=message.handoff,
+            attempt=message.attempt,
+            tenant=message.request.tenant,
+            request=request_digest(message.request),
+            fingerprint=me.capabilities.fingerprint.digest(),
+            source=message.source,
+            source_epoch=message.source_epoch,
+            sink=me.worker,
+            sink_epoch=me.epoch,
+            sink_address=me.control,
+            start_block=cached_tokens // layout.block_tokens,
+            wire=layout,
+            ttl_s=self._context.handoff.lease_s,
+            expires_unix_s=time.time() + self._context.handoff.lease_s,
+        )
+
+    def _answer_late(self, peer: SourcePeer, message: Offer | Seal | Withdraw) -> None:
+        gone = Gone(message.handoff, message.attempt, "unknown: no such handoff is open here")
+        if not isinstance(message, Withdraw):
+            self._context.soon(peer.send, self._ended.get(message.handoff, gone))
+
+    def _act(self, entry: _Open, actions: Sequence[SinkAction]) -> None:
+        """Carry out what the machine decided; the lock is held."""
+        for action in actions:
+            if isinstance(action, Pull):
+                self._context.transfers.submit(self._pull, entry, action.chunk)
+            elif isinstance(action, Bind):
+                entry.bound = self._context.engine.ingests.bind(entry.machine.request.request_id)
+                if entry.peer is not None:
+                    entry.peer.connection.sink.admit(entry.machine.terms.handoff)
+            elif isinstance(action, Commit):
+                self._commit(entry, action)
+            elif isinstance(action, GiveUp):
+                self._give_up(entry, action)
+            elif entry.peer is not None:
+                self._context.soon(entry.peer.send, action.message)
+
+    def _commit(self, entry: _Open, action: Commit) -> None:
+        machine = entry.machine
+        request_id = machine.request.request_id
+        # Told before the engine may draw the next token: the gateway sees index 0 first.
+        self._context.soon(self._outbox.tell, request_id, Frame((action.first_token,)))
+        self._context.engine.ingests.commit(request_id, action.first_token)
+        self._context.wake()
+        assert machine.sealed_at is not None
+        cached_tokens = machine.terms.start_block * machine.terms.wire.block_tokens
+        self._received[request_id] = (self._context.clock.now() - machine.sealed_at, entry.num_bytes, cached_tokens)
+        self._counts["handoffs_in"] += 1
+        self._end(entry, Committed(machine.terms.handoff, machine.terms.attempt))
+
+    def _give_up(self, entry: _Open, action: GiveUp) -> None:
+        machine, engine = entry.machine, self._context.engine
+        quarantined = engine.ingests.withdraw(machine.request.request_id, landing=action.landing)
+        self._end(entry, Gone(machine.terms.handoff, machine.terms.attempt, action.reason))
+        engine.ingests.cleanse(quarantined)
+        self._context.wake()
+        self._counts["handoffs_expired" if machine.state is SinkState.EXPIRED else "handoffs_aborted"] += 1
+        if entry.wanted:
+            failed = Failed(machine.request.request_id, FailureKind.HANDOFF, action.reason)
+            self._context.soon(self._outbox.tell, machine.request.request_id, failed)
+
+    def _end(self, entry: _Open, outcome: ToSource) -> None:
+        """Close the transport's side, forget the handoff, and remember how it ended."""
+        handoff = entry.machine.terms.handoff
+        if entry.peer is not None:
+            entry.peer.connection.sink.fence(handoff)
+        del self._open[handoff]
+        del self._by_request[entry.machine.request.request_id]
+        self._ended[handoff] = outcome
+        while len(self._ended) > MAX_REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def _pull(self, entry: _Open, chunk: Chunk) -> None:
+        """On the transfer thread."""
+        machine, peer = entry.machine, entry.peer
+        if peer is None or not machine.is_open:
+            return
+        first = chunk.first_block - machine.terms.start_block
+        targets = entry.bound[first : first + len(chunk.source_blocks)]
+        views = [self._context.memory.block(block) for block in targets]
+        try:
+            digest = peer.connection.sink.pull(
+                peer.connection.peer, machine.terms.handoff, chunk.source_blocks, views, machine.lease.cap
+            )
+        except TransportError as error:
+            with self._lock:
+                self._counts["resends"] += machine.is_open
+                self._act(entry, machine.pull_failed(chunk.index, str(error)))
+            return
+        num_bytes = len(targets) * self._context.memory.block_bytes
+        with self._lock:
+            entry.num_bytes += num_bytes
+            self._counts["kv_bytes_in"] += num_bytes
+            self._counts["integrity_failures"] += machine.is_open and digest != chunk.digest
+            self._act(entry, machine.pulled(chunk.index, digest, self._context.clock.now()))

@@ -1,0 +1,136 @@
+"""Control streams from this worker to the sinks it passes KV to: one per sink, dialled on first use.
+
+1. Dial, introduce ourselves, and wait for the sink's answer; a refusal ends every handoff towards it.
+2. What was to be sent meanwhile goes out in order. Heartbeats name the open handoffs.
+3. When the stream breaks while handoffs are open, dial again and repeat what was said; their leases run on.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from twinfer.core.errors import TwinferError
+from twinfer.core.messages import Heartbeat, SinkHello, SourceHello, ToSink, ToSource
+from twinfer.worker.context import WorkerContext
+from twinfer.worker.source_desk import SourceDesk
+
+logger = logging.getLogger(__name__)
+REDIAL_S = 0.25
+
+
+class HandoffStream(Protocol):
+    """The source's end of a control stream."""
+
+    def send_soon(self, message: ToSink) -> None:
+        """Queue a message."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[ToSource]:
+        """What the sink says; ends or raises ``WorkerLost`` with the stream."""
+        ...
+
+    async def close(self) -> None:
+        """End the stream."""
+        ...
+
+
+Dial = Callable[[str], Awaitable[HandoffStream]]
+
+
+class SinkLink:
+    """One sink, as this source reaches it."""
+
+    def __init__(self, address: str, dial: Dial, context: WorkerContext, desk: SourceDesk) -> None:
+        self._address = address
+        self._dial = dial
+        self._context = context
+        self._desk = desk
+        self._stream: HandoffStream | None = None
+        self._backlog: list[ToSink] = []
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def ended(self) -> bool:
+        """Whether its stream ended and nothing was open on it."""
+        return self._task.done()
+
+    def send(self, message: ToSink) -> None:
+        """Send as soon as the stream is up."""
+        if self._stream is None:
+            self._backlog.append(message)
+        else:
+            self._stream.send_soon(message)
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        again = False
+        while True:
+            try:
+                await self._converse(again)
+            except TwinferError as error:
+                logger.warning("the control stream to %s broke: %s", self._address, error)
+            self._stream = None
+            self._backlog.clear()
+            if not self._desk.held_for(self):
+                return
+            again = True
+            await asyncio.sleep(REDIAL_S)
+
+    async def _converse(self, again: bool) -> None:
+        stream = await self._dial(self._address)
+        beat = asyncio.create_task(self._beat(stream))
+        try:
+            stream.send_soon(SourceHello(self._context.identity))
+            async for message in stream:
+                if not isinstance(message, SinkHello):
+                    self._desk.hear(message)
+                elif message.refusal is None:
+                    self._accepted(stream, again)
+                else:
+                    logger.warning("%s takes no KV from here: %s", message.identity.worker, message.refusal)
+                    self._desk.refused(self, f"incompatible: {message.refusal}")
+        finally:
+            beat.cancel()
+            await stream.close()
+
+    def _accepted(self, stream: HandoffStream, again: bool) -> None:
+        self._stream = stream
+        backlog, self._backlog = self._backlog, []
+        if again:
+            self._desk.reconnected(self)
+        else:
+            for message in backlog:
+                stream.send_soon(message)
+
+    async def _beat(self, stream: HandoffStream) -> None:
+        while True:
+            await asyncio.sleep(self._context.handoff.heartbeat_s)
+            if handoffs := self._desk.held_for(self):
+                stream.send_soon(Heartbeat(self._context.identity.epoch, handoffs))
+
+
+class SinkLinks:
+    """All control streams to sinks, by address."""
+
+    def __init__(self, dial: Dial, context: WorkerContext, desk: SourceDesk) -> None:
+        self._dial = dial
+        self._context = context
+        self._desk = desk
+        self._links: dict[str, SinkLink] = {}
+
+    def to(self, address: str) -> SinkLink:
+        """The stream to this sink, dialled if it is not up."""
+        link = self._links.get(address)
+        if link is None or link.ended:
+            link = self._links[address] = SinkLink(address, self._dial, self._context, self._desk)
+        return link
+
+    async def close(self) -> None:
+        """Hang up all of them."""
+        for link in self._links.values():
+            await link.close()

@@ -1,0 +1,230 @@
+"""The source's shell: drives one ``SourceHandoff`` per open handoff.
+
+Events come from the event loop (messages, step outcomes), the transfer thread (digests) and the reclaimer (time); one
+lock orders them.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from twinfer.core.errors import CapacityError, GrantRefused, InvalidRequest
+from twinfer.core.grant import GrantTerms
+from twinfer.core.ids import Epoch, HandoffId, RequestId
+from twinfer.core.load import Counters
+from twinfer.core.messages import (
+    Busy,
+    Committed,
+    Failed,
+    FailureKind,
+    Gone,
+    Heartbeat,
+    OfferAgain,
+    Prefill,
+    Refused,
+    ToSink,
+)
+from twinfer.engine.base import StepOutcome
+from twinfer.handoff.actions import Digest, Release, SourceAction
+from twinfer.handoff.grants import check_for_source, verify
+from twinfer.handoff.lease import Lease
+from twinfer.handoff.source import SourceHandoff, SourceState
+from twinfer.transport.digest import digest_blocks
+from twinfer.worker.context import Outbox, WorkerContext
+from twinfer.worker.transports import Sources
+
+BUSY_RETRY_S = 0.5
+
+
+class Link(Protocol):
+    """The control stream to one sink worker, which connects by itself and again."""
+
+    def send(self, message: ToSink) -> None:
+        """Send as soon as the stream is up; from the event loop only."""
+        ...
+
+
+class Links(Protocol):
+    """Control streams by sink address."""
+
+    def to(self, address: str) -> Link:
+        """The stream to this sink, dialled on first use; from the event loop only."""
+        ...
+
+
+@dataclass(slots=True)
+class _Open:
+    machine: SourceHandoff
+    link: Link
+
+
+class SourceDesk:
+    """All handoffs out of this worker."""
+
+    def __init__(self, context: WorkerContext, outbox: Outbox, sources: Sources) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._sources = sources
+        self._chunk_blocks = max(1, context.handoff.chunk_kib * 1024 // context.memory.block_bytes)
+        self._lock = threading.Lock()
+        self._open: dict[HandoffId, _Open] = {}
+        self._by_request: dict[RequestId, HandoffId] = {}
+        self._counts: Counter[str] = Counter()
+
+    def prefill(self, message: Prefill, links: Links) -> Busy | Refused | None:
+        """Accept a prompt to compute and pass on, or say why not."""
+        request = message.request
+        try:
+            terms = self._verified(message)
+            with self._lock:
+                if terms.handoff not in self._open:
+                    self._accept(terms, message, links)
+        except GrantRefused as error:
+            self._counts["grants_refused"] += 1
+            return Refused(request.request_id, str(error))
+        except InvalidRequest as error:
+            return Refused(request.request_id, str(error))
+        except CapacityError:
+            return Busy(request.request_id, BUSY_RETRY_S)
+        return None
+
+    def computed(self, outcome: StepOutcome) -> None:
+        """A step ended: pass on what became final."""
+        with self._lock:
+            for part in outcome.exported:
+                if entry := self._entry(part.request_id):
+                    actions = entry.machine.exported(part.first_block, part.blocks, complete=part.complete)
+                    self._act(entry, actions)
+            for token in outcome.tokens:
+                if entry := self._entry(token.request_id):
+                    self._act(entry, entry.machine.drew(token))
+            for failure in outcome.failed:
+                if entry := self._entry(failure.request_id):
+                    self._act(entry, entry.machine.cancelled(f"the source's engine failed: {failure.reason}"))
+
+    def hear(self, message: OfferAgain | Committed | Gone | Heartbeat) -> None:
+        """A sink speaks."""
+        with self._lock:
+            if isinstance(message, Heartbeat):
+                self._heard(message.epoch, message.handoffs)
+                return
+            entry = self._open.get(message.handoff)
+            if entry is None or entry.machine.terms.attempt != message.attempt:
+                return
+            if isinstance(message, OfferAgain):
+                self._counts["resends"] += 1
+                self._act(entry, entry.machine.asked_again(message.index))
+            elif isinstance(message, Committed):
+                self._counts["handoffs_out"] += 1
+                self._act(entry, entry.machine.committed())
+            else:
+                self._act(entry, entry.machine.gone())
+                self._tell_failed(entry, f"the decode worker gave up: {message.reason}")
+
+    def refused(self, link: Link, reason: str) -> None:
+        """A sink refuses this worker altogether: nothing towards it can succeed."""
+        with self._lock:
+            for entry in [entry for entry in self._open.values() if entry.link is link]:
+                self._act(entry, entry.machine.cancelled(reason))
+                self._tell_failed(entry, reason)
+
+    def reconnected(self, link: Link) -> None:
+        """A control stream is new: repeat what was said on the one before, for handoffs still open."""
+        with self._lock:
+            for entry in [entry for entry in self._open.values() if entry.link is link]:
+                self._act(entry, entry.machine.replay())
+
+    def cancel(self, request_id: RequestId) -> None:
+        """The gateway no longer wants it."""
+        with self._lock:
+            if entry := self._entry(request_id):
+                self._act(entry, entry.machine.cancelled("cancelled: the gateway withdrew the request"))
+
+    def tick(self) -> None:
+        """End what is overdue. Called by the reclaimer."""
+        now = self._context.clock.now()
+        with self._lock:
+            for entry in list(self._open.values()):
+                actions = entry.machine.tick(now)
+                if actions:
+                    self._act(entry, actions)
+                    self._tell_failed(entry, "the handoff's lease ran out")
+
+    def held_for(self, link: Link) -> tuple[HandoffId, ...]:
+        """Open handoffs towards one sink, for the heartbeat."""
+        with self._lock:
+            return tuple(handoff for handoff, entry in self._open.items() if entry.link is link)
+
+    def describe(self) -> tuple[dict[str, int], float, Counters]:
+        """Open handoffs by state, the age of the oldest in seconds, and this desk's counts."""
+        now = self._context.clock.now()
+        with self._lock:
+            states = Counter(f"source_{entry.machine.state.value}" for entry in self._open.values())
+            oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
+            return dict(states), oldest, Counters(**self._counts)
+
+    def _verified(self, message: Prefill) -> GrantTerms:
+        terms = verify(message.grant, self._context.cluster_key)
+        objection = check_for_source(terms, message.request, self._context.identity, time.time())
+        if objection is not None:
+            raise GrantRefused(objection)
+        return terms
+
+    def _accept(self, terms: GrantTerms, message: Prefill, links: Links) -> None:
+        request = message.request
+        lease = Lease.start(self._context.clock.now(), terms.ttl_s, request.deadline_s)
+        self._context.engine.exports.submit(request)
+        machine = SourceHandoff(terms, request, lease, self._chunk_blocks)
+        self._open[terms.handoff] = _Open(machine, links.to(terms.sink_address))
+        self._by_request[request.request_id] = terms.handoff
+        self._context.wake()
+
+    def _entry(self, request_id: RequestId) -> _Open | None:
+        handoff = self._by_request.get(request_id)
+        return None if handoff is None else self._open[handoff]
+
+    def _heard(self, epoch: Epoch, handoffs: Sequence[HandoffId]) -> None:
+        now = self._context.clock.now()
+        for handoff in handoffs:
+            if (entry := self._open.get(handoff)) and entry.machine.terms.sink_epoch == epoch:
+                entry.machine.heard(now)
+
+    def _act(self, entry: _Open, actions: Sequence[SourceAction]) -> None:
+        """Carry out what the machine decided; the lock is held."""
+        for action in actions:
+            if isinstance(action, Digest):
+                self._sources.offer(entry.machine.terms.handoff, action.blocks)
+                self._context.transfers.submit(self._digest, entry, action)
+            elif isinstance(action, Release):
+                self._release(entry)
+            else:
+                self._context.soon(entry.link.send, action.message)
+
+    def _release(self, entry: _Open) -> None:
+        terms, request_id = entry.machine.terms, entry.machine.request.request_id
+        self._sources.release(terms.handoff)
+        self._context.engine.exports.release(request_id)
+        self._context.wake()
+        del self._open[terms.handoff]
+        del self._by_request[request_id]
+        if entry.machine.state is SourceState.EXPIRED:
+            self._counts["handoffs_expired"] += 1
+        elif entry.machine.state is SourceState.ABORTED:
+            self._counts["handoffs_aborted"] += 1
+
+    def _tell_failed(self, entry: _Open, reason: str) -> None:
+        request_id = entry.machine.request.request_id
+        self._context.soon(self._outbox.tell, request_id, Failed(request_id, FailureKind.HANDOFF, reason))
+
+    def _digest(self, entry: _Open, action: Digest) -> None:
+        """On the transfer thread."""
+        if not entry.machine.is_open:
+            return
+        digest = digest_blocks(self._context.memory, action.blocks)
+        with self._lock:
+            if entry.machine.is_open:
+                self._counts["kv_bytes_out"] += len(action.blocks) * self._context.memory.block_bytes
+            self._act(entry, entry.machine.digested(action.index, digest))
