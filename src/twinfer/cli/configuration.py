@@ -1,0 +1,67 @@
+"""From command line arguments to the effective configuration."""
+
+import argparse
+import os
+from pathlib import Path
+
+import msgspec
+
+from twinfer.core.config import Config
+from twinfer.core.config_text import parse_config
+from twinfer.core.errors import ConfigError
+
+CACHE_VARIABLE = "TWINFER_CACHE"
+
+
+def load_config(arguments: argparse.Namespace) -> Config:
+    """File, then ``--set``, then the arguments of their own.
+
+    Raises:
+        ConfigError: which key is wrong, and what to do.
+    """
+    text = ""
+    if arguments.config is not None:
+        try:
+            text = Path(arguments.config).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigError(f"cannot read the configuration {arguments.config!r}: {reason}") from error
+    config = parse_config(text, arguments.set)
+    if getattr(arguments, "model", None):
+        config = _serve_model(config, arguments.model)
+    gateway = config.gateway
+    if getattr(arguments, "host", None) is not None:
+        gateway = msgspec.structs.replace(gateway, host=arguments.host)
+    if getattr(arguments, "port", None) is not None:
+        gateway = msgspec.structs.replace(gateway, port=arguments.port)
+    if not 0 <= gateway.port < 65536:
+        raise ConfigError(f"gateway.port is {gateway.port}; a port lies between 0 and 65535")
+    return msgspec.structs.replace(config, gateway=gateway)
+
+
+def cache_dir(config: Config) -> str:
+    """Where prepared weights go."""
+    return config.cache_dir or os.environ.get(CACHE_VARIABLE) or str(Path.home() / ".cache" / "twinfer")
+
+
+def _serve_model(config: Config, source: str) -> Config:
+    """The first model becomes the one named on the command line, in its checkpoint's own precision."""
+    if source == "demo":
+        return config
+    first, *others = config.model
+    name = Path(source).name if Path(source).is_dir() else source
+    model = msgspec.structs.replace(first, id=_model_id(name), source=source, name="", aliases=(name,))
+    pools = tuple(
+        msgspec.structs.replace(pool, weights="checkpoint", model="")
+        if pool.model in ("", first.id) and pool in Config().pool
+        else pool
+        for pool in config.pool
+    )
+    return msgspec.structs.replace(config, model=(model, *others), pool=pools)
+
+
+def _model_id(name: str) -> str:
+    """A model id that Bedrock's clients accept: ``Qwen/Qwen2.5-0.5B`` becomes ``qwen.qwen2.5-0.5b``."""
+    owner, _, base = name.rpartition("/")
+    spelled = f"{owner or 'local'}.{base}".lower()
+    return "".join(letter if letter.isalnum() or letter in ".-_:" else "-" for letter in spelled)

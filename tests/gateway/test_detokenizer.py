@@ -1,0 +1,94 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models
+
+from tests.gateway.house import SPECIAL, byte_level_backend
+from twinfer.gateway.text.detokenizer import REPLACEMENT, ByteDetokenizer, WindowDetokenizer
+from twinfer.gateway.text.tokenizer import Tokenizer
+
+BYTE_LEVEL = Tokenizer(byte_level_backend())
+IDS = st.lists(st.integers(0, BYTE_LEVEL.num_tokens - 1), max_size=40)
+
+
+def sentencepiece() -> Tokenizer:
+    """A vocabulary in Llama 2's manner: a mark for spaces, one token per byte, the first space stripped."""
+    words = ["<unk>", "▁hello", "▁", "lo", "w", "▁東", "京", "é"]
+    names = words + [f"<0x{byte:02X}>" for byte in range(256)]
+    backend = Backend(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], unk_token="<unk>"))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens(["<s>"])
+    return Tokenizer(backend)
+
+
+SENTENCEPIECE = sentencepiece()
+FIRST_BYTE = 8
+
+
+def written(detokenizer: ByteDetokenizer | WindowDetokenizer, ids: list[int]) -> list[str]:
+    """What is shown after each token, and at the end."""
+    return [*map(detokenizer.feed, ids), detokenizer.finish()]
+
+
+@given(IDS)
+def test_byte_level_text_is_the_library_s(ids: list[int]) -> None:
+    """In sum the deltas are decode(ids), whatever bytes the ids make, valid UTF-8 or not."""
+    detokenizer = BYTE_LEVEL.detokenizer()
+    assert isinstance(detokenizer, ByteDetokenizer)
+    assert BYTE_LEVEL.decode(ids) == "".join(written(detokenizer, ids))
+
+
+@given(IDS)
+def test_window_text_is_the_library_s(ids: list[int]) -> None:
+    """The method for other vocabularies gives the same, and so can be trusted where tokens do depend on others."""
+    assert BYTE_LEVEL.decode(ids) == "".join(written(WindowDetokenizer(BYTE_LEVEL), ids))
+
+
+pieces = st.one_of(
+    st.integers(0, FIRST_BYTE - 1).map(lambda i: [i]),
+    st.characters(codec="utf-8").map(lambda c: [FIRST_BYTE + byte for byte in c.encode()]),
+    st.just([264]),
+)
+
+
+@given(st.lists(pieces, max_size=30).map(lambda lists: [i for part in lists for i in part]))
+def test_sentencepiece_text_is_the_library_s(ids: list[int]) -> None:
+    """Stripped first spaces and characters spelt in byte tokens come out as in one go."""
+    detokenizer = SENTENCEPIECE.detokenizer()
+    assert isinstance(detokenizer, WindowDetokenizer)
+    assert SENTENCEPIECE.decode(ids) == "".join(written(detokenizer, ids))
+
+
+@given(st.lists(st.integers(FIRST_BYTE, FIRST_BYTE + 255), max_size=12))
+def test_byte_fallback_is_never_shown_half(ids: list[int]) -> None:
+    """A run of byte tokens shows whole characters only; U+FFFD waits for the run's end."""
+    *deltas, _ = written(SENTENCEPIECE.detokenizer(), ids)
+    assert [delta for delta in deltas if delta.endswith(REPLACEMENT)] == []
+
+
+@given(st.text(max_size=30))
+def test_valid_text_never_shows_a_replacement(text: str) -> None:
+    """Deltas of encoded text hold only its own characters: none is ever cut in half."""
+    ids = list(BYTE_LEVEL.encode(text, add_special_tokens=False))
+    deltas = written(BYTE_LEVEL.detokenizer(), ids)
+    assert text == "".join(deltas)
+    assert text.count(REPLACEMENT) == sum(delta.count(REPLACEMENT) for delta in deltas)
+
+
+def test_ids_outside_the_vocabulary_are_replacements() -> None:
+    """An engine may draw ids that no tokenizer has; each shows, and what stood open before is closed."""
+    start = next(i for i in range(BYTE_LEVEL.num_tokens) if BYTE_LEVEL.token_bytes(i) == b"\xe6")
+    assert written(BYTE_LEVEL.detokenizer(), [start, 100_000])[1:] == [REPLACEMENT * 2, ""]
+    deltas = written(SENTENCEPIECE.detokenizer(), [1, FIRST_BYTE + 0xE6, 100_000, 1])
+    assert deltas == ["hello", "", REPLACEMENT * 2, " hello", ""]
+
+
+def test_special_tokens_are_not_text() -> None:
+    """They steer the model; an added token that is not special is text."""
+    special = BYTE_LEVEL.id_of(SPECIAL[2])
+    added = BYTE_LEVEL.id_of("<tool call>")
+    assert special is not None
+    assert added is not None
+    assert written(BYTE_LEVEL.detokenizer(), [special, added]) == ["", "<tool call>", ""]

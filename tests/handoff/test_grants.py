@@ -1,0 +1,68 @@
+"""Grants cannot be forged, replayed, widened or used by others; each refusal says which."""
+
+import msgspec
+import pytest
+
+from tests.fakes import KEY, MODEL, POOL, a_request
+from tests.handoff.test_machines import terms
+from twinfer.core.capabilities import Role, WorkerIdentity
+from twinfer.core.errors import GrantRefused
+from twinfer.core.grant import Grant, GrantTerms, request_digest
+from twinfer.core.ids import Epoch, TenantId, WorkerId
+from twinfer.core.request import GenerationRequest
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.handoff.grants import check_for_source, sign, verify
+
+REQUEST = a_request([1, 2, 3])
+ME = WorkerIdentity(WorkerId("p"), Epoch("ep"), Role.PREFILL, emulated_capabilities(MODEL, POOL), "unix:/p")
+
+
+def granted(**changes: object) -> GrantTerms:
+    """Terms that fit REQUEST and ME, apart from the changes."""
+    fitting = {"request": request_digest(REQUEST), "fingerprint": ME.capabilities.fingerprint.digest()}
+    return msgspec.structs.replace(terms(), **(fitting | changes))
+
+
+def test_a_grant_survives_the_wire() -> None:
+    """What was signed is what is read."""
+    assert granted() == verify(sign(granted(), KEY), KEY)
+    assert check_for_source(granted(), REQUEST, ME, 0.0) is None
+
+
+@pytest.mark.parametrize("position", [0, 10, -1])
+def test_a_flipped_byte_is_a_forgery(position: int) -> None:
+    """In the terms or in the signature."""
+    grant = sign(granted(), KEY)
+    changed = bytearray(grant.terms)
+    changed[position] ^= 1
+    signature = bytearray(grant.signature)
+    signature[position] ^= 1
+    for forged in (Grant(bytes(changed), grant.signature), Grant(grant.terms, bytes(signature))):
+        with pytest.raises(GrantRefused, match="forged"):
+            verify(forged, KEY)
+
+
+def test_another_cluster_key_is_a_forgery() -> None:
+    """Whoever does not hold the key cannot grant."""
+    with pytest.raises(GrantRefused, match="forged"):
+        verify(sign(granted(), b"another key"), KEY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "request_", "now", "word"),
+    [
+        ({"expires_unix_s": 5.0}, REQUEST, 6.0, "expired"),
+        ({"source": WorkerId("q")}, REQUEST, 0.0, "foreign"),
+        ({"source_epoch": Epoch("old")}, REQUEST, 0.0, "stale"),
+        ({"tenant": TenantId("other")}, REQUEST, 0.0, "foreign"),
+        ({}, a_request([1, 2, 4]), 0.0, "widened"),
+        ({"fingerprint": "other"}, REQUEST, 0.0, "incompatible"),
+    ],
+)
+def test_each_misuse_has_its_reason(
+    changes: dict[str, object], request_: GenerationRequest, now: float, word: str
+) -> None:
+    """The first word of the refusal is the metric's label."""
+    objection = check_for_source(granted(**changes), request_, ME, now)
+    assert objection is not None
+    assert objection.startswith(f"{word}:")

@@ -1,0 +1,317 @@
+"""Source and sink against each other over a network that loses, repeats, reorders and corrupts."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import a_request
+from twinfer.core.grant import GrantTerms, request_digest
+from twinfer.core.ids import Epoch, HandoffId, RequestId, TenantId, WorkerId
+from twinfer.core.layout import KVLayout
+from twinfer.core.manifest import Chunk, root_digest
+from twinfer.core.messages import Committed, Gone, Offer, OfferAgain, Seal, ToSink, ToSource, Withdraw
+from twinfer.core.tokens import FinishReason, Token
+from twinfer.handoff.actions import Bind, Commit, Digest, GiveUp, Pull, Release, SinkAction, SourceAction
+from twinfer.handoff.lease import Lease
+from twinfer.handoff.sink import SinkHandoff, SinkState
+from twinfer.handoff.source import SourceHandoff, SourceState
+
+LAYOUT = KVLayout(1, 1, 8, 4, "fp32")
+LEASE_S = 10.0
+FIRST = Token(RequestId("r"), 0, 7)
+EVENTS = (
+    *("digest", "sink", "sink", "sink", "pull", "pull", "source", "tick", "replay"),
+    *("lose", "repeat", "stale", "corrupt", "fail", "cancel", "lost"),
+)
+
+
+def terms(start_block: int = 0) -> GrantTerms:
+    """A grant from sink d to source p."""
+    request = a_request([1] * 20)
+    return GrantTerms(
+        handoff=HandoffId("h"),
+        attempt=1,
+        tenant=TenantId("t"),
+        request=request_digest(request),
+        fingerprint="f",
+        source=WorkerId("p"),
+        source_epoch=Epoch("ep"),
+        sink=WorkerId("d"),
+        sink_epoch=Epoch("ed"),
+        sink_address="unix:/d",
+        start_block=start_block,
+        wire=LAYOUT,
+        ttl_s=LEASE_S,
+        expires_unix_s=1e12,
+    )
+
+
+@dataclass
+class World:
+    """Both machines, what is on the wire, and what the engines and transports were told to do."""
+
+    num_blocks: int = 5
+    start_block: int = 0
+    chunk_blocks: int = 2
+    now: float = 0.0
+    to_sink: list[ToSink] = field(default_factory=list)
+    to_source: list[ToSource] = field(default_factory=list)
+    digests: list[Digest] = field(default_factory=list)
+    pulls: list[Chunk] = field(default_factory=list)
+    bound: bool = False
+    committed: list[Token] = field(default_factory=list)
+    gave_up: list[GiveUp] = field(default_factory=list)
+    released: int = 0
+    received: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lease = Lease.start(self.now, LEASE_S, 600)
+        request = a_request([1] * (self.num_blocks * LAYOUT.block_tokens))
+        self.sink = SinkHandoff(terms(self.start_block), request, self.num_blocks, lease, max_pulls=2)
+        self.source = SourceHandoff(
+            terms(self.start_block), request, Lease.start(self.now, LEASE_S, 600), self.chunk_blocks
+        )
+
+    def source_acts(self, actions: list[SourceAction]) -> None:
+        for action in actions:
+            if isinstance(action, Digest):
+                self.digests.append(action)
+            elif isinstance(action, Release):
+                self.released += 1
+            else:
+                self.to_sink.append(action.message)
+
+    def sink_acts(self, actions: list[SinkAction]) -> None:
+        for action in actions:
+            if isinstance(action, Bind):
+                assert not self.bound
+                self.bound = True
+            elif isinstance(action, Pull):
+                assert self.bound
+                self.pulls.append(action.chunk)
+            elif isinstance(action, Commit):
+                self.committed.append(action.first_token)
+            elif isinstance(action, GiveUp):
+                self.gave_up.append(action)
+            else:
+                self.to_source.append(action.message)
+
+    def deliver_to_sink(self, message: ToSink, epoch: str = "ep") -> None:
+        if isinstance(message, Offer):
+            self.sink_acts(self.sink.offered(message.chunk, Epoch(epoch), self.now))
+        elif isinstance(message, Seal):
+            self.sink_acts(self.sink.sealed(message, Epoch(epoch), self.now))
+        elif isinstance(message, Withdraw):
+            self.sink_acts(self.sink.withdrawn(message.reason))
+
+    def deliver_to_source(self, message: ToSource) -> None:
+        if isinstance(message, OfferAgain):
+            self.source_acts(self.source.asked_again(message.index))
+        elif isinstance(message, Committed):
+            self.source_acts(self.source.committed())
+        elif isinstance(message, Gone):
+            self.source_acts(self.source.gone())
+
+    def pull(self, index: int, *, corrupt: bool, fail: bool) -> None:
+        chunk = self.pulls.pop(index)
+        if fail:
+            self.sink_acts(self.sink.pull_failed(chunk.index, "the link broke"))
+            return
+        digest = digest_of(chunk.source_blocks) ^ int(corrupt)
+        for offset in range(len(chunk.source_blocks)):
+            self.received[chunk.first_block + offset] = -1 if corrupt else chunk.source_blocks[offset]
+        self.sink_acts(self.sink.pulled(chunk.index, digest, self.now))
+
+    def digest(self, index: int) -> None:
+        action = self.digests.pop(index)
+        self.source_acts(self.source.digested(action.index, digest_of(action.blocks)))
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.sink_acts(self.sink.tick(self.now))
+        self.source_acts(self.source.tick(self.now))
+
+
+def digest_of(blocks: tuple[int, ...]) -> int:
+    """Stands for the digest of these source blocks' bytes."""
+    return hash(blocks) & 0xFFFF_FFFF_FFFF_FFFE
+
+
+def export_all(world: World, sizes: list[int]) -> None:
+    """Blocks become final in portions of these sizes, the last one completing the prompt."""
+    first = 0
+    for size in sizes:
+        blocks = tuple(100 + index for index in range(first, first + size))
+        first += size
+        world.source_acts(world.source.exported(first - size, blocks, complete=first == world.num_blocks))
+    world.source_acts(world.source.drew(FIRST))
+
+
+def run_undisturbed(world: World) -> None:
+    """Deliver everything in order until nothing moves."""
+    while world.digests or world.to_sink or world.pulls or world.to_source:
+        if world.digests:
+            world.digest(0)
+        elif world.to_sink:
+            world.deliver_to_sink(world.to_sink.pop(0))
+        elif world.pulls:
+            world.pull(0, corrupt=False, fail=False)
+        else:
+            world.deliver_to_source(world.to_source.pop(0))
+
+
+def test_undisturbed_handoff_commits_once() -> None:
+    """All blocks arrive, the first token starts the decode, the source lets go."""
+    world = World()
+    export_all(world, [2, 2, 1])
+    run_undisturbed(world)
+    assert world.committed == [FIRST]
+    assert {block: 100 + block for block in range(5)} == world.received
+    assert (world.sink.state, world.source.state, world.released) == (SinkState.COMMITTED, SourceState.COMMITTED, 1)
+
+
+def test_blocks_that_the_sink_has_are_not_sent() -> None:
+    """Only the range after the sink's prefix travels."""
+    world = World(start_block=3)
+    export_all(world, [2, 2, 1])
+    run_undisturbed(world)
+    assert world.received == {3: 103, 4: 104}
+    assert world.committed == [FIRST]
+
+
+def test_first_token_that_ends_the_answer_ends_the_handoff() -> None:
+    """Nothing is transferred, the promise is given back."""
+    world = World()
+    world.source_acts(world.source.exported(0, (100, 101), complete=False))
+    world.source_acts(world.source.drew(msgspec.structs.replace(FIRST, finish=FinishReason.STOP)))
+    world.digests.clear()
+    run_undisturbed(world)
+    assert (world.source.state, world.sink.state) == (SourceState.FINISHED, SinkState.ABORTED)
+    assert (world.released, len(world.gave_up), world.committed) == (1, 1, [])
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_any_network_commits_right_or_not_at_all(data: st.DataObject) -> None:
+    """R1, R2, R4: commit only with every block right; both sides end by themselves; nothing is given back twice."""
+    world = World(start_block=data.draw(st.integers(0, 4)), chunk_blocks=data.draw(st.integers(1, 3)))
+    export_all(world, data.draw(st.sampled_from([[5], [2, 3], [1, 1, 1, 1, 1], [4, 1]])))
+    for _ in range(data.draw(st.integers(0, 60))):
+        disturb(world, data)
+        assert len(world.committed) + len(world.gave_up) <= 1
+        if world.committed:
+            wanted = {block: 100 + block for block in range(world.start_block, 5)}
+            assert wanted == world.received
+        assert world.sink.is_open == (not world.committed and not world.gave_up)
+        assert world.source.is_open == (world.released == 0)
+    world.tick(LEASE_S + 600)
+    assert not world.sink.is_open
+    assert not world.source.is_open
+    assert (world.released, len(world.committed) + len(world.gave_up)) == (1, 1)
+
+
+def disturb(world: World, data: st.DataObject) -> None:
+    """One random event."""
+    event = data.draw(st.sampled_from(EVENTS))
+    if event == "digest" and world.digests:
+        world.digest(data.draw(st.integers(0, len(world.digests) - 1)))
+    elif event in {"sink", "repeat", "stale", "lose"} and world.to_sink:
+        index = data.draw(st.integers(0, len(world.to_sink) - 1))
+        message = world.to_sink[index] if event == "repeat" else world.to_sink.pop(index)
+        if event != "lose":
+            world.deliver_to_sink(message, "old" if event == "stale" else "ep")
+    elif event in {"pull", "corrupt", "fail"} and world.pulls:
+        index = data.draw(st.integers(0, len(world.pulls) - 1))
+        world.pull(index, corrupt=event == "corrupt", fail=event == "fail")
+    elif event == "source" and world.to_source:
+        world.deliver_to_source(world.to_source.pop(data.draw(st.integers(0, len(world.to_source) - 1))))
+    elif event == "cancel" and data.draw(st.integers(0, 9)) == 0:
+        world.sink_acts(world.sink.cancelled("cancelled"))
+    elif event == "lost" and data.draw(st.integers(0, 9)) == 0:
+        world.sink_acts(world.sink.source_lost())
+    elif event == "tick":
+        world.tick(data.draw(st.floats(0, 3)))
+    elif event == "replay":
+        world.source_acts(world.source.replay())
+
+
+def test_corrupt_chunk_is_asked_for_once_more() -> None:
+    """The first corruption costs a repetition, the second the handoff."""
+    for times, state in ((1, SinkState.COMMITTED), (2, SinkState.ABORTED)):
+        world = World(chunk_blocks=5)
+        export_all(world, [5])
+        world.digest(0)
+        for message in list(world.to_sink):
+            world.deliver_to_sink(message)
+        world.to_sink.clear()
+        for _ in range(times):
+            world.pull(0, corrupt=True, fail=False)
+            while world.to_source:
+                world.deliver_to_source(world.to_source.pop(0))
+            while world.to_sink:
+                world.deliver_to_sink(world.to_sink.pop(0))
+        run_undisturbed(world)
+        assert state == world.sink.state
+
+
+def test_giving_up_while_bytes_land_says_so() -> None:
+    """A pull in flight means quarantine; none means that blocks are free at once."""
+    world = World(chunk_blocks=5)
+    export_all(world, [5])
+    world.digest(0)
+    world.deliver_to_sink(world.to_sink.pop(0))
+    world.sink_acts(world.sink.cancelled("gone"))
+    assert [action.landing for action in world.gave_up] == [True]
+    world.pull(0, corrupt=False, fail=False)
+    assert world.sink.state == SinkState.ABORTED
+
+
+def test_chunk_outside_the_grant_is_refused() -> None:
+    """A source cannot widen what it was granted, nor send a block twice, nor change its mind about one."""
+    inside = Chunk(0, 2, (1, 2), 5)
+    for bad in (Chunk(1, 1, (1,), 5), Chunk(1, 4, (1, 2), 5), Chunk(1, 3, (9,), 5), Chunk(0, 2, (1, 2), 6)):
+        world = World(start_block=2)
+        world.sink_acts(world.sink.offered(inside, Epoch("ep"), 0.0))
+        world.sink_acts(world.sink.offered(bad, Epoch("ep"), 0.0))
+        assert world.sink.state == SinkState.ABORTED
+
+
+def test_seal_that_does_not_match_never_commits() -> None:
+    """A root over other digests, or a seal over fewer blocks than the prompt has, aborts."""
+    for num_blocks, root in ((5, b"x"), (4, None)):
+        world = World(chunk_blocks=5)
+        chunk = Chunk(0, 0, tuple(range(num_blocks)), digest_of(tuple(range(num_blocks))))
+        world.sink_acts(world.sink.offered(chunk, Epoch("ep"), 0.0))
+        world.pull(0, corrupt=False, fail=False)
+        seal = Seal(HandoffId("h"), 1, 1, root or root_digest([chunk.digest]), FIRST)
+        world.sink_acts(world.sink.sealed(seal, Epoch("ep"), 0.0))
+        assert world.sink.state == SinkState.ABORTED
+
+
+def test_lease_is_renewed_by_signs_of_life_up_to_its_cap() -> None:
+    """Silence ends it after its duration; heartbeats carry it to the request's own deadline and no further."""
+    lease = Lease.start(0.0, 10.0, 25.0)
+    lease.renew(9.0)
+    assert not lease.expired(18.9)
+    lease.renew(18.0)
+    lease.renew(24.0)
+    assert lease.expired(25.0)
+    late = Lease.start(0.0, 10.0, 25.0)
+    late.renew(11.0)
+    assert late.expired(11.0)
+
+
+def test_source_that_sealed_may_die() -> None:
+    """In digest mode what was sealed can still be pulled and committed after the source's death."""
+    world = World()
+    export_all(world, [5])
+    while world.digests:
+        world.digest(0)
+    while world.to_sink:
+        world.deliver_to_sink(world.to_sink.pop(0))
+    world.sink_acts(world.sink.source_lost())
+    while world.pulls:
+        world.pull(0, corrupt=False, fail=False)
+    assert world.committed == [FIRST]

@@ -1,0 +1,46 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+
+class TinyCheckpoints(Protocol):
+    """Gives the directory of a tiny checkpoint by the name of its shape, with changes to its configuration."""
+
+    def __call__(self, shape: str, **changes: object) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared weights and digests of the session's checkpoints."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCheckpoints:
+    """Tiny checkpoints, each made once and not to be changed."""
+    from tools.make_checkpoint import SHAPES, write_checkpoint
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    made: dict[str, Path] = {}
+
+    def directory(shape: str, **changes: object) -> Path:
+        name = f"{shape} {sorted(changes.items())}"
+        if name not in made:
+            made[name] = root / str(len(made))
+            write_checkpoint(made[name], SHAPES[shape] | changes, seed=7)
+        return made[name]
+
+    return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny shapes gain nothing from a second thread, and waiting for it on a busy machine takes most of the time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,74 @@
+"""The same greedy tokens as transformers, for every family, however the work is cut into steps."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.model.conftest import TinyCheckpoints
+from tests.model.driver import Driver
+
+pytestmark = pytest.mark.torch
+
+NUM_TOKENS = 24
+FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
+    "llama": ("tiny-llama", {}),
+    "llama with biases and linear rope": (
+        "tiny-llama",
+        {"attention_bias": True, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    ),
+    "llama with llama3 rope": ("tiny-llama3", {}),
+    "mistral with a window": ("tiny-mistral", {}),
+    "qwen2": ("tiny-qwen2", {}),
+    "qwen2 with windows in some layers": (
+        "tiny-qwen2",
+        {"use_sliding_window": True, "sliding_window": 10, "max_window_layers": 1},
+    ),
+    "qwen3": ("tiny-qwen3", {}),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint with prompts of mixed lengths and what transformers answers to them."""
+
+    driver: Driver
+    prompts: list[list[int]]
+    expected: list[list[int]]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request: pytest.FixtureRequest, tiny: TinyCheckpoints, cache_dir: Path) -> Case:
+    shape, changes = FAMILIES[request.param]
+    directory = tiny(shape, **changes)
+    numbers = random.Random(3)
+    prompts = [[numbers.randrange(4096) for _ in range(length)] for length in (1, 7, 8, 31, 90)]
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+    return Case(Driver(directory, cache_dir), prompts, [_reference(model, prompt) for prompt in prompts])
+
+
+def _reference(model: torch.nn.Module, prompt: list[int]) -> list[int]:
+    ids = torch.tensor([prompt])
+    options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "max_new_tokens": NUM_TOKENS}
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)  # type: ignore[operator]
+    return output[0, len(prompt) :].tolist()
+
+
+def test_single(case: Case) -> None:
+    """Each prompt alone gives transformers' tokens."""
+    assert case.expected == [case.driver.greedy([prompt], NUM_TOKENS)[0] for prompt in case.prompts]
+
+
+@pytest.mark.parametrize("chunk", [1000, 13, 1])
+def test_batch(case: Case, chunk: int) -> None:
+    """So do all prompts in one batch, whole or in chunks that start anywhere in a block."""
+    assert case.expected == case.driver.greedy(case.prompts, NUM_TOKENS, chunk)
+
+
+def test_staggered(case: Case) -> None:
+    """So do prompts that join while others decode, so that a step mixes both."""
+    late = case.driver.staggered(case.prompts, NUM_TOKENS, chunk=20)
+    assert case.expected == late

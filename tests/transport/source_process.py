@@ -1,0 +1,35 @@
+"""A process that serves a KV pool until it is killed: prints its endpoint as one line of JSON."""
+
+import sys
+
+import msgspec
+
+from twinfer.core.ids import HandoffId
+from twinfer.kv.memory import PoolMemory
+from twinfer.transport.shm import ShmSource
+from twinfer.transport.tcp import TcpSource
+
+NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 20
+HANDOFF = HandoffId("5c" * 16)
+
+
+def fill(memory: PoolMemory) -> None:
+    """Every block holds its own number."""
+    for block in range(memory.num_blocks):
+        memory.block(block)[:] = bytes([block]) * memory.block_bytes
+
+
+def main() -> None:
+    """Serve all blocks under one handoff."""
+    memory = PoolMemory(NUM_BLOCKS, BLOCK_BYTES, prefault=False)
+    fill(memory)
+    source = {"shm": ShmSource, "tcp": TcpSource}[sys.argv[1]]()
+    endpoint = source.start(memory)
+    source.offer(HANDOFF, range(NUM_BLOCKS))
+    sys.stdout.buffer.write(msgspec.json.encode(endpoint) + b"\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
