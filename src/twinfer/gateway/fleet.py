@@ -33,16 +33,16 @@ class WorkerStream(Protocol):
         """What the worker says; ends or raises ``WorkerLost`` with the stream."""
         ...
 
+    async def close(self) -> None:
+        """End the stream."""
+        ...
+
 
 class WorkerConnection(Protocol):
     """A connection to one worker process."""
 
-    async def gateway_stream(self) -> WorkerStream:
-        """Open the stream.
-
-        Raises:
-            WorkerLost: it cannot be reached.
-        """
+    def gateway_stream(self) -> WorkerStream:
+        """A new stream; what is wrong with it shows when iterating."""
         ...
 
     async def report(self, timeout_s: float) -> LoadReport:
@@ -124,13 +124,15 @@ class WorkerLink:
 
     async def _run(self) -> None:
         while True:
+            self._stream = stream = self._connection.gateway_stream()
             try:
-                self._stream = await self._connection.gateway_stream()
-                async for message in self._stream:
+                async for message in stream:
                     self._hear(message)
             except TwinferError as error:
                 logger.debug("worker at %s: %s", self.address, error)
-            self._lose()
+            finally:
+                self._lose()
+                await stream.close()
             await asyncio.sleep(REDIAL_S)
 
     def _hear(self, message: ToGateway) -> None:

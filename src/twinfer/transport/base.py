@@ -82,7 +82,7 @@ class Peer(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connection; later pulls fail. Safe to repeat."""
+        """Let go of the connection, when no pull runs; later pulls fail. Safe to repeat."""
         ...
 
 
@@ -155,7 +155,7 @@ class KVSink(Protocol[PeerT]):
             peer: a connected source.
             handoff: an admitted handoff, under which the source offers the blocks.
             source_blocks: block numbers in the source's pool.
-            destinations: one view per block.
+            destinations: one flat view of bytes per block.
             deadline: monotonic seconds at which the pull fails.
 
         Raises:
@@ -185,5 +185,5 @@ def check_destinations(source_blocks: Sequence[int], destinations: Sequence[memo
     if len(source_blocks) != len(destinations):
         raise ValueError(f"{len(source_blocks)} blocks need as many destinations, not {len(destinations)}")
     for view in destinations:
-        if view.nbytes != peer.block_bytes or view.readonly:
-            raise ValueError(f"a destination must be writable and {peer.block_bytes} bytes long, not {view.nbytes}")
+        if view.shape != (peer.block_bytes,) or view.itemsize != 1 or view.readonly:
+            raise ValueError(f"a destination must be {peer.block_bytes} writable bytes, not {view!r} of {view.nbytes}")

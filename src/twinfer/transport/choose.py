@@ -29,7 +29,9 @@ def choose_endpoint(
         TransportError: none fits; the message says what was offered.
     """
     same_host = [endpoint.transport for endpoint in endpoints if endpoint.host == my_host]
-    usable = {e.transport: e for e in endpoints if e.transport in supported and (e.transport != "shm" or e.host == my_host)}
+    usable = {
+        e.transport: e for e in endpoints if e.transport in supported and (e.transport != "shm" or e.host == my_host)
+    }
     if wanted != "auto":
         if wanted in usable:
             return Choice(usable[wanted], f"{wanted} is what the configuration asks for")

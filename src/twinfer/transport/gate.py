@@ -16,23 +16,24 @@ from twinfer.core.ids import HandoffId
 
 
 class RunningPull:
-    """One pull under way: its deadline, and the means to stop it. Fields and methods are safe from any thread."""
+    """One pull under way: its deadline, and the means to stop it. Safe from any thread."""
 
     def __init__(self, title: str, deadline: float) -> None:
         self._title = title
         self._deadline = deadline
-        self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._wakers: list[Callable[[], None]] = []
+        self._stopped = threading.Event()
+        self._cause = ""
+        self._wakers: list[Callable[[], object]] = []
 
     def check(self) -> None:
         """Go on only if this returns.
 
         Raises:
-            TransportError: the pull was fenced, or its deadline has passed.
+            TransportError: the pull was fenced or has failed elsewhere, or its deadline has passed.
         """
         if self._stopped.is_set() or time.monotonic() >= self._deadline:
-            raise self.error("its deadline passed")
+            raise self.fail("its deadline passed")
 
     def seconds_left(self) -> float:
         """Time until the deadline, above zero; raises as ``check`` does."""
@@ -40,28 +41,33 @@ class RunningPull:
         return max(self._deadline - time.monotonic(), 1e-6)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not past fence or deadline; raises as ``check`` does."""
+        """Wait, but not past the pull's end; raises as ``check`` does."""
         self._stopped.wait(min(seconds, self.seconds_left()))
         self.check()
 
-    def error(self, cause: str) -> TransportError:
-        """What to raise for this cause; after a fence that is the cause."""
-        return TransportError(f"{self._title} failed: {'it was fenced' if self._stopped.is_set() else cause}")
+    def fail(self, cause: str) -> TransportError:
+        """Stop all threads of this pull; what to raise. The first cause counts."""
+        with self._lock:
+            if not self._stopped.is_set():
+                self._cause = cause
+                self._stopped.set()
+                for waker in self._wakers:
+                    waker()
+        return TransportError(f"{self._title} failed: {self._cause}")
 
-    def when_stopped(self, waker: Callable[[], None]) -> None:
-        """Call this at the fence, or now if that was before; it must not block or raise."""
+    def when_stopped(self, waker: Callable[[], object]) -> None:
+        """Call this when the pull fails, or now if it has; it must neither block nor raise."""
         with self._lock:
             self._wakers.append(waker)
-        if self._stopped.is_set():
-            waker()
+            if self._stopped.is_set():
+                waker()
 
-    def stop(self) -> None:
-        """Make it raise as soon as it looks, and wake it."""
-        self._stopped.set()
+    def finish(self) -> None:
+        """Nothing can stop it any more, so no waker is called after this; raises as ``check`` does."""
+        self.check()
         with self._lock:
-            wakers = tuple(self._wakers)
-        for waker in wakers:
-            waker()
+            self._wakers.clear()
+        self.check()
 
 
 Pace: TypeAlias = Callable[[int, RunningPull], None]
@@ -110,7 +116,7 @@ class PullGate:
         with self._changed:
             self._admitted.discard(handoff)
             for pull in self._running.get(handoff, ()):
-                pull.stop()
+                pull.fail("it was fenced")
             self._changed.wait_for(lambda: handoff not in self._running)
 
     def close(self) -> None:

@@ -31,8 +31,8 @@ class OfferBook:
     def refusal(self, handoff: HandoffId, blocks: Sequence[int]) -> str | None:
         """Why these blocks may not be read under this handoff; ``None`` when they may."""
         with self._lock:
-            offered = self._blocks.get(handoff)
-            if offered is None:
-                return "nothing is offered under this handoff"
+            offered = self._blocks.get(handoff, frozenset())
             missing = next((block for block in blocks if block not in offered), None)
-        return None if missing is None else f"block {missing} is not offered under this handoff"
+        if missing is None:
+            return None
+        return f"block {missing} is not offered under this handoff" if offered else "nothing is offered under it"

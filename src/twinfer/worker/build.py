@@ -7,11 +7,11 @@ from pathlib import Path
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
 from twinfer.core.errors import ConfigError
+from twinfer.core.process import WorkerSpec
 from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.kv.memory import PoolMemory
-from twinfer.core.process import WorkerSpec
 
 Progress = Callable[[str], None]
 """Told what is being done, in a few words."""

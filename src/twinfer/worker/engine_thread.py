@@ -13,37 +13,28 @@ IDLE_WAIT_S = 0.25
 
 
 class EngineThread:
-    """Steps the engine while there is work; sleeps otherwise.
+    """Steps the engine while there is work; sleeps otherwise."""
 
-    Args:
-        engine: what to step.
-        loop: where outcomes are delivered.
-        deliver: called on the loop with each outcome that holds something.
-        crashed: called on the loop if the engine raises; the thread has ended then.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        loop: asyncio.AbstractEventLoop,
-        deliver: Callable[[StepOutcome], None],
-        crashed: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
         self._loop = loop
-        self._deliver = deliver
-        self._crashed = crashed
         self._wake = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread: threading.Thread | None = None
 
     @property
     def alive(self) -> bool:
         """Whether it can still step."""
-        return self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
-    def start(self) -> None:
-        """Begin to step."""
+    def start(self, deliver: Callable[[StepOutcome], None], crashed: Callable[[BaseException], None]) -> None:
+        """Begin to step.
+
+        Args:
+            deliver: called on the loop with each outcome that holds something.
+            crashed: called on the loop if the engine raises; the thread has ended then.
+        """
+        self._thread = threading.Thread(target=self._run, args=(deliver, crashed), name="engine", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
@@ -54,10 +45,10 @@ class EngineThread:
         """Return once the step under way has ended."""
         self._stopping = True
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, deliver: Callable[[StepOutcome], None], crashed: Callable[[BaseException], None]) -> None:
         try:
             while not self._stopping:
                 self._wake.clear()
@@ -65,7 +56,7 @@ class EngineThread:
                 if outcome is None:
                     self._wake.wait(IDLE_WAIT_S)
                 elif outcome != StepOutcome():
-                    self._loop.call_soon_threadsafe(self._deliver, outcome)
+                    self._loop.call_soon_threadsafe(deliver, outcome)
         except Exception as error:  # the thread's outermost loop: the worker must learn of it and end
             logger.exception("the engine failed")
-            self._loop.call_soon_threadsafe(self._crashed, error)
+            self._loop.call_soon_threadsafe(crashed, error)

@@ -8,50 +8,91 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from pathlib import Path
 
-import msgspec
-
+from twinfer.cluster.lifeline import notify, stop_on_signals
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import MonotonicClock
-from twinfer.core.config import LinkConfig
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import new_epoch
-from twinfer.kv.memory import PoolMemory
-from twinfer.transport.base import KVSource
-from twinfer.transport.gate import Pace
-from twinfer.transport.host import host_id
-from twinfer.transport.shm import ShmSink, ShmSource
-from twinfer.transport.tcp.sink import TcpSink
-from twinfer.transport.tcp.source import TcpSource
-from twinfer.transport.throttle import Throttle, unlimited
+from twinfer.core.process import READY, Notice, WorkerSpec
+from twinfer.rpc.client import connect
+from twinfer.rpc.server import ControlServer
 from twinfer.worker.build import build_engine
 from twinfer.worker.context import WorkerContext
+from twinfer.worker.door import Door
 from twinfer.worker.engine_thread import EngineThread
 from twinfer.worker.reclaimer import Reclaimer
-from twinfer.worker.service import Sessions, WorkerService
-from twinfer.worker.sink_desk import SinkDesk
+from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
-from twinfer.worker.source_desk import SourceDesk
-from twinfer.worker.spec import Notice, WorkerSpec
-from twinfer.worker.transports import Sinks, Sources
+from twinfer.worker.transports import make_sinks, start_sources
 
 logger = logging.getLogger(__name__)
 EXIT_CONFIG = 2
 EXIT_CRASHED = 70
+GRACE_S = 0.5
 
 
-def run_worker(spec: WorkerSpec, cluster_key: bytes, *, watch_stdin: bool) -> int:
+def run_worker(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
     """Run until told to stop; returns the exit code."""
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"{spec.worker}: %(message)s")
     try:
-        return asyncio.run(_serve(spec, cluster_key, watch_stdin=watch_stdin))
+        return asyncio.run(_serve(spec, key, watch_stdin=watch_stdin))
     except TwinferError as error:
-        _notify(Notice(error=str(error)))
+        notify(Notice(error=str(error)))
+        logger.error("%s", error)
         return EXIT_CONFIG
+
+
+async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
+    stop, crashes = asyncio.Event(), list[BaseException]()
+    stop_on_signals(stop, watch_stdin=watch_stdin)
+    loop, clock = asyncio.get_running_loop(), MonotonicClock()
+    async with AsyncExitStack() as stack:
+        # In a thread, so that a signal during a long load is heard.
+        engine, memory = await asyncio.to_thread(build_engine, spec, key, clock, lambda stage: notify(Notice(stage)))
+        stack.callback(memory.close)
+        sources = start_sources(spec.link, memory, spec.socket_dir, spec.kv_host)
+        stack.callback(sources.close)
+        sinks = make_sinks(spec.link)
+        stack.callback(sinks.close)
+        transfers = ThreadPoolExecutor(1, "transfer")
+        stack.callback(transfers.shutdown, cancel_futures=True)
+        engine_thread = EngineThread(engine, loop)
+        door = Door()
+        server = ControlServer(door, key, spec.listen)
+        address = await server.start()
+        stack.push_async_callback(server.stop, GRACE_S)
+        identity = WorkerIdentity(
+            spec.worker, new_epoch(), spec.pool.role, engine.capabilities, address, sources.endpoints
+        )
+        context = WorkerContext(
+            identity, key, engine, memory, clock, spec.handoff, spec.pool.accept, transfers, loop, engine_thread.wake
+        )
+        service = WorkerService(context, sources, sinks, _max_pulls(spec))
+        links = SinkLinks(lambda sink: connect(sink, key), context, service.source)
+        stack.push_async_callback(links.close)
+        reclaimer = Reclaimer([service.sink.tick, service.source.tick])
+        stack.callback(reclaimer.stop)
+        service.begin(links, (engine_thread, reclaimer))
+        reclaimer.start()
+
+        def crashed(error: BaseException) -> None:
+            crashes.append(error)
+            stop.set()
+
+        engine_thread.start(service.deliver, crashed)
+        stack.callback(engine_thread.stop)
+        door.open(service)
+        notify(Notice(READY, address=address))
+        await stop.wait()
+    return EXIT_CRASHED if crashes else 0
+
+
+def _max_pulls(spec: WorkerSpec) -> int:
+    """Chunks of one handoff in flight at once."""
+    return max(1, spec.link.max_in_flight_mib * 1024 // max(1, spec.handoff.chunk_kib))

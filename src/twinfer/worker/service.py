@@ -40,7 +40,7 @@ from twinfer.worker.compatibility import refusal
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.sink_desk import SinkDesk, SourcePeer
 from twinfer.worker.source_desk import BUSY_RETRY_S, Links, SourceDesk
-from twinfer.worker.transports import Sinks
+from twinfer.worker.transports import Sinks, Sources
 
 logger = logging.getLogger(__name__)
 LOAD_PERIOD_S = 0.25
@@ -67,6 +67,15 @@ class SourceStream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[ToSink]:
         """What the source says; ends with the stream."""
+        ...
+
+
+class Vital(Protocol):
+    """A thread without which a worker is not healthy."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
         ...
 
 
@@ -111,20 +120,19 @@ class Sessions:
 class WorkerService:
     """Answers what arrives on a worker's streams."""
 
-    def __init__(
-        self, context: WorkerContext, sessions: Sessions, sink: SinkDesk, source: SourceDesk, sinks: Sinks
-    ) -> None:
+    def __init__(self, context: WorkerContext, sources: Sources, sinks: Sinks, max_pulls: int) -> None:
         self._context = context
-        self._sessions = sessions
-        self._sink = sink
-        self._source = source
         self._sinks = sinks
+        self._sessions = Sessions()
+        self.sink = SinkDesk(context, self._sessions, max_pulls)
+        self.source = SourceDesk(context, self._sessions, sources)
         self._links: Links | None = None
-        self.healthy = True
+        self._vital: tuple[Vital, ...] = ()
 
-    def use(self, links: Links) -> None:
-        """Where control streams to sinks come from; set once, before the first request."""
+    def begin(self, links: Links, vital: tuple["Vital", ...]) -> None:
+        """What came into being after the service: ways to other sinks, and threads it cannot live without."""
         self._links = links
+        self._vital = vital
 
     async def on_gateway(self, stream: GatewayStream) -> None:
         """Serve one gateway until its stream ends."""
@@ -150,21 +158,21 @@ class WorkerService:
                         return
                     beat = asyncio.create_task(self._beat(peer, stream))
                 elif peer is not None:
-                    self._sink.hear(peer, message)
+                    self.sink.hear(peer, message)
         finally:
             if beat is not None:
                 beat.cancel()
             if peer is not None:
-                self._sink.source_lost(peer)
+                self.sink.source_lost(peer)
                 peer.connection.peer.close()
 
     def deliver(self, outcome: StepOutcome) -> None:
         """Pass on what a step brought."""
-        self._source.computed(outcome)
-        done = tuple(Done(request_id, self._sink.complete(request_id, times)) for request_id, times in outcome.finished)
+        self.source.computed(outcome)
+        done = tuple(Done(request_id, self.sink.complete(request_id, times)) for request_id, times in outcome.finished)
         self._sessions.tell_step(outcome.tokens, done)
         for failure in outcome.failed:
-            self._sink.forget(failure.request_id)
+            self.sink.forget(failure.request_id)
             self._sessions.tell(failure.request_id, Failed(failure.request_id, failure.kind, failure.reason))
 
     def load(self) -> LoadReport:
@@ -173,13 +181,17 @@ class WorkerService:
         counts = msgspec.structs.asdict(report.counters)
         handoffs: dict[str, int] = {}
         oldest_s = 0.0
-        for states, age_s, desk_counts in (self._sink.describe(), self._source.describe()):
+        for states, age_s, desk_counts in (self.sink.describe(), self.source.describe()):
             handoffs |= states
             oldest_s = max(oldest_s, age_s)
             for name, value in msgspec.structs.asdict(desk_counts).items():
                 counts[name] += value
         return msgspec.structs.replace(
-            report, counters=Counters(**counts), handoffs=handoffs, oldest_held_s=oldest_s, healthy=self.healthy
+            report,
+            counters=Counters(**counts),
+            handoffs=handoffs,
+            oldest_held_s=oldest_s,
+            healthy=all(thread.alive for thread in self._vital),
         )
 
     async def report(self) -> LoadReport:
@@ -193,10 +205,10 @@ class WorkerService:
         request_id = message.request.request_id
         self._sessions.open(request_id, stream)
         if isinstance(message, Reserve):
-            self._sessions.tell(request_id, self._sink.reserve(message))
+            self._sessions.tell(request_id, self.sink.reserve(message))
         elif isinstance(message, Prefill):
             assert self._links is not None
-            answer = self._source.prefill(message, self._links)
+            answer = self.source.prefill(message, self._links)
             if answer is not None:
                 self._sessions.tell(request_id, answer)
         else:
@@ -215,10 +227,10 @@ class WorkerService:
 
     def _cancel(self, request_id: RequestId) -> None:
         self._sessions.close(request_id)
-        self._sink.cancel(request_id)
-        self._source.cancel(request_id)
+        self.sink.cancel(request_id)
+        self.source.cancel(request_id)
         self._context.engine.cancel(request_id)
-        self._sink.forget(request_id)
+        self.sink.forget(request_id)
         self._context.wake()
 
     async def _report_load(self, stream: GatewayStream) -> None:
@@ -249,5 +261,5 @@ class WorkerService:
     async def _beat(self, peer: SourcePeer, stream: SourceStream) -> None:
         while True:
             await asyncio.sleep(self._context.handoff.heartbeat_s)
-            if handoffs := self._sink.held_from(peer.identity):
+            if handoffs := self.sink.held_from(peer.identity):
                 stream.send_soon(Heartbeat(self._context.identity.epoch, handoffs))

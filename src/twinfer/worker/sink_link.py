@@ -7,7 +7,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from twinfer.core.errors import TwinferError
@@ -35,25 +35,38 @@ class HandoffStream(Protocol):
         ...
 
 
-Dial = Callable[[str], Awaitable[HandoffStream]]
+class SinkClient(Protocol):
+    """A connection to one sink worker."""
+
+    def handoff_stream(self) -> HandoffStream:
+        """A new control stream; what is wrong with it shows when iterating."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+Connect = Callable[[str], SinkClient]
 
 
 class SinkLink:
     """One sink, as this source reaches it."""
 
-    def __init__(self, address: str, dial: Dial, context: WorkerContext, desk: SourceDesk) -> None:
+    def __init__(self, address: str, client: SinkClient, context: WorkerContext, desk: SourceDesk) -> None:
         self._address = address
-        self._dial = dial
+        self._client = client
         self._context = context
         self._desk = desk
         self._stream: HandoffStream | None = None
         self._backlog: list[ToSink] = []
+        self._ended = False
         self._task = asyncio.create_task(self._run())
 
     @property
     def ended(self) -> bool:
         """Whether its stream ended and nothing was open on it."""
-        return self._task.done()
+        return self._ended
 
     def send(self, message: ToSink) -> None:
         """Send as soon as the stream is up."""
@@ -69,20 +82,22 @@ class SinkLink:
 
     async def _run(self) -> None:
         again = False
-        while True:
-            try:
-                await self._converse(again)
-            except TwinferError as error:
-                logger.warning("the control stream to %s broke: %s", self._address, error)
-            self._stream = None
-            self._backlog.clear()
-            if not self._desk.held_for(self):
-                return
-            again = True
-            await asyncio.sleep(REDIAL_S)
+        try:
+            while not again or self._desk.held_for(self):
+                try:
+                    await self._converse(again)
+                except TwinferError as error:
+                    logger.warning("the control stream to %s broke: %s", self._address, error)
+                self._stream = None
+                self._backlog.clear()
+                again = True
+                await asyncio.sleep(REDIAL_S)
+        finally:
+            self._ended = True
+            await self._client.close()
 
     async def _converse(self, again: bool) -> None:
-        stream = await self._dial(self._address)
+        stream = self._client.handoff_stream()
         beat = asyncio.create_task(self._beat(stream))
         try:
             stream.send_soon(SourceHello(self._context.identity))
@@ -117,8 +132,8 @@ class SinkLink:
 class SinkLinks:
     """All control streams to sinks, by address."""
 
-    def __init__(self, dial: Dial, context: WorkerContext, desk: SourceDesk) -> None:
-        self._dial = dial
+    def __init__(self, connect: Connect, context: WorkerContext, desk: SourceDesk) -> None:
+        self._connect = connect
         self._context = context
         self._desk = desk
         self._links: dict[str, SinkLink] = {}
@@ -127,7 +142,7 @@ class SinkLinks:
         """The stream to this sink, dialled if it is not up."""
         link = self._links.get(address)
         if link is None or link.ended:
-            link = self._links[address] = SinkLink(address, self._dial, self._context, self._desk)
+            link = self._links[address] = SinkLink(address, self._connect(address), self._context, self._desk)
         return link
 
     async def close(self) -> None:

@@ -3,21 +3,34 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twinfer.core.capabilities import Endpoint, WorkerIdentity
+from twinfer.core.config import LinkConfig
 from twinfer.core.ids import HandoffId
+from twinfer.kv.memory import PoolMemory
 from twinfer.transport.base import KVSink, KVSource, Peer
 from twinfer.transport.choose import choose_endpoint
+from twinfer.transport.host import host_id
+from twinfer.transport.shm import ShmSink, ShmSource
+from twinfer.transport.tcp.sink import TcpSink
+from twinfer.transport.tcp.source import TcpSource
+from twinfer.transport.throttle import Throttle, unlimited
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All sources of a pool; a handoff is offered on each, and its sink reads from one."""
+    """All sources of a pool; a handoff is offered on each, and its sink reads from one.
+
+    Attributes:
+        endpoints: where they listen, in the same order.
+    """
 
     members: tuple[KVSource, ...]
+    endpoints: tuple[Endpoint, ...]
 
     def offer(self, handoff: HandoffId, blocks: Sequence[int]) -> None:
         """These blocks may be read under this handoff."""
@@ -73,3 +86,24 @@ class Sinks:
         """Fence everything."""
         for sink in self.members.values():
             sink.close()
+
+
+def start_sources(link: LinkConfig, memory: PoolMemory, socket_dir: str, kv_host: str) -> Sources:
+    """Every way out of this pool that the configuration allows and the machine has.
+
+    Raises:
+        ConfigError: the one that is asked for cannot be had here.
+    """
+    shm = ShmSource(Path(socket_dir) if socket_dir else None)
+    tcp = TcpSource(kv_host)
+    if link.transport == "shm" or (link.transport == "auto" and memory.fd is not None):
+        members: tuple[KVSource, ...] = (shm,) if link.transport == "shm" else (shm, tcp)
+    else:
+        members = (tcp,)
+    return Sources(members, tuple(source.start(memory) for source in members))
+
+
+def make_sinks(link: LinkConfig) -> Sinks:
+    """Every way in; ``link.throttle_mb_per_s`` slows all of them down."""
+    pace = Throttle(link.throttle_mb_per_s * 1e6) if link.throttle_mb_per_s else unlimited
+    return Sinks({"shm": ShmSink(pace), "tcp": TcpSink(link.tcp_connections, pace)}, host_id(), link.transport)

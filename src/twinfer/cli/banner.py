@@ -1,0 +1,86 @@
+"""What ``twinfer serve`` says on a terminal: the configuration, progress while loading, how to call it, what died."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from twinfer.cluster.plan import LocalPlan
+from twinfer.core.config import Config
+from twinfer.core.process import READY
+
+CALLS = """
+  curl {url}/v1/chat/completions -H 'content-type: application/json' -d '
+    {{"model": "{model}", "max_tokens": 64, "temperature": 0,
+     "messages": [{{"role": "user", "content": "def gcd(a, b):\\n    "}}]}}'
+
+  import boto3
+  client = boto3.client("bedrock-runtime", endpoint_url="{url}", region_name="{region}",
+                        aws_access_key_id="any", aws_secret_access_key="any")
+  answer = client.converse_stream(modelId="{model}", inferenceConfig={{"maxTokens": 64, "temperature": 0}},
+      messages=[{{"role": "user", "content": [{{"text": "def gcd(a, b):\\n    "}}]}}])
+  for event in answer["stream"]:
+      print(event.get("contentBlockDelta", {{}}).get("delta", {{}}).get("text", ""), end="", flush=True)
+"""
+
+
+class Banner:
+    """Talks to whoever started the server; on standard error, so that standard output stays the caller's."""
+
+    def __init__(self, config: Config, plan: LocalPlan, host: str, port: int) -> None:
+        self._config = config
+        self._plan = plan
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._stages: dict[str, str] = {}
+        self._live: Live | None = None
+
+    def configuration(self, text: str) -> None:
+        """The effective configuration, so that nobody has to guess what a run used."""
+        self._console.print("effective configuration:", style="bold")
+        self._console.print(Text(text.strip(), style="dim"), soft_wrap=True)
+        self._console.print()
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[None]:
+        """Shows the stages of all processes while they load; plain lines where there is no terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, transient=True, refresh_per_second=8) as self._live:
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def stage(self, name: str, stage: str) -> None:
+        """A process is doing this now."""
+        self._stages[name] = stage
+        if self._live is not None:
+            rows = (f"  {key:<12} {value}" for key, value in sorted(self._stages.items()))
+            self._live.update(Text("\n".join(rows)))
+        elif stage == READY or not self._console.is_terminal:
+            self._console.print(f"{name}: {stage}")
+
+    def ready(self, seconds: float) -> None:
+        """Everything serves."""
+        for spec in self._plan.workers:
+            pool, cores = spec.pool, ",".join(map(str, spec.cores))
+            self._console.print(
+                f"  {spec.worker:<12} {pool.role.value:<8} {pool.engine} on {pool.device}, cores {cores}"
+            )
+        calls = CALLS.format(url=self._url, model=self._config.model[0].id, region=self._config.gateway.region)
+        self._console.print(f"\nTwinfer serves {self._config.model[0].id} at {self._url} (ready in {seconds:.1f} s)")
+        self._console.print("Open on loopback: no keys are configured. Ctrl-C stops it.", style="dim")
+        self._console.print(Text(calls), soft_wrap=True)
+
+    def died(self, name: str, how: str, again_in_s: float) -> None:
+        """A process died and will be started again."""
+        self._console.print(f"{name} {how}; starting it again in {again_in_s:.1f} s", style="yellow")
+
+    def stopping(self) -> None:
+        """A signal came."""
+        self._console.print("stopping: running requests may finish")

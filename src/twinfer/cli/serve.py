@@ -1,0 +1,92 @@
+"""``twinfer serve``: a whole deployment on this machine, kept running until Ctrl-C."""
+
+import argparse
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import time
+
+import msgspec
+
+from twinfer.cli.banner import Banner
+from twinfer.cli.configuration import cache_dir, load_config
+from twinfer.cli.emulation import settle_emulation
+from twinfer.cluster.child import Command
+from twinfer.cluster.plan import LocalPlan, plan_local
+from twinfer.cluster.supervisor import StartError, Supervisor
+from twinfer.core.config import Config
+from twinfer.core.config_text import dump_config
+from twinfer.core.ids import ModelId
+from twinfer.core.process import GatewaySpec
+
+DRAIN_S = 30.0
+WORKER_PATIENCE_S = 10.0
+GATEWAY = "gateway"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes."""
+    started = time.monotonic()
+    config = load_config(arguments)
+    from twinfer.gateway.serve import bind
+
+    sock = bind(config.gateway.host, config.gateway.port)
+    with sock, tempfile.TemporaryDirectory(prefix="twinfer-") as run_dir:
+        directories = _locate(config)
+        config = settle_emulation(config, directories)
+        plan = plan_local(config, sorted(os.sched_getaffinity(0)), run_dir, cache_dir(config))
+        return asyncio.run(_serve(config, plan, directories, sock, started))
+
+
+async def _serve(
+    config: Config, plan: LocalPlan, directories: dict[ModelId, str], sock: socket.socket, started: float
+) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    host, port = sock.getsockname()[:2]
+    banner = Banner(config, plan, host, port)
+    banner.configuration(dump_config(config))
+    supervisor = Supervisor(_cluster_key(), banner)
+    gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno())
+    workers = [Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec)) for spec in plan.workers]
+    commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
+    starting = asyncio.create_task(supervisor.start(commands))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        with banner.progress():
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            banner.ready(time.monotonic() - started)
+            await stopping
+        banner.stopping()
+        return 0
+    except StartError as error:
+        print(f"twinfer: {error}", file=sys.stderr)
+        return 2
+    finally:
+        starting.cancel()
+        stopping.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+        await supervisor.stop([GATEWAY], DRAIN_S)
+        await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+
+
+def _locate(config: Config) -> dict[ModelId, str]:
+    """Where each model lies; downloads what has to be downloaded, before anything is started."""
+    from twinfer.model.checkpoint import locate
+
+    return {ModelId(model.id): str(locate(model.source)) for model in config.model}
+
+
+def _cluster_key() -> bytes:
+    """The operator's key, when workers were started by hand with it; else one that lives as long as this process."""
+    from twinfer.cluster.lifeline import cluster_key
+    from twinfer.core.process import CLUSTER_KEY_VARIABLE
+
+    return cluster_key() if CLUSTER_KEY_VARIABLE in os.environ else secrets.token_bytes(32)

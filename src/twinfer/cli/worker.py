@@ -1,0 +1,34 @@
+"""``twinfer worker``: one worker of a configured pool, in the foreground."""
+
+import argparse
+import os
+
+from twinfer.cli.configuration import cache_dir, load_config
+from twinfer.cluster.lifeline import cluster_key
+from twinfer.cluster.plan import model_of
+from twinfer.core.errors import ConfigError
+from twinfer.core.ids import WorkerId
+from twinfer.core.process import WorkerSpec
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes."""
+    config = load_config(arguments)
+    pool = next((pool for pool in config.pool if pool.name == arguments.pool), None)
+    if pool is None:
+        known = ", ".join(pool.name for pool in config.pool)
+        raise ConfigError(f"there is no pool {arguments.pool!r}; known are {known}")
+    spec = WorkerSpec(
+        worker=WorkerId(f"{pool.name}-{arguments.index}"),
+        model=model_of(config, pool),
+        pool=pool,
+        link=config.link,
+        handoff=config.handoff,
+        listen=arguments.listen,
+        cores=pool.cores or tuple(sorted(os.sched_getaffinity(0))),
+        cache_dir=cache_dir(config),
+    )
+    key = cluster_key()
+    from twinfer.worker.process import run_worker
+
+    return run_worker(spec, key, watch_stdin=False)

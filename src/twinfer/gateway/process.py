@@ -1,0 +1,77 @@
+"""A gateway process, from start to end: connect to the workers, load the tokenizers, serve, drain."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from twinfer.cluster.lifeline import cluster_key, notify, read_spec, stop_on_signals
+from twinfer.core.config import Config
+from twinfer.core.errors import TwinferError
+from twinfer.core.ids import ModelId, WorkerId
+from twinfer.core.process import READY, GatewaySpec, Notice
+from twinfer.gateway.dispatch import FleetDispatcher
+from twinfer.gateway.fleet import Fleet
+from twinfer.gateway.loading import Limits, load_model
+from twinfer.gateway.models import ModelRegistry
+from twinfer.gateway.serve import build_app, serve
+from twinfer.rpc.client import connect
+
+EXIT_CONFIG = 2
+READY_POLL_S = 0.02
+
+
+def run_gateway() -> int:
+    """Run until told to stop; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="gateway: %(message)s")
+    try:
+        return asyncio.run(_serve(read_spec(GatewaySpec), cluster_key()))
+    except TwinferError as error:
+        notify(Notice(error=str(error)))
+        return EXIT_CONFIG
+
+
+async def _serve(spec: GatewaySpec, key: bytes) -> int:
+    stop = asyncio.Event()
+    stop_on_signals(stop, watch_stdin=True)
+    fleet = Fleet(spec.workers, lambda address: connect(address, key))
+    try:
+        notify(Notice("loading tokenizers"))
+        models = ModelRegistry(
+            [
+                load_model(model, Path(spec.directories[ModelId(model.id)]), _limits(spec.config, model.id))
+                for model in spec.config.model
+            ]
+        )
+        dispatcher = FleetDispatcher(fleet, spec.config)
+        app = build_app(spec.config, models, dispatcher)
+        announcing = asyncio.create_task(_announce(fleet))
+        await serve(app, socket.socket(fileno=spec.socket_fd), stop)
+        announcing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await announcing
+    finally:
+        await fleet.close()
+    return 0
+
+
+async def _announce(fleet: Fleet) -> None:
+    """Say ``ready`` once every worker of the configuration is there."""
+    said: Sequence[WorkerId] = ()
+    while missing := fleet.missing():
+        if missing != said:
+            notify(Notice(f"waiting for {', '.join(missing)}"))
+            said = missing
+        await asyncio.sleep(READY_POLL_S)
+    notify(Notice(READY))
+
+
+def _limits(config: Config, model_id: str) -> Limits | None:
+    """What an emulated engine allows; a native one's limits are its checkpoint's."""
+    for pool in config.pool:
+        if pool.engine == "emulated" and pool.model in ("", model_id):
+            return Limits(pool.emulation.max_context_tokens, pool.emulation.vocab_size)
+    return None

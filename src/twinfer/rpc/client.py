@@ -1,0 +1,122 @@
+"""The calling side of the control plane: a gateway towards a worker, or a handoff's source towards its sink."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from twinfer.core.errors import ProtocolError, TwinferError, WorkerLost
+from twinfer.core.load import LoadReport
+from twinfer.core.messages import ToGateway, ToSink, ToSource, ToWorker
+from twinfer.rpc import codec
+from twinfer.rpc.channel import KEEPALIVE_S, check_local, client_options
+from twinfer.rpc.outbox import Outbox
+from twinfer.rpc.stream import MessageStream
+
+_PROTOCOL_CODES = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+
+T = TypeVar("T")
+
+
+class WorkerClient:
+    """A connection to one worker, opened at the first call and again after it broke. Belongs to one event loop."""
+
+    def __init__(self, address: str, key: bytes, keepalive_s: float = KEEPALIVE_S) -> None:
+        check_local(address)
+        self._address = address
+        self._metadata = ((codec.PROOF_HEADER, codec.proof(key)),)
+        self._channel = grpc.aio.insecure_channel(address, options=client_options(keepalive_s))
+        self._streams: list[MessageStream[Any, Any]] = []
+
+    def gateway_stream(self, outbox: Outbox | None = None) -> MessageStream[ToGateway, ToWorker]:
+        """Requests go, tokens come. A worker that cannot be reached shows when iterating."""
+        return self._remember(MessageStream(self._wire(codec.GATEWAY), codec.to_gateway, outbox))
+
+    def handoff_stream(self, outbox: Outbox | None = None) -> MessageStream[ToSource, ToSink]:
+        """Offers go to the sink, acknowledgements come. A sink that cannot be reached shows when iterating."""
+        return self._remember(MessageStream(self._wire(codec.HANDOFF), codec.to_source, outbox))
+
+    async def report(self, timeout_s: float) -> LoadReport:
+        """Ask for the worker's state.
+
+        Raises:
+            WorkerLost: it cannot be reached, or does not answer in time.
+            ProtocolError: it does not take our key, or speaks another version.
+        """
+        call = self._channel.unary_unary(f"/{codec.SERVICE}/{codec.REPORT}")
+        answer = await _translated(call(b"", timeout=timeout_s, metadata=self._metadata), self._address)
+        return codec.load_report.decode(answer)
+
+    async def close(self) -> None:
+        """Close all streams and the connection. Safe to repeat."""
+        await asyncio.gather(*(stream.close() for stream in self._streams))
+        await self._channel.close()
+
+    def _wire(self, method: str) -> "_ClientWire":
+        call = self._channel.stream_stream(f"/{codec.SERVICE}/{method}")
+        return _ClientWire(call(metadata=self._metadata), self._address)
+
+    def _remember(self, stream: MessageStream[T, Any]) -> MessageStream[T, Any]:
+        self._streams = [other for other in self._streams if not other.is_over] + [stream]
+        return stream
+
+
+def connect(address: str, key: bytes, keepalive_s: float = KEEPALIVE_S) -> WorkerClient:
+    """A client of the worker at ``host:port`` or ``unix:/path``. Returns at once; calls say whether it is there.
+
+    Raises:
+        ConfigError: the address is not local, or the key is empty.
+    """
+    return WorkerClient(address, key, keepalive_s)
+
+
+class _ClientWire:
+    """A call, as a stream sees it."""
+
+    def __init__(self, call: Any, peer: str) -> None:
+        self._call = call
+        self.peer = peer
+
+    async def read(self) -> bytes | None:
+        data = await _translated(self._call.read(), self.peer)
+        return None if data is grpc.aio.EOF else data
+
+    async def write(self, data: bytes) -> None:
+        await _translated(self._call.write(data), self.peer)
+
+    async def finish(self) -> None:
+        """End our side, and wait for the worker to end the call; the stream reads on meanwhile."""
+        await self.write(codec.GOODBYE)
+        await _translated(self._call.done_writing(), self.peer)
+        await self._call.code()
+
+    def cut(self) -> None:
+        self._call.cancel()
+
+
+async def _translated(call: Awaitable[T], peer: str) -> T:
+    """The result, with gRPC's errors in our words."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise _error(error, peer) from error
+    except (asyncio.InvalidStateError, grpc.aio.BaseError) as error:
+        raise WorkerLost(f"the call to the worker at {peer} has ended") from error
+
+
+def _error(error: grpc.aio.AioRpcError, peer: str) -> TwinferError:
+    code, details = error.code(), error.details() or "no reason given"
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return ProtocolError(f"the worker at {peer} does not take our cluster key: give both the same secret")
+    if code in _PROTOCOL_CODES:
+        return ProtocolError(f"the worker at {peer} refuses: {details}")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return WorkerLost(f"the worker at {peer} did not answer in time")
+    return WorkerLost(f"the worker at {peer} is lost or cannot be reached: {details}")

@@ -1,0 +1,199 @@
+"""The worker's side of the control plane.
+
+1. A caller that does not prove to hold the cluster key is turned away before anything is read.
+2. Each stream call runs the handler; the call ends when the handler returns, after what it sent is written.
+3. A caller that is gone breaks the stream: the handler sees ``WorkerLost`` when it iterates, and should return.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from twinfer.core.errors import ConfigError, ProtocolError, TwinferError, WorkerLost
+from twinfer.core.load import LoadReport
+from twinfer.core.messages import ToGateway, ToSink, ToSource, ToWorker
+from twinfer.rpc import codec
+from twinfer.rpc.channel import KEEPALIVE_S, check_local, server_options
+from twinfer.rpc.codec import Decoder
+from twinfer.rpc.stream import MessageStream
+
+_LEAVE_S = 5.0
+"""A handler that goes on for so long after its caller is gone is cancelled."""
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerHandler(Protocol):
+    """What a worker does with its callers."""
+
+    async def on_gateway(self, stream: MessageStream[ToWorker, ToGateway]) -> None:
+        """Serve one gateway until it leaves."""
+        ...
+
+    async def on_handoff(self, stream: MessageStream[ToSink, ToSource]) -> None:
+        """Serve one source worker until it leaves."""
+        ...
+
+    async def report(self) -> LoadReport:
+        """The state of now."""
+        ...
+
+
+class ControlServer:
+    """Listens for gateways and workers. Belongs to one event loop.
+
+    Args:
+        handler: serves them.
+        key: the cluster key.
+        address: ``unix:/path``, or ``host:port`` on loopback; port 0 takes a free one.
+        keepalive_s: silence after which a peer is asked for a sign of life, and the time it has for it.
+    """
+
+    def __init__(self, handler: WorkerHandler, key: bytes, address: str, keepalive_s: float = KEEPALIVE_S) -> None:
+        check_local(address)
+        self._handler = handler
+        self._proof = codec.proof(key)
+        self._address = address
+        self._keepalive_s = keepalive_s
+        self._server: Any = None
+
+    async def start(self) -> str:
+        """Listen; returns the address to connect to.
+
+        Raises:
+            ConfigError: the port or path is in use, or cannot be bound.
+        """
+        if self._address.startswith("unix:"):
+            _check_free(self._address)
+        self._server = grpc.aio.server(options=server_options(self._keepalive_s))
+        self._server.add_generic_rpc_handlers((self._methods(),))
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise _unusable(self._address) from error
+        if self._address.startswith("unix:"):
+            Path(self._address.removeprefix("unix:")).chmod(0o600)
+        await self._server.start()
+        host, colon, _ = self._address.rpartition(":")
+        return self._address if self._address.startswith("unix:") else f"{host}{colon}{port}"
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Take no new calls, wait so long for those under way, then cut them. Safe to repeat."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _methods(self) -> grpc.GenericRpcHandler:
+        async def gateway(_: object, context: Any) -> None:
+            await self._serve(context, codec.to_worker, self._handler.on_gateway)
+
+        async def handoff(_: object, context: Any) -> None:
+            await self._serve(context, codec.to_sink, self._handler.on_handoff)
+
+        async def report(_: bytes, context: Any) -> bytes:
+            await self._authenticate(context)
+            return codec.encode(await self._handler.report())
+
+        return grpc.method_handlers_generic_handler(
+            codec.SERVICE,
+            {
+                codec.GATEWAY: grpc.stream_stream_rpc_method_handler(gateway),
+                codec.HANDOFF: grpc.stream_stream_rpc_method_handler(handoff),
+                codec.REPORT: grpc.unary_unary_rpc_method_handler(report),
+            },
+        )
+
+    async def _authenticate(self, context: Any) -> None:
+        given = dict(context.invocation_metadata() or ()).get(codec.PROOF_HEADER, "")
+        if not hmac.compare_digest(str(given).encode(), self._proof.encode()):
+            logger.warning("%s called without the cluster key and was turned away", context.peer())
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the call does not prove the cluster key")
+
+    async def _serve(
+        self, context: Any, decoder: Decoder[Any], handle: Callable[[MessageStream[Any, Any]], Awaitable[None]]
+    ) -> None:
+        await self._authenticate(context)
+        stream: MessageStream[Any, Any] = MessageStream(_ServerWire(context), decoder)
+        handler = asyncio.ensure_future(handle(stream))
+        broken = asyncio.ensure_future(stream.wait_broken())
+        try:
+            await asyncio.wait({handler, broken}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            stream.break_off(WorkerLost(f"{stream.peer} is gone"))
+            raise
+        finally:
+            broken.cancel()
+            await asyncio.wait({handler}, timeout=_LEAVE_S)
+            handler.cancel()
+            await asyncio.wait({handler})
+            await stream.close()
+        await _conclude(context, handler, stream.error)
+
+
+class _ServerWire:
+    """A call under way, as a stream sees it."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self.peer: str = context.peer()
+
+    async def read(self) -> bytes | None:
+        with _translated(self.peer):
+            data = await self._context.read()
+        if data is grpc.aio.EOF:
+            raise WorkerLost(f"{self.peer} is gone")
+        return None if data == codec.GOODBYE else data
+
+    async def write(self, data: bytes) -> None:
+        with _translated(self.peer):
+            await self._context.write(data)
+
+    async def finish(self) -> None:
+        """Nothing: the call ends with its handler."""
+
+    def cut(self) -> None:
+        """Nothing: the call ends with its handler, which sees that the stream is over."""
+
+
+@contextlib.contextmanager
+def _translated(peer: str) -> Iterator[None]:
+    """gRPC's errors in our words."""
+    try:
+        yield
+    except grpc.aio.BaseError as error:
+        raise WorkerLost(f"{peer} is gone") from error
+
+
+async def _conclude(context: Any, handler: "asyncio.Future[None]", broken: TwinferError | None) -> None:
+    """Tell the caller how its call ended, if not well; what is no ``TwinferError`` is a defect, and gRPC logs it."""
+    failure = None if handler.cancelled() else handler.exception()
+    if isinstance(broken, ProtocolError):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
+    if isinstance(failure, TwinferError) and failure is not broken:
+        logger.warning("the stream of %s ended: %s", context.peer(), failure)
+        await context.abort(grpc.StatusCode.ABORTED, str(failure))
+    if failure is not None and failure is not broken:
+        raise failure
+
+
+def _check_free(address: str) -> None:
+    """gRPC would take over a socket file that another process still listens on."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address.removeprefix("unix:"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise _unusable(address) from error
+    raise _unusable(address)
+
+
+def _unusable(address: str) -> ConfigError:
+    return ConfigError(f"{address} cannot be listened on, most likely since it is in use: choose another with --listen")
