@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.fakes import EMULATION, POOL, SmallEngine, a_request, expected_output
 from twinfer.core.clock import ManualClock
@@ -41,54 +42,71 @@ def test_batching_never_changes_an_answer(
     assert (0, num_blocks) == (counts.live, counts.free + counts.cached)
 
 
-@settings(max_examples=120, deadline=None)
-@given(data=st.data())
-def test_nothing_leaks_and_everything_ends(data: st.DataObject) -> None:
+class LoopMachine(RuleBasedStateMachine):
     """Random submissions, exports, releases and cancels between steps: no block lost, every request ends once."""
-    engine = small(data.draw(st.integers(8, 32)), data.draw(st.integers(12, 24)))
-    loop = engine.engine
-    ended: list[str] = []
-    submitted: dict[str, tuple[list[int], int]] = {}
-    cancelled: set[str] = set()
-    output: dict[str, list[int]] = {}
-    for index in range(data.draw(st.integers(1, 25))):
-        action = data.draw(st.sampled_from(["submit", "export", "cancel", "release", "step", "step", "step"]))
-        if action in {"submit", "export"}:
-            prompt, num_tokens = data.draw(PROMPTS), data.draw(st.integers(1, 10))
-            request = a_request(prompt, num_tokens, str(index))
-            submitted[str(index)] = (prompt, num_tokens if action == "submit" else 1)
-            (loop.submit if action == "submit" else loop.exports.submit)(request)
-        elif action in {"cancel", "release"} and submitted:
-            victim = data.draw(st.sampled_from(sorted(submitted)))
-            loop.exports.release(RequestId(victim))
-            cancelled.add(victim)
-        elif (outcome := loop.step()) is not None:
-            ended += [request_id for request_id, _ in outcome.finished]
-            for token in outcome.tokens:
-                output.setdefault(token.request_id, []).append(token.token_id)
-        counts = loop.load().blocks
-        assert counts.total == counts.free + counts.cached + counts.live
-    for victim in submitted:
-        if victim in cancelled:
-            loop.cancel(RequestId(victim))
-    for _ in range(2000):
-        outcome = loop.step()
+
+    @initialize(max_step_tokens=st.integers(8, 32), num_blocks=st.integers(12, 24))
+    def start(self, max_step_tokens: int, num_blocks: int) -> None:
+        self.engine = small(max_step_tokens, num_blocks).engine
+        self.wanted: dict[str, list[int]] = {}
+        self.output: dict[str, list[int]] = {}
+        self.ended: list[str] = []
+        self.dropped: set[str] = set()
+        self.exports: list[str] = []
+
+    @rule(prompt=PROMPTS, num_tokens=st.integers(1, 10))
+    def submit(self, prompt: list[int], num_tokens: int) -> None:
+        request = a_request(prompt, num_tokens, f"answer {len(self.wanted)}")
+        self.wanted[request.request_id] = expected_output(prompt, num_tokens)
+        self.engine.submit(request)
+
+    @rule(prompt=PROMPTS)
+    def export(self, prompt: list[int]) -> None:
+        request = a_request(prompt, 9, f"export {len(self.wanted)}")
+        self.wanted[request.request_id] = expected_output(prompt, 1)
+        self.engine.exports.submit(request)
+
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        if self.wanted:
+            victim = data.draw(st.sampled_from(sorted(self.wanted)))
+            (self.engine.exports.release if victim in self.exports else self.engine.cancel)(RequestId(victim))
+            self.dropped.add(victim)
+
+    @rule()
+    def step(self) -> bool:
+        outcome = self.engine.step()
         if outcome is None:
-            exports = [i for i in submitted if i in output and i not in cancelled]
-            for request_id in exports:
-                loop.exports.release(RequestId(request_id))
-            if loop.load().waiting == 0:
-                break
-            continue
-        ended += [request_id for request_id, _ in outcome.finished]
+            return False
+        self.ended += [request_id for request_id, _ in outcome.finished]
+        self.exports += [part.request_id for part in outcome.exported if part.complete]
         for token in outcome.tokens:
-            output.setdefault(token.request_id, []).append(token.token_id)
-    assert len(ended) == len(set(ended))
-    assert set(submitted) - cancelled <= set(ended)
-    for request_id, (prompt, num_tokens) in submitted.items():
-        answer = output.get(request_id, [])
-        assert expected_output(prompt, num_tokens)[: len(answer)] == answer
-    assert loop.load().blocks.live == 0
+            self.output.setdefault(token.request_id, []).append(token.token_id)
+        return True
+
+    @invariant()
+    def nothing_is_lost_nor_wrong(self) -> None:
+        counts = self.engine.load().blocks
+        assert counts.total == counts.free + counts.cached + counts.live
+        assert len(self.ended) == len(set(self.ended))
+        for request_id, answer in self.output.items():
+            assert self.wanted[request_id][: len(answer)] == answer
+
+    def teardown(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        for _ in range(2000):
+            if not self.step():
+                for request_id in self.exports:
+                    self.engine.exports.release(RequestId(request_id))
+                if self.engine.load().waiting == 0:
+                    break
+        assert set(self.wanted) - self.dropped <= set(self.ended)
+        assert (self.engine.load().blocks.live, self.engine.load().running) == (0, 0)
+
+
+TestLoop = LoopMachine.TestCase
+TestLoop.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_prefix_hit_skips_what_is_there() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from typing import TypeVar
 
 import msgspec
@@ -59,11 +58,12 @@ def stop_on_signals(stop: asyncio.Event, *, watch_stdin: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    def wait_for_the_end() -> None:
-        while sys.stdin.buffer.readline():
-            pass
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(stop.set)
-
     if watch_stdin:
-        threading.Thread(target=wait_for_the_end, name="lifeline", daemon=True).start()
+        descriptor = sys.stdin.fileno()
+
+        def said_something() -> None:
+            if not os.read(descriptor, 4096):
+                loop.remove_reader(descriptor)
+                stop.set()
+
+        loop.add_reader(descriptor, said_something)

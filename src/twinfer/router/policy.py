@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from twinfer.core.config import RoutingConfig
-from twinfer.core.errors import CapacityError, UnknownModel
+from twinfer.core.errors import CapacityError, ContextOverflow
 from twinfer.core.ids import WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
@@ -22,12 +22,18 @@ def choose_route(
     A worker excluded by an earlier failure is used again only when nobody else can do its part.
 
     Raises:
-        UnknownModel: no worker serves the model.
         CapacityError: none of the workers that could do a phase is alive.
+        ContextOverflow: the prompt fits none of them.
     """
-    serving = snapshot.serving(request.model)
+    alive = snapshot.serving(request.model)
+    if not alive:
+        raise CapacityError(f"no worker of {request.model} is ready; see /readyz, and try again shortly")
+    serving = [state for state in alive if len(request.prompt) < _context(state)]
     if not serving:
-        raise UnknownModel(f"no worker serves {request.model}; see /readyz")
+        longest = max(_context(state) for state in alive)
+        raise ContextOverflow(
+            f"the prompt has {len(request.prompt)} tokens; the workers hold {longest}, answer included"
+        )
     decoders = _preferred((s for s in serving if s.identity.role.decodes), excluded)
     if not decoders:
         raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
@@ -52,6 +58,10 @@ def choose_route(
 def _preferred(states: Iterable[WorkerState], excluded: Collection[WorkerId]) -> list[WorkerState]:
     candidates = list(states)
     return [s for s in candidates if s.identity.worker not in excluded] or candidates
+
+
+def _context(state: WorkerState) -> int:
+    return state.identity.capabilities.max_context_tokens
 
 
 def _decode_load(state: WorkerState) -> tuple[int, WorkerId]:

@@ -1,0 +1,264 @@
+"""A request's life seen from its gateway: tokens in order and once, one outcome, bounded recovery, no leg forgotten."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import a_request
+from twinfer.core.config import HandoffConfig
+from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
+from twinfer.core.grant import Grant
+from twinfer.core.ids import Epoch, HandoffId, WorkerId
+from twinfer.core.messages import Cancel, FailureKind, Generate, Prefill, Reserve, ToWorker
+from twinfer.core.request import GenerationRequest
+from twinfer.core.route import Route
+from twinfer.core.tokens import FinishReason, Token
+from twinfer.handoff.gateway_side import (
+    Emit,
+    End,
+    GatewayAction,
+    GatewayRequest,
+    GatewayState,
+    Passing,
+    Plan,
+    Replan,
+    Send,
+)
+
+P, D, E = WorkerId("p"), WorkerId("d"), WorkerId("e")
+GRANT = Grant(b"terms", b"signature")
+REQUEST = a_request([1] * 100, max_tokens=4)
+
+
+@dataclass
+class Client:
+    """Carries actions out, and keeps what came of them."""
+
+    machine: GatewayRequest
+    sent: list[tuple[WorkerId, ToWorker]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    outcomes: list[TwinferError | None] = field(default_factory=list)
+    replans: list[Replan] = field(default_factory=list)
+
+    def act(self, actions: list[GatewayAction]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self.sent.append((action.worker, action.message))
+            elif isinstance(action, Emit):
+                self.tokens += [token.token_id for token in action.tokens]
+            elif isinstance(action, End):
+                self.outcomes.append(action.error)
+            else:
+                self.replans.append(action)
+
+    def kinds(self) -> list[tuple[str, str]]:
+        return [(worker, type(message).__name__) for worker, message in self.sent]
+
+
+def a_client(request: GenerationRequest = REQUEST, **policy: float) -> Client:
+    """A request that was not planned yet."""
+    return Client(GatewayRequest(request, 64, HandoffConfig(**policy)))
+
+
+def split(decode: WorkerId = D) -> Plan:
+    """A disaggregated plan."""
+    return Plan(Route(decode, P, "test"), Passing(HandoffId("h"), P, Epoch("ep")))
+
+
+def drawn(index: int, token_id: int | None = None, last: bool = False) -> tuple[Token, ...]:
+    """One token of the answer 10, 11, 12, ..."""
+    finish = FinishReason.LENGTH if last else None
+    return (Token(REQUEST.request_id, index, 10 + index if token_id is None else token_id, finish=finish),)
+
+
+def test_disaggregated_journey() -> None:
+    """Reserve, prefill with the grant, token 0 from either worker once, then the rest."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    for index in (0, 0, 1, 2, 3):
+        client.act(client.machine.tokens(drawn(index, last=index == 3)))
+    assert client.kinds() == [("d", "Reserve"), ("p", "Prefill")]
+    assert (client.tokens, client.outcomes) == ([10, 11, 12, 13], [None])
+    reserve, prefill = client.sent[0][1], client.sent[1][1]
+    assert isinstance(reserve, Reserve)
+    assert isinstance(prefill, Prefill)
+    assert reserve.request == prefill.request
+
+
+def test_cached_prompt_stays_where_it_is() -> None:
+    """When the decode worker has most of the prompt, it is told to forget the handoff and generate."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 48))
+    assert client.kinds() == [("d", "Reserve"), ("d", "Cancel"), ("d", "Generate")]
+    assert client.machine.plan is not None
+    assert client.machine.plan.route.prefill is None
+    assert "48 of 100" in client.machine.plan.route.reason
+
+
+def test_two_different_tokens_for_one_index_fail_the_request() -> None:
+    """Wrong text is an error, never a choice."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.tokens(drawn(0)))
+    client.act(client.machine.tokens(drawn(0, token_id=99)))
+    assert isinstance(client.outcomes[0], EngineFailure)
+    assert "two different tokens" in str(client.outcomes[0])
+    assert client.kinds()[2:] == [("d", "Cancel"), ("p", "Cancel")]
+
+
+def test_gap_in_the_tokens_fails_the_request() -> None:
+    """A missing token cannot be skipped."""
+    client = a_client()
+    client.act(client.machine.planned(Plan(Route(D, None, "test"))))
+    client.act(client.machine.tokens(drawn(1)))
+    assert isinstance(client.outcomes[0], EngineFailure)
+
+
+def test_recovery_continues_with_what_was_emitted() -> None:
+    """The decode worker dies in mid-stream: another one gets the prompt and the journal."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.tokens(drawn(0)))
+    client.act(client.machine.tokens(drawn(1)))
+    client.act(client.machine.lost(D))
+    assert [Replan(frozenset({D}), 0.0)] == client.replans
+    client.act(client.machine.planned(Plan(Route(E, None, "test"))))
+    worker, message = client.sent[-1]
+    assert isinstance(message, Generate)
+    assert (worker, message.emitted) == ("e", (10, 11))
+    assert message.request.request_id == "r.2"
+    client.act(client.machine.tokens(drawn(2)))
+    client.act(client.machine.tokens(drawn(3, last=True)))
+    assert (client.tokens, client.outcomes) == ([10, 11, 12, 13], [None])
+
+
+def test_recovery_through_a_handoff_repeats_token_zero_only() -> None:
+    """A second prefill draws token 0 again, which is known; the decode worker then continues from there."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.tokens(drawn(0)))
+    client.act(client.machine.failed(D, FailureKind.HANDOFF, "lost"))
+    client.act(client.machine.planned(split(E)))
+    client.act(client.machine.granted(GRANT, 0))
+    for index in (0, 0, 1, 2, 3):
+        client.act(client.machine.tokens(drawn(index, last=index == 3)))
+    assert (client.tokens, client.outcomes) == ([10, 11, 12, 13], [None])
+
+
+def test_error_names_the_leg_that_failed_first() -> None:
+    """R9: later failures do not hide the first."""
+    client = a_client(max_attempts=2)
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.failed(P, FailureKind.ENGINE, "out of luck"))
+    client.act(client.machine.failed(D, FailureKind.HANDOFF, "withdrawn"))
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.lost(D))
+    assert [str(error) for error in client.outcomes] == ["worker p: out of luck"]
+
+
+def test_busy_waits_and_then_says_so() -> None:
+    """Waiting for room is no failed attempt, but ends."""
+    client = a_client(max_busy_s=2.0)
+    for now in (0.0, 0.5, 1.0, 1.5):
+        client.act(client.machine.planned(split()))
+        client.act(client.machine.busy(D, 0.5, now))
+    assert [replan.pause_s for replan in client.replans] == [0.5] * 4
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.busy(D, 0.5, 2.0))
+    assert isinstance(client.outcomes[0], CapacityError)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_client_that_leaves_frees_both_legs(ended: bool) -> None:
+    """Both are told, whatever the state; nothing is emitted afterwards."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    if ended:
+        client.act(client.machine.tokens(drawn(0, last=True)))
+    client.act(client.machine.client_left())
+    assert client.kinds()[2:] == [("d", "Cancel"), ("p", "Cancel")]
+    client.act(client.machine.tokens(drawn(1)))
+    client.act(client.machine.lost(D))
+    assert ([10] if ended else []) == client.tokens
+    assert client.replans == []
+
+
+def test_deadlines_end_it() -> None:
+    """The gateway's own, and a worker's."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.overdue())
+    other = a_client()
+    other.act(other.machine.planned(split()))
+    other.act(other.machine.failed(D, FailureKind.DEADLINE, "too late"))
+    for outcome in (client.outcomes, other.outcomes):
+        assert isinstance(outcome[0], DeadlineExceeded)
+
+
+def test_no_route_ends_with_the_first_error() -> None:
+    """When nobody is left to take over, the client learns what went wrong at first."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.lost(D))
+    client.act(client.machine.unplannable(CapacityError("nobody")))
+    assert isinstance(client.outcomes[0], WorkerLost)
+
+
+EVENTS = ("grant", "token", "token", "token", "repeat", "busy", "refuse", "fail", "lose", "leave", "overdue")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_order_of_events(data: st.DataObject) -> None:
+    """R5: one outcome at most, tokens in order and once, and no worker is left holding something."""
+    client = a_client()
+    machine = client.machine
+    client.act(machine.planned(split() if data.draw(st.booleans()) else Plan(Route(D, None, "test"))))
+    given_up: set[tuple[WorkerId, str]] = set()
+    for now in range(data.draw(st.integers(1, 40))):
+        before = (list(client.tokens), len(client.outcomes), machine.ended)
+        worker = data.draw(st.sampled_from([P, D, E]))
+        event = data.draw(st.sampled_from(EVENTS))
+        if event in {"busy", "refuse", "fail", "lose"}:
+            given_up.add((worker, machine.wire_id))
+        client.act(happen(machine, event, worker, float(now), data))
+        if before[2]:
+            assert before[:2] == (client.tokens, len(client.outcomes))
+        if machine.state is GatewayState.RECOVERING:
+            client.act(machine.planned(split(data.draw(st.sampled_from([D, E])))))
+        assert len(client.outcomes) <= 1
+        assert [10 + index for index in range(len(client.tokens))] == client.tokens
+    client.act(machine.client_left())
+    asked = {(w, m.request.request_id) for w, m in client.sent if not isinstance(m, Cancel)}
+    cancelled = {(w, m.request_id) for w, m in client.sent if isinstance(m, Cancel)}
+    assert asked <= cancelled | given_up
+
+
+def happen(
+    machine: GatewayRequest, event: str, worker: WorkerId, now: float, data: st.DataObject
+) -> list[GatewayAction]:
+    """One event at the machine; rare ones happen rarely."""
+    rarely = data.draw(st.integers(0, 5)) == 0
+    known = len(machine.journal)
+    events: dict[str, Callable[[], list[GatewayAction]]] = {
+        "grant": lambda: machine.granted(GRANT, 80 if rarely else 0),
+        "token": lambda: machine.tokens(drawn(known, last=known == 3)),
+        "repeat": lambda: machine.tokens(drawn(data.draw(st.integers(0, known - 1)))) if known else [],
+        "busy": lambda: machine.busy(worker, 0.5, now),
+        "refuse": lambda: machine.refused(worker, "no"),
+        "fail": lambda: machine.failed(worker, data.draw(st.sampled_from(FailureKind)), "broke"),
+        "lose": lambda: machine.lost(worker),
+        "leave": lambda: machine.client_left() if rarely else [],
+        "overdue": lambda: machine.overdue() if rarely else [],
+    }
+    return events[event]()

@@ -1,0 +1,127 @@
+"""Routes: any snapshot gives a valid one or a stated refusal."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import MODEL, POOL, a_request
+from twinfer.core.capabilities import Role, WorkerIdentity
+from twinfer.core.config import RoutingConfig
+from twinfer.core.errors import CapacityError, ContextOverflow, TwinferError
+from twinfer.core.ids import Epoch, ModelId, WorkerId
+from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.core.route import Route, RouteKind
+from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.router.policy import choose_route
+
+CAPABILITIES = emulated_capabilities(MODEL, POOL)
+ROUTING = RoutingConfig(min_remote_tokens=64)
+LONG, SHORT = a_request([1] * 100), a_request([1] * 10)
+
+
+def a_worker(name: str, role: Role, waiting_tokens: int = 0, in_flight: int = 0, context: int = 32768) -> WorkerState:
+    """A live worker of the test model."""
+    capabilities = msgspec.structs.replace(CAPABILITIES, max_context_tokens=context)
+    identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, capabilities, f"unix:/{name}")
+    load = LoadReport(BlockCounts(8, 8, 0, 0), Counters(), waiting_tokens=waiting_tokens)
+    return WorkerState(identity, load, in_flight)
+
+
+def snapshot(*workers: WorkerState) -> ClusterSnapshot:
+    """A cluster of these."""
+    return ClusterSnapshot(workers)
+
+
+PAIR = snapshot(a_worker("p", Role.PREFILL), a_worker("d", Role.DECODE))
+
+
+def test_long_prompts_are_split_and_short_ones_are_not() -> None:
+    """At least ``min_remote_tokens`` make a handoff worth it."""
+    assert ends(choose_route(LONG, PAIR, ROUTING)) == ("d", "p")
+    assert ends(choose_route(SHORT, PAIR, ROUTING)) == ("d", None)
+
+
+def test_client_may_force_either_mode() -> None:
+    """The header wins over the threshold."""
+    assert ends(choose_route(LONG, PAIR, ROUTING, RouteKind.AGGREGATED)) == ("d", None)
+    assert ends(choose_route(SHORT, PAIR, ROUTING, RouteKind.DISAGGREGATED)) == ("d", "p")
+
+
+def test_without_prefill_workers_everything_is_aggregated() -> None:
+    """Unless that was to be forced, which is refused in words."""
+    alone = snapshot(a_worker("b", Role.BOTH))
+    assert ends(choose_route(LONG, alone, ROUTING)) == ("b", None)
+    with pytest.raises(CapacityError, match="no prefill worker"):
+        choose_route(LONG, alone, ROUTING, RouteKind.DISAGGREGATED)
+
+
+def test_least_loaded_of_each_role() -> None:
+    """The prefill worker with the shortest queue, the decode worker with the fewest sequences."""
+    busy = snapshot(
+        a_worker("p0", Role.PREFILL, waiting_tokens=500),
+        a_worker("p1", Role.PREFILL),
+        a_worker("d0", Role.DECODE, in_flight=3),
+        a_worker("d1", Role.DECODE),
+    )
+    assert ends(choose_route(LONG, busy, ROUTING)) == ("d1", "p1")
+
+
+def test_failed_worker_is_avoided_unless_it_is_the_only_one() -> None:
+    """Recovery goes elsewhere where there is an elsewhere."""
+    two = snapshot(a_worker("p", Role.PREFILL), a_worker("d0", Role.DECODE), a_worker("d1", Role.DECODE))
+    assert choose_route(LONG, two, ROUTING, None, {WorkerId("d0")}).decode == "d1"
+    assert ends(choose_route(LONG, PAIR, ROUTING, None, {WorkerId("d"), WorkerId("p")})) == ("d", "p")
+
+
+def test_refusals_say_why() -> None:
+    """Nobody there is a matter of time; a prompt too long for all is the client's."""
+    with pytest.raises(CapacityError, match="no worker of"):
+        choose_route(LONG, snapshot(), ROUTING)
+    with pytest.raises(CapacityError, match="no decode worker"):
+        choose_route(LONG, snapshot(a_worker("p", Role.PREFILL)), ROUTING)
+    with pytest.raises(ContextOverflow, match="the workers hold 100"):
+        choose_route(LONG, snapshot(a_worker("b", Role.BOTH, context=100)), ROUTING)
+
+
+@given(
+    roles=st.lists(st.sampled_from(Role), max_size=5),
+    loads=st.lists(st.integers(0, 1000), min_size=5, max_size=5),
+    contexts=st.lists(st.sampled_from([50, 32768]), min_size=5, max_size=5),
+    forced=st.sampled_from([None, *RouteKind]),
+    excluded=st.sets(st.integers(0, 4)),
+    long=st.booleans(),
+)
+def test_any_snapshot_gives_a_live_route_or_a_refusal(
+    roles: list[Role], loads: list[int], contexts: list[int], forced: RouteKind | None, excluded: set[int], long: bool
+) -> None:
+    """Never an exception of another kind, never a worker in the wrong role, never one worker for both legs."""
+    workers = [
+        a_worker(str(i), role, load, 0, context)
+        for i, (role, load, context) in enumerate(zip(roles, loads, contexts, strict=False))
+    ]
+    request = LONG if long else SHORT
+    try:
+        route = choose_route(request, snapshot(*workers), ROUTING, forced, {WorkerId(str(i)) for i in excluded})
+    except TwinferError:
+        return
+    by_name = {state.identity.worker: state.identity for state in workers}
+    assert by_name[route.decode].role.decodes
+    assert len(request.prompt) < by_name[route.decode].capabilities.max_context_tokens
+    assert route.reason
+    if route.prefill is not None:
+        assert by_name[route.prefill].role.prefills
+        assert route.prefill != route.decode
+
+
+def test_models_do_not_mix() -> None:
+    """A request goes to workers of its own model only."""
+    other = msgspec.structs.replace(LONG, model=ModelId("other"))
+    with pytest.raises(CapacityError, match="no worker of other"):
+        choose_route(other, PAIR, ROUTING)
+
+
+def ends(route: Route) -> tuple[str, str | None]:
+    """The two workers of a route."""
+    return route.decode, route.prefill
