@@ -74,7 +74,10 @@ class LoopMachine(RuleBasedStateMachine):
             self.dropped.add(victim)
 
     @rule()
-    def step(self) -> bool:
+    def step(self) -> None:
+        self.advance()
+
+    def advance(self) -> bool:
         outcome = self.engine.step()
         if outcome is None:
             return False
@@ -96,7 +99,7 @@ class LoopMachine(RuleBasedStateMachine):
         if not hasattr(self, "engine"):
             return
         for _ in range(2000):
-            if not self.step():
+            if not self.advance():
                 for request_id in self.exports:
                     self.engine.exports.release(RequestId(request_id))
                 if self.engine.load().waiting == 0:

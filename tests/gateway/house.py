@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,14 +61,17 @@ class House:
 
     Attributes:
         dispatcher: the scripted cluster.
-        url: where the gateway listens.
+        address, url: where the gateway listens.
         http: a raw client of it.
     """
 
-    def __init__(self, model: ServedModel, dispatcher: FakeDispatcher, url: str, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, model: ServedModel, dispatcher: FakeDispatcher, address: tuple[str, int], http: httpx.AsyncClient
+    ) -> None:
         self.model = model
         self.dispatcher = dispatcher
-        self.url = url
+        self.address = address
+        self.url = f"http://{address[0]}:{address[1]}"
         self.http = http
         self._clients: dict[tuple[str, int], Any] = {}
 
@@ -118,17 +120,18 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def open_house(model: ServedModel, config: Config | None = None) -> AsyncIterator[House]:
+async def open_house(model: ServedModel, config: Config | None = None, drain_s: float = 1) -> AsyncIterator[House]:
     """Serve on a free port until the context ends."""
     dispatcher = FakeDispatcher(lambda request: Script([[EOS]]))
     config = config or Config(model=(ModelConfig(id=model.id),))
     app = build_app(config, ModelRegistry([model]), dispatcher)
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    serving = asyncio.create_task(serve(app, sock, stop, drain_s=1))
+    address = sock.getsockname()
+    url = f"http://{address[0]}:{address[1]}"
+    serving = asyncio.create_task(serve(app, sock, stop, drain_s))
     try:
         async with httpx.AsyncClient(base_url=url, timeout=10) as http:
-            house = House(model, dispatcher, url, http)
+            house = House(model, dispatcher, address, http)
             with contextlib.closing(house):
                 yield house
     finally:
@@ -165,10 +168,9 @@ def chunks(data: bytes) -> Sequence[Any]:
     return [line.decode() if line == b"[DONE]" else msgspec.json.decode(line) for line in lines]
 
 
-async def raw_exchange(url: str, request: bytes) -> bytes:
+async def raw_exchange(address: tuple[str, int], request: bytes) -> bytes:
     """Everything a server writes on one connection until it closes it."""
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(request)
         return await reader.read()
@@ -183,10 +185,3 @@ def post(path: str, body: Any) -> bytes:
     payload = msgspec.json.encode(body)
     head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: {len(payload)}\r\n\r\n"
     return head.encode() + payload
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

@@ -122,7 +122,7 @@ async def test_unencoded_names_find_their_model_too(house: House) -> None:
     """Other clients send colons and slashes as they are."""
     arn = "arn:aws:bedrock:us-east-1::foundation-model/twinfer.tiny-v1:0"
     response = await raw_exchange(
-        house.url,
+        house.address,
         post(f"/model/{arn}/converse", converse_body()).replace(
             b"host: gateway", b"host: gateway\r\nconnection: close"
         ),
@@ -297,7 +297,7 @@ async def test_failures_in_the_stream_break_it(
         caught.value.response["Error"]["Code"],
         caught.value.response["Error"]["Message"],
     )
-    raw = await raw_exchange(house.url, post(PATH + "-stream", converse_body()))
+    raw = await raw_exchange(house.address, post(PATH + "-stream", converse_body()))
     assert in_stream.encode() in raw
     assert b"metadata" not in raw
     assert not raw.endswith(b"0\r\n\r\n")

@@ -42,6 +42,7 @@ class Case:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest, tiny: TinyCheckpoints, cache_dir: Path) -> Case:
+    """One family."""
     shape, changes = FAMILIES[request.param]
     directory = tiny(shape, **changes)
     numbers = random.Random(3)
@@ -70,5 +71,4 @@ def test_batch(case: Case, chunk: int) -> None:
 
 def test_staggered(case: Case) -> None:
     """So do prompts that join while others decode, so that a step mixes both."""
-    late = case.driver.staggered(case.prompts, NUM_TOKENS, chunk=20)
-    assert case.expected == late
+    assert case.expected == case.driver.staggered(case.prompts, NUM_TOKENS, chunk=20)

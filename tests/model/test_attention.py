@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twinfer.model import attention
+from twinfer.model.attention import decode_attention, prefill_attention
+
+pytestmark = pytest.mark.torch
+
+
+def naive(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int, window: int) -> torch.Tensor:
+    """Attention by the definition, head by head and query by query, in fp64; keys are from position 0."""
+    result = torch.zeros_like(queries, dtype=torch.float64)
+    share = queries.shape[1] // keys.shape[0]
+    for i in range(len(queries)):
+        position = start + i
+        seen = slice(max(0, position - window + 1) if window else 0, position + 1)
+        for head in range(queries.shape[1]):
+            key, value = keys[head // share, seen].double(), values[head // share, seen].double()
+            scores = key @ queries[i, head].double() / math.sqrt(queries.shape[2])
+            result[i, head] = scores.softmax(0) @ value
+    return result
+
+
+def random_tensors(
+    heads: int, kv_heads: int, start: int, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries ``[count, heads, 8]`` and K and V ``[kv_heads, start + count + 3, 8]``: a block's tail follows."""
+    generator = torch.Generator().manual_seed(start * 1000 + count)
+    shapes = ((count, heads, 8), (kv_heads, start + count + 3, 8), (kv_heads, start + count + 3, 8))
+    queries, keys, values = (torch.randn(shape, generator=generator) for shape in shapes)
+    return queries, keys, values
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    start=st.integers(0, 40),
+    count=st.integers(1, 60),
+    kv_heads=st.sampled_from([1, 2]),
+    window=st.sampled_from([0, 1, 5, 33]),
+    skipped=st.integers(0, 40),
+)
+def test_prefill(start: int, count: int, kv_heads: int, window: int, skipped: int) -> None:
+    """Tiled attention with history, grouped heads, a window and skipped early keys is the definition's."""
+    queries, keys, values = random_tensors(4, kv_heads, start, count)
+    first_key = min(skipped, max(0, start - window + 1)) if window else 0
+    result = torch.empty_like(queries)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_TILE_QUERIES", 16)
+        prefill_attention(
+            queries, keys[None, :, first_key:], values[None, :, first_key:], result, (start, first_key, window)
+        )
+    torch.testing.assert_close(naive(queries, keys, values, start, window).float(), result, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_decode(kv_heads: int) -> None:
+    """Each sequence of a batch attends as if alone, whatever stands behind its mask."""
+    lengths = (1, 9, 12)
+    cases = [random_tensors(4, kv_heads, length - 1, 1) for length in lengths]
+    keys, values = (torch.full((3, kv_heads, 15, 8), 9.0) for _ in range(2))
+    mask = torch.full((3, 1, 1, 15), -torch.inf)
+    for i, (length, (_, key, value)) in enumerate(zip(lengths, cases, strict=True)):
+        keys[i, :, :length], values[i, :, :length] = key[:, :length], value[:, :length]
+        mask[i, ..., :length] = 0.0
+    result = decode_attention(torch.cat([queries for queries, _, _ in cases]), keys, values, mask)
+    for i, length in enumerate(lengths):
+        expected = naive(*cases[i], length - 1, 0)[0].float()
+        torch.testing.assert_close(expected, result[i], rtol=1e-5, atol=1e-5)

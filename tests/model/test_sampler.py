@@ -1,0 +1,152 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model.driver import GREEDY, make_request
+from twinfer.core.request import Sampling, Stopping
+from twinfer.core.step import Draw, Slice
+from twinfer.model.sampler import Sampler
+
+pytestmark = pytest.mark.torch
+
+VOCAB = 1000
+
+
+def drawing(sampling: Sampling, index: int = 0, **options: object) -> Slice:
+    """A slice that draws output token ``index``."""
+    emitted = list(range(index))
+    name = str(options.pop("name", "a"))
+    return Slice(make_request(name, [5, 6], sampling, **options), [0], 0, [0], index, emitted)
+
+
+def random_logits(rows: int, seed: int = 0, spread: float = 3.0) -> torch.Tensor:
+    """Logits that are nothing special."""
+    return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+def tokens(logits: torch.Tensor, parts: list[Slice]) -> list[int]:
+    """What is drawn."""
+    draws = Sampler().sample(logits, parts)
+    return [draw.token_id for draw in draws if draw is not None]
+
+
+def test_greedy() -> None:
+    """The highest logit wins, the lowest id among equals."""
+    logits = random_logits(3)
+    logits[1, [40, 7, 90]] = 50.0
+    expected = logits.numpy().argmax(1).tolist()
+    assert expected[1] == 7
+    assert expected == tokens(logits, [drawing(GREEDY)] * 3)
+
+
+def test_greedy_sees_penalties_and_minimum_length() -> None:
+    """Greedy rows are changed too, and only those concerned."""
+    logits = random_logits(3)
+    best = logits.argmax(1).tolist()
+    parts = [
+        drawing(Sampling(temperature=0.0, logit_bias={best[0]: -100.0}), name="a"),
+        drawing(GREEDY, name="b", stopping=Stopping(9, min_tokens=1, stop_token_ids=(best[1],))),
+        drawing(GREEDY, name="c"),
+    ]
+    second = logits.argsort(1, descending=True)[:, 1].tolist()
+    assert [second[0], second[1], best[2]] == tokens(logits, parts)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-300])
+def test_nearly_cold_is_greedy(temperature: float) -> None:
+    """A tiny temperature leaves one candidate."""
+    logits = random_logits(4)
+    assert logits.argmax(1).tolist() == tokens(logits, [drawing(Sampling(temperature=temperature))] * 4)
+
+
+def test_draw_does_not_depend_on_the_batch() -> None:
+    """Every row draws what it draws alone, whatever its neighbours and place."""
+    samplings = [
+        Sampling(seed=1),
+        Sampling(seed=2, temperature=0.7, top_p=0.9),
+        GREEDY,
+        Sampling(seed=3, temperature=1.5, top_k=400),
+        Sampling(seed=4, min_p=0.02, repetition_penalty=1.3),
+        Sampling(seed=5, temperature=5.0),
+    ]
+    logits = random_logits(6)
+    parts = [drawing(sampling, index=3, name=str(i)) for i, sampling in enumerate(samplings)]
+    alone = [tokens(logits[i : i + 1], [part])[0] for i, part in enumerate(parts)]
+    assert alone == tokens(logits, parts)
+    assert alone[::-1] == tokens(logits.flip(0), parts[::-1])
+
+
+def test_flat_rows_are_drawn_beyond_the_head() -> None:
+    """Where the best few have little mass, all tokens take their turn, equals by id."""
+    parts = [drawing(Sampling(seed=9), index=index, name=str(index)) for index in range(400)]
+    drawn = tokens(torch.zeros(400, VOCAB), parts)
+    # 9 degrees of freedom: above 27.9 with probability 0.001; the seed is fixed.
+    counts = Counter(token // 100 for token in drawn)
+    assert sum((counts[i] - 40) ** 2 / 40 for i in range(10)) < 27.9
+
+
+def test_distribution_with_temperature() -> None:
+    """Temperature 2 draws by the square roots of the probabilities."""
+    row = torch.tensor([2.0, 1.0, 0.0, -1.0]).expand(3000, 4)
+    parts = [drawing(Sampling(temperature=2.0, seed=1), index=i, name=str(i)) for i in range(3000)]
+    counts = Counter(tokens(row, parts))
+    weights = np.exp(row[0].numpy() / 2.0)
+    expected = weights / weights.sum() * 3000
+    # 3 degrees of freedom: above 16.3 with probability 0.001; the seed is fixed.
+    assert sum((counts[i] - expected[i]) ** 2 / expected[i] for i in range(4)) < 16.3
+
+
+def test_truncation() -> None:
+    """top_k, top_p and min_p leave the tokens that their definitions leave."""
+    probabilities = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+    logits = torch.from_numpy(np.log(probabilities)).float().expand(300, 5)
+    for options, kept in (({"top_k": 2}, {0, 1}), ({"top_p": 0.8}, {0, 1, 2}), ({"min_p": 0.3}, {0, 1, 2})):
+        parts = [drawing(Sampling(seed=2, **options), index=i, name=str(i)) for i in range(300)]
+        assert kept == set(tokens(logits, parts))
+
+
+def test_logprobs_are_of_the_raw_logits() -> None:
+    """Log probabilities know no temperature and no penalty; alternatives are sorted, equals by id."""
+    logits = random_logits(3)
+    logits[2, [3, 900]] = 40.0
+    sampling = Sampling(temperature=0.5, top_k=3, logit_bias={1: 50.0}, seed=3)
+    parts = [
+        drawing(GREEDY, name="a"),
+        drawing(sampling, name="b", top_logprobs=0),
+        drawing(GREEDY, name="c", top_logprobs=4),
+    ]
+    expected = torch.log_softmax(logits.double(), -1)
+    first, second, third = Sampler().sample(logits, parts)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.logprob, first.top) == (None, ())
+    assert (second.token_id, second.top) == (1, ())
+    assert pytest.approx(expected[1, 1].item(), abs=1e-4) == second.logprob
+    best = sorted(range(VOCAB), key=lambda token: (-logits[2, token].item(), token))[:4]
+    assert best[:2] == [3, 900]
+    assert best == [entry.token_id for entry in third.top]
+    assert pytest.approx(expected[2, best].tolist(), abs=1e-4) == [entry.logprob for entry in third.top]
+    assert third.top[0].logprob == third.logprob
+
+
+def test_rows_that_are_not_finite() -> None:
+    """NaN or infinity anywhere in a row gives no draw, and leaves the other rows what they are."""
+    logits = random_logits(4)
+    parts = [drawing(sampling, name=str(i)) for i, sampling in enumerate((GREEDY, Sampling(), GREEDY, Sampling()))]
+    expected = Sampler().sample(logits, parts)
+    logits[1, 17], logits[2, 3] = torch.nan, -torch.inf
+    assert [expected[0], None, None, expected[3]] == Sampler().sample(logits, parts)
+
+
+def test_large_logits_are_finite() -> None:
+    """Logits whose sum overflows are not mistaken for infinite ones."""
+    assert [Draw(0)] == Sampler().sample(torch.full((1, VOCAB), 3e38), [drawing(GREEDY)])
+
+
+def test_half_precision_logits() -> None:
+    """Logits of a bf16 model are drawn from as they are."""
+    logits = random_logits(2).bfloat16()
+    assert logits.float().argmax(1).tolist() == tokens(logits, [drawing(GREEDY)] * 2)
