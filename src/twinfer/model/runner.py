@@ -1,0 +1,80 @@
+"""Executes step plans: the one place where a plan, the weights and the KV pool meet."""
+
+import torch
+from torch import Tensor
+
+from twinfer.core.ids import ModelId, RequestId, TenantId
+from twinfer.core.layout import KVLayout
+from twinfer.core.request import GenerationRequest, Sampling, Stopping
+from twinfer.core.step import Draw, Slice, StepPlan, StepResult
+from twinfer.model.batch import BatchBuilder
+from twinfer.model.decoder import forward
+from twinfer.model.paged_kv import PagedKV
+from twinfer.model.rope import RopeTable
+from twinfer.model.sampler import Sampler
+from twinfer.model.spec import ModelSpec
+from twinfer.model.weights import Weights
+
+_NOT_FINITE = "the model produced non-finite logits for this request; serve it in fp32 or bf16, or check the weights"
+
+
+class ModelRunner:
+    """Computes steps of one model on the device of its weights. Not for several threads at once.
+
+    Args:
+        spec: the model's shape.
+        weights: on any torch device; their type is that of all arithmetic.
+        pool: ``[num_blocks, *layout.block_shape]`` on the same device; the caller's, and written by every step.
+        layout: of the pool.
+        max_context_tokens: positions of a sequence, at most.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, weights: Weights, pool: Tensor, layout: KVLayout, max_context_tokens: int
+    ) -> None:
+        self._spec = spec
+        self._weights = weights
+        self._kv = PagedKV(pool, layout)
+        self._rope = RopeTable(spec.rope, spec.head_dim, max_context_tokens, weights.device)
+        self._batches = BatchBuilder(self._kv, spec.windows, weights.dtype)
+        self._sampler = Sampler()
+        self._max_context_tokens = max_context_tokens
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Zero the fresh blocks, compute all slices, store their K and V, and draw.
+
+        A request whose logits are not finite is in the result's ``failed``; the others are not concerned.
+        """
+        with torch.inference_mode():
+            self._kv.zero(plan.fresh_blocks)
+            if not plan.slices:
+                return StepResult(())
+            batch = self._batches.build(plan.slices)
+            logits = forward(batch, self._weights, self._spec, self._rope, self._kv)
+            drawing = [part for part in plan.slices if part.sample_index is not None]
+            draws = iter(self._sampler.sample(logits, drawing) if drawing else ())
+        return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices])
+
+    def warm_up(self) -> None:
+        """Run a small prompt and a decode step, so that the first request does not pay for lazy initialisation.
+
+        To be called before the pool is used: it writes to the first blocks and clears them again.
+        """
+        layout = self._kv.layout
+        length = min(layout.block_tokens * min(2, len(self._kv.pool)), self._max_context_tokens) - 1
+        blocks = tuple(range(layout.blocks_for(length + 1)))
+        request = GenerationRequest(
+            RequestId("warm-up"), ModelId(""), TenantId(""), (0,) * length, Stopping(2), Sampling(top_p=0.9)
+        )
+        self.execute(StepPlan((Slice(request, request.prompt, 0, blocks, 0, ()),)))
+        self.execute(StepPlan((Slice(request, (0,), length, blocks, 1, (0,)),)))
+        self.execute(StepPlan((), fresh_blocks=blocks))
+
+
+def _result(plan: StepPlan, draws: list[Draw | None]) -> StepResult:
+    failed = tuple(
+        (part.request.request_id, _NOT_FINITE)
+        for part, draw in zip(plan.slices, draws, strict=True)
+        if part.sample_index is not None and draw is None
+    )
+    return StepResult(tuple(draws), failed)
