@@ -358,6 +358,24 @@ def test_a_closed_source_is_noticed(link: Link):
     peer.close()
 
 
+def test_a_peer_closed_in_mid_pull_lets_it_end(link: Link):
+    """Closing a connection pulls no memory from under a pull; the next one is refused."""
+    pace = HoldAfterFirst()
+    memory = link.memory(32, 1 << 18)
+    source, sink, peer = link.pair(memory, pace)
+    handoff = new_handoff_id()
+    source.offer(handoff, range(32))
+    sink.admit(handoff)
+    with ThreadPoolExecutor() as threads:
+        pulling = threads.submit(sink.pull, peer, handoff, range(32), room(32, 1 << 18), soon())
+        pace.landed.wait()
+        peer.close()
+        pace.go_on.set()
+        assert digest_blocks(memory, range(32)) == pulling.result()
+    with pytest.raises(TransportError, match="closed"):
+        sink.pull(peer, handoff, [0], room(1, 1 << 18), soon())
+
+
 def test_a_killed_source_is_noticed(link: Link, child: tuple[subprocess.Popen[bytes], Endpoint]):
     """A source process that ends by SIGKILL is an error long before the deadline."""
     process, endpoint = child

@@ -294,6 +294,7 @@ async def test_unknown_paths_and_methods(house: House, method: str, path: str, s
     """In the envelope of the API that the path looks like, with a request id."""
     response = await house.http.request(method, path)
     assert (status, response.headers["x-amzn-requestid"]) == (response.status_code, response.headers["x-request-id"])
+    assert (status == 405) == ("allow" in response.headers)
     if family == "aws":
         assert "UnknownOperationException" == response.headers["x-amzn-errortype"] == response.json()["__type"]
     else:

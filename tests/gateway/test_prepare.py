@@ -35,9 +35,10 @@ async def prepared(model: ServedModel, messages: tuple[Message, ...] = HELLO, **
 async def test_a_request_carries_tenant_deadline_and_a_choice_each(model: ServedModel) -> None:
     """All that the workers know of who asked, and for how long."""
     work = await prepared(model, n=2)
-    assert [
-        (request.tenant, request.deadline_s, request.request_id, request.choice) for request in work.requests
-    ] == [("acme", 7, "id/0", 0), ("acme", 7, "id/1", 1)]
+    assert [(request.tenant, request.deadline_s, request.request_id, request.choice) for request in work.requests] == [
+        ("acme", 7, "id/0", 0),
+        ("acme", 7, "id/1", 1),
+    ]
 
 
 async def test_the_model_s_defaults_fill_what_is_not_said(model: ServedModel) -> None:

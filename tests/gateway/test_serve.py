@@ -57,11 +57,11 @@ async def stream_at(address: tuple[str, int]) -> AsyncIterator[asyncio.StreamRea
 
 
 async def refuses_connections(address: tuple[str, int]) -> None:
-    """Return when nobody listens there any more."""
+    """Return when nobody listens there any more: connections are refused, or reset at the moment of closing."""
     while True:
         try:
             _, writer = await asyncio.open_connection(*address)
-        except ConnectionRefusedError:
+        except ConnectionError:
             return
         writer.close()
         with contextlib.suppress(ConnectionError):

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tools.make_checkpoint import SHAPES, write_checkpoint
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import CheckpointError
 from twinfer.model.checkpoint import locate, read_checkpoint
 

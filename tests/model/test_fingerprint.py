@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tools.make_checkpoint import SHAPES, write_checkpoint
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from twinfer.core.capabilities import Fingerprint
 from twinfer.model.checkpoint import read_checkpoint
 from twinfer.model.fingerprint import file_digest, fingerprint, tokenizer_digest, weights_digest

@@ -4,7 +4,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import CheckpointError
 from twinfer.model.checkpoint import locate, read_checkpoint
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from tests.model.driver import Driver
 
 pytestmark = pytest.mark.torch
@@ -48,10 +48,11 @@ def case(request: pytest.FixtureRequest, tiny: TinyCheckpoints, cache_dir: Path)
     numbers = random.Random(3)
     prompts = [[numbers.randrange(4096) for _ in range(length)] for length in (1, 7, 8, 31, 90)]
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
-    return Case(Driver(directory, cache_dir), prompts, [_reference(model, prompt) for prompt in prompts])
+    return Case(Driver(directory, cache_dir), prompts, [reference(model, prompt) for prompt in prompts])
 
 
-def _reference(model: torch.nn.Module, prompt: list[int]) -> list[int]:
+def reference(model: torch.nn.Module, prompt: list[int]) -> list[int]:
+    """What transformers answers, greedily."""
     ids = torch.tensor([prompt])
     options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "max_new_tokens": NUM_TOKENS}
     output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)  # type: ignore[operator]

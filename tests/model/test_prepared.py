@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tools.make_checkpoint import SHAPES, write_checkpoint
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import CheckpointError
 from twinfer.model.checkpoint import read_checkpoint
 from twinfer.model.prepared import load_weights, prepare

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from tests.model.driver import Driver, Progress, make_request
 from twinfer.core.layout import KVDtype
 from twinfer.core.request import Sampling

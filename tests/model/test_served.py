@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.conftest import TinyCheckpoints
+from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import ConfigError
 from twinfer.core.layout import KVLayout
 from twinfer.model.served import describe

@@ -26,7 +26,8 @@ from twinfer.transport.gate import RunningPull
 from twinfer.transport.host import host_id
 from twinfer.transport.shm import ShmSink, ShmSource
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs memfd")
+if sys.platform != "linux":
+    pytest.skip("needs memfd", allow_module_level=True)
 HANDOFF = HandoffId("ab" * 16)
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
@@ -81,8 +82,15 @@ def test_memory_without_a_file_cannot_be_shared():
     class Anonymous:
         num_blocks, block_bytes, fd, view = 1, 8, None, memoryview(bytearray(8))
 
-    with pytest.raises(ConfigError, match="set link.transport to 'tcp'"):
+    with pytest.raises(ConfigError, match=r"set link\.transport to 'tcp'"):
         ShmSource().start(Anonymous())
+
+
+def test_a_directory_that_cannot_hold_a_socket_is_a_config_error(memory: PoolMemory, tmp_path: Path):
+    """Missing, or too long for a socket's name: the message says what to name instead."""
+    for directory in (tmp_path / "missing", tmp_path / ("long" * 30)):
+        with pytest.raises(ConfigError, match="name a short, writable directory"):
+            ShmSource(directory).start(memory)
 
 
 def fake_pool(seals: int, size: int) -> int:

@@ -1,3 +1,5 @@
+"""Fixtures that several packages' tests share: tiny checkpoints, and torch kept to one thread."""
+
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
