@@ -13,7 +13,7 @@ from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import RequestId, WorkerId
 from twinfer.core.load import LoadReport
-from twinfer.core.messages import Frame, Hello, Load, ToGateway, ToWorker
+from twinfer.core.messages import Busy, Failed, Frame, Hello, Load, Refused, ToGateway, ToWorker
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.core.tokens import Timings, Token
 
@@ -143,7 +143,8 @@ class WorkerLink:
         elif isinstance(message, Frame):
             self._hear_frame(message)
         elif self.identity is not None:
-            entry = self.listeners.get(message.request_id)
+            terminal = isinstance(message, Busy | Refused | Failed)
+            entry = (self.listeners.pop if terminal else self.listeners.get)(message.request_id, None)
             if entry is not None:
                 entry[0].hear(self.identity.worker, message)
 

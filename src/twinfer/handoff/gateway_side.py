@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
@@ -102,14 +103,14 @@ class GatewayRequest:
     Attributes:
         request: what was asked; its id is the attempts' common stem.
         min_remote_tokens: uncached prompt tokens from which a handoff is worth it.
-        max_attempts: plans tried at most.
+        policy: attempts, and how long to wait for room.
         forced: the client chose the route; it is not second-guessed.
         journal: tokens released so far, for recovery.
     """
 
     request: GenerationRequest
     min_remote_tokens: int
-    max_attempts: int
+    policy: HandoffConfig
     forced: bool = False
     state: GatewayState = GatewayState.PLANNED
     attempt: int = 0
@@ -119,6 +120,8 @@ class GatewayRequest:
     _excluded: set[WorkerId] = field(default_factory=set)
     _legs: set[WorkerId] = field(default_factory=set)
     _first_error: TwinferError | None = None
+    _num_failures: int = 0
+    _busy_since: float | None = None
 
     @property
     def wire_id(self) -> RequestId:
@@ -191,10 +194,19 @@ class GatewayRequest:
         actions: list[GatewayAction] = [Emit(tuple(fresh))]
         return actions + (self._end(None) if fresh[-1].finish is not None else [])
 
-    def busy(self, worker: WorkerId, retry_after_s: float) -> list[GatewayAction]:
-        """A worker has no room now."""
-        error = CapacityError(f"worker {worker} has no free capacity; try again later", retry_after_s)
-        return self._leg_failed(worker, error)
+    def busy(self, worker: WorkerId, retry_after_s: float, now: float) -> list[GatewayAction]:
+        """A worker has no room now; waiting for some is no failed attempt, but has its own bound."""
+        if self.ended or worker not in self._legs:
+            return []
+        if self._busy_since is None:
+            self._busy_since = now
+        if now - self._busy_since >= self.policy.max_busy_s:
+            error = CapacityError(f"worker {worker} has no free capacity; try again later", retry_after_s)
+            return self._fail(error)
+        self._legs.discard(worker)
+        actions = self._cancel_legs()
+        self.state = GatewayState.RECOVERING
+        return [*actions, Replan(frozenset(self._excluded), retry_after_s)]
 
     def refused(self, worker: WorkerId, reason: str) -> list[GatewayAction]:
         """A worker cannot do it, however often asked."""
@@ -209,6 +221,12 @@ class GatewayRequest:
     def lost(self, worker: WorkerId) -> list[GatewayAction]:
         """A worker can no longer be reached, or is another incarnation now."""
         return self._leg_failed(worker, WorkerLost(f"worker {worker} was lost while it held this request"))
+
+    def overdue(self) -> list[GatewayAction]:
+        """The request's own time is over."""
+        if self.ended:
+            return []
+        return self._fail(DeadlineExceeded(f"no answer within {self.request.deadline_s:g} s; ask for fewer tokens"))
 
     def leg_done(self, worker: WorkerId) -> None:
         """A worker finished its part; losing it no longer matters."""
@@ -232,12 +250,12 @@ class GatewayRequest:
         self._first_error = self._first_error or error
         self._excluded.add(worker)
         self._legs.discard(worker)
-        if self.attempt >= self.max_attempts:
+        self._num_failures += 1
+        if self._num_failures >= self.policy.max_attempts:
             return self._fail(self._first_error)
         actions = self._cancel_legs()
         self.state = GatewayState.RECOVERING
-        pause_s = error.retry_after_s if isinstance(error, CapacityError) else 0.0
-        return [*actions, Replan(frozenset(self._excluded), pause_s)]
+        return [*actions, Replan(frozenset(self._excluded), 0.0)]
 
     def _fail(self, error: TwinferError) -> list[GatewayAction]:
         return [*self._cancel_legs(), *self._end(self._first_error or error)]

@@ -133,6 +133,12 @@ class SinkHandoff:
         """The source will not complete it."""
         return self._abort(SinkState.ABORTED, reason, tell=False) if self.is_open else []
 
+    def source_lost(self) -> list[SinkAction]:
+        """The source's control stream ended. What it sealed may still be pulled and committed by digest."""
+        if not self.is_open or self._seal is not None:
+            return []
+        return self._abort(SinkState.ABORTED, "lost: the source went away before it sealed", tell=False)
+
     def cancelled(self, reason: str) -> list[SinkAction]:
         """The gateway, or this worker, no longer wants it."""
         return self._abort(SinkState.ABORTED, reason) if self.is_open else []

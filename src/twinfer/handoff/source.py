@@ -1,7 +1,7 @@
 """The source's side of one handoff, as a pure state machine.
 
     ACCEPTED ──first chunk──> STREAMING ──all chunks digested, first token known──> SEALED ──committed──> COMMITTED
-        └─────────────────────────┴───────────────────────────────────────────────────┴──> ABORTED or EXPIRED
+        └─────────────────────────┴───────────────────────────────────────────────────┴──> FINISHED, ABORTED, EXPIRED
 
 1. The grant was checked before any compute; the prompt is queued on the engine.
 2. Blocks that became final are cut into chunks. Each is digested at once, before anything else may touch it, and then
@@ -29,6 +29,7 @@ class SourceState(StrEnum):
     STREAMING = "streaming"
     SEALED = "sealed"
     COMMITTED = "committed"
+    FINISHED = "finished"
     ABORTED = "aborted"
     EXPIRED = "expired"
 
@@ -91,7 +92,7 @@ class SourceHandoff:
         if not self.is_open:
             return []
         if token.finish is not None:
-            return self._end(SourceState.ABORTED, "finished: the first token ends the answer")
+            return self._end(SourceState.FINISHED, "finished: the first token ends the answer")
         self._first_token = token
         return self._seal_if_complete()
 

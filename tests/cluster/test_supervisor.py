@@ -1,0 +1,109 @@
+"""The supervisor with real processes: starts together, restarts what dies, stops with patience and without."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from tests.cluster.child_process import Play
+from twinfer.cluster.child import Command, describe_exit
+from twinfer.cluster.supervisor import StartError, Supervisor
+
+KEY = bytes(32)
+
+
+class Told:
+    """A reporter that remembers, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, str]] = []
+        self.deaths: list[tuple[str, str]] = []
+        self.changed = asyncio.Condition()
+
+    def stage(self, name: str, stage: str) -> None:
+        self.stages.append((name, stage))
+        self._notify()
+
+    def died(self, name: str, how: str, again_in_s: float) -> None:
+        assert 0 < again_in_s <= 10
+        self.deaths.append((name, how))
+        self._notify()
+
+    async def until_ready(self, name: str, times: int) -> None:
+        """Return once it was ready that often."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.stages.count((name, "ready")) >= times)
+
+    def _notify(self) -> None:
+        async def wake() -> None:
+            async with self.changed:
+                self.changed.notify_all()
+
+        self._task = asyncio.ensure_future(wake())
+
+
+def command(name: str, play: Play) -> Command:
+    """A process of tests/cluster/child_process.py."""
+    return Command(name, "tests.cluster.child_process", msgspec.json.encode(play))
+
+
+@pytest.fixture
+async def supervisor() -> AsyncIterator[Supervisor]:
+    """A supervisor whose children are gone afterwards."""
+    supervisor = Supervisor(KEY, Told())
+    yield supervisor
+    pids = supervisor.pids
+    await supervisor.stop(list(pids), 5.0)
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def told(supervisor: Supervisor) -> Told:
+    """Its reporter."""
+    reporter = supervisor._reporter
+    assert isinstance(reporter, Told)
+    return reporter
+
+
+async def test_starts_together_and_reports_stages(supervisor: Supervisor) -> None:
+    """Returns when all are ready; what they do is passed on."""
+    await supervisor.start([command("a", Play()), command("b", Play(chatter="not a notice"))])
+    assert {("a", "loading"), ("a", "ready"), ("b", "loading"), ("b", "ready")} == set(told(supervisor).stages)
+    assert len(set(supervisor.pids.values())) == 2
+
+
+async def test_a_child_that_cannot_start_ends_the_start_with_its_reason(supervisor: Supervisor) -> None:
+    """Its own sentence, not a stack trace."""
+    with pytest.raises(StartError, match=r"^the moon is wrong$"):
+        await supervisor.start([command("a", Play()), command("b", Play(error="the moon is wrong"))])
+
+
+async def test_what_dies_is_started_again_and_it_is_said_so(supervisor: Supervisor) -> None:
+    """As often as it dies, with another process id."""
+    await supervisor.start([command("a", Play()), command("b", Play())])
+    first = supervisor.pids
+    for times in (2, 3):
+        os.kill(supervisor.pids["a"], signal.SIGKILL)
+        await told(supervisor).until_ready("a", times)
+    assert told(supervisor).deaths == [("a", "was killed by SIGKILL")] * 2
+    assert first["a"] != supervisor.pids["a"]
+    assert first["b"] == supervisor.pids["b"]
+
+
+async def test_a_deaf_child_is_killed_in_the_end(supervisor: Supervisor) -> None:
+    """Stopping is asked for first, and enforced after the given patience."""
+    await supervisor.start([command("a", Play(deaf=True))])
+    pid = supervisor.pids["a"]
+    await supervisor.stop(["a"], patience_s=0.2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_exits_are_described_in_words() -> None:
+    """A code, or a signal's name."""
+    expected = ["ended with exit code 2", "was killed by SIGKILL", "was killed by signal 99"]
+    assert expected == [describe_exit(code) for code in (2, -9, -99)]

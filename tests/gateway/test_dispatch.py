@@ -1,0 +1,235 @@
+"""The dispatcher over workers that say what a test tells them to: journeys, recovery, and nothing left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.fakes import MODEL, POOL, a_request
+from twinfer.core.capabilities import Role, WorkerIdentity
+from twinfer.core.config import Config, ModelConfig, RoutingConfig
+from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, WorkerLost
+from twinfer.core.grant import Grant
+from twinfer.core.ids import Epoch, RequestId, WorkerId
+from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.core.messages import (
+    Busy,
+    Cancel,
+    Done,
+    Failed,
+    FailureKind,
+    Frame,
+    Generate,
+    Granted,
+    Hello,
+    Load,
+    Prefill,
+    Refused,
+    Reserve,
+    ToGateway,
+    ToWorker,
+)
+from twinfer.core.route import RouteKind
+from twinfer.core.tokens import FinishReason, Timings, Token
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.gateway.dispatch import FleetDispatcher, FleetGeneration
+from twinfer.gateway.fleet import Fleet
+from twinfer.handoff.gateway_side import GatewayState
+
+LOAD = LoadReport(BlockCounts(8, 8, 0, 0), Counters(prefill_tokens=7))
+LONG = a_request([1] * 100, 3)
+CONFIG = Config(model=(ModelConfig(id=MODEL.id),))
+
+
+class FakeWorker:
+    """A worker at the other end of a stream."""
+
+    def __init__(self, name: str, role: Role) -> None:
+        capabilities = emulated_capabilities(MODEL, POOL)
+        self.identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, capabilities, f"unix:/{name}")
+        self.heard: asyncio.Queue[ToWorker] = asyncio.Queue()
+        self.down = False
+        self._says: asyncio.Queue[ToGateway | None] = asyncio.Queue()
+
+    def gateway_stream(self) -> "FakeWorker":
+        self._says = asyncio.Queue()
+        if self.down:
+            self._says.put_nowait(None)
+        else:
+            self.say(Hello(self.identity), Load(LOAD))
+        return self
+
+    def send_soon(self, message: ToWorker) -> None:
+        self.heard.put_nowait(message)
+
+    async def __aiter__(self) -> AsyncIterator[ToGateway]:
+        says = self._says
+        while (message := await says.get()) is not None:
+            yield message
+        raise WorkerLost("the worker is gone")
+
+    async def report(self, timeout_s: float) -> LoadReport:
+        return LOAD
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def say(self, *messages: ToGateway) -> None:
+        for message in messages:
+            self._says.put_nowait(message)
+
+    def die(self) -> None:
+        self.down = True
+        self._says.put_nowait(None)
+
+    async def hears(self, kind: type) -> RequestId:
+        """The next message, which must be of this kind; its wire id."""
+        message = await self.heard.get()
+        assert isinstance(message, kind)
+        return message.request_id if isinstance(message, Cancel) else message.request.request_id
+
+
+class Cluster:
+    """A prefill worker, two decode workers, and a dispatcher."""
+
+    def __init__(self, config: Config) -> None:
+        self.p, self.d0, self.d1 = (
+            FakeWorker("p", Role.PREFILL),
+            FakeWorker("d0", Role.DECODE),
+            FakeWorker("d1", Role.DECODE),
+        )
+        workers = {worker.identity.worker: worker for worker in (self.p, self.d0, self.d1)}
+        self.fleet = Fleet({name: name for name in workers}, lambda address: workers[WorkerId(address)])
+        self.dispatcher = FleetDispatcher(self.fleet, config)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Give the loop its turns until something holds."""
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    """All three workers are there."""
+    cluster = Cluster(CONFIG)
+    await cluster.until(lambda: not cluster.fleet.missing())
+    yield cluster
+    await cluster.fleet.close()
+
+
+def tokens(wire_id: RequestId, first: int, *token_ids: int, last: bool = False) -> tuple[Token, ...]:
+    """Consecutive tokens; the last may end the answer."""
+    made = [Token(wire_id, first + offset, token_id) for offset, token_id in enumerate(token_ids)]
+    if last:
+        made[-1] = Token(wire_id, made[-1].index, made[-1].token_id, finish=FinishReason.LENGTH)
+    return tuple(made)
+
+
+async def collect(generation: FleetGeneration) -> list[int]:
+    """All token ids."""
+    return [token.token_id async for batch in generation for token in batch]
+
+
+GRANT = Grant(b"terms", b"signature")
+
+
+async def test_disaggregated_journey(cluster: Cluster) -> None:
+    """Reserve, prefill, tokens from both; the journey joins both workers' timings, and nobody listens afterwards."""
+    generation = cluster.dispatcher.start(LONG, None)
+    wire_id = await cluster.d0.hears(Reserve)
+    cluster.d0.say(Granted(wire_id, GRANT, 0))
+    assert wire_id == await cluster.p.hears(Prefill)
+    done = Done(wire_id, Timings(queue_s=0.25, prefill_s=0.5, cached_tokens=16))
+    cluster.p.say(Frame(tokens(wire_id, 0, 5), (done,)))
+    cluster.d0.say(Frame(tokens(wire_id, 0, 5)))
+    cluster.d0.say(Frame(tokens(wire_id, 1, 6, 7, last=True), (Done(wire_id, Timings(transfer_bytes=99)),)))
+    assert await collect(generation) == [5, 6, 7]
+    journey = generation.journey()
+    assert (journey.route.kind, journey.queue_ms, journey.prefill_ms) == (RouteKind.DISAGGREGATED, 250.0, 500.0)
+    assert (journey.cached_tokens, journey.transfer_bytes) == (16, 99)
+    assert journey.reserve_ms >= 0
+    for worker in ("p", "d0", "d1"):
+        assert cluster.fleet.link(WorkerId(worker)).listeners == {}
+    await generation.aclose()
+
+
+async def test_decode_worker_dies_in_mid_stream(cluster: Cluster) -> None:
+    """The stream goes on elsewhere with the tokens already sent; late words of the old attempt are nobody's."""
+    generation = cluster.dispatcher.start(LONG, RouteKind.AGGREGATED)
+    first = await cluster.d0.hears(Generate)
+    cluster.d0.say(Frame(tokens(first, 0, 5)))
+    await cluster.until(lambda: generation._machine.journal == [5])
+    cluster.d0.die()
+    message = await cluster.d1.heard.get()
+    assert isinstance(message, Generate)
+    assert message.emitted == (5,)
+    cluster.d1.say(Frame(tokens(first, 1, 99)))
+    cluster.d1.say(Frame(tokens(message.request.request_id, 1, 6, 7, last=True)))
+    assert await collect(generation) == [5, 6, 7]
+
+
+async def test_client_that_leaves_cancels_both_legs(cluster: Cluster) -> None:
+    """Closing tells both workers, and stops listening."""
+    generation = cluster.dispatcher.start(LONG, None)
+    wire_id = await cluster.d0.hears(Reserve)
+    cluster.d0.say(Granted(wire_id, GRANT, 0))
+    await cluster.p.hears(Prefill)
+    await generation.aclose()
+    assert (wire_id, wire_id) == (await cluster.p.hears(Cancel), await cluster.d0.hears(Cancel))
+    assert cluster.fleet.link(WorkerId("p")).listeners == {}
+    await generation.aclose()
+
+
+async def test_failures_reach_the_client_after_bounded_attempts(cluster: Cluster) -> None:
+    """The error is that of the leg that failed first."""
+    generation = cluster.dispatcher.start(LONG, RouteKind.AGGREGATED)
+    wire_id = await cluster.d0.hears(Generate)
+    cluster.d0.say(Refused(wire_id, "not mine"))
+    wire_id = await cluster.d1.hears(Generate)
+    cluster.d1.say(Failed(wire_id, FailureKind.ENGINE, "second"))
+    wire_id = await cluster.d0.hears(Generate)
+    cluster.d0.say(Failed(wire_id, FailureKind.ENGINE, "third"))
+    with pytest.raises(EngineFailure, match="refused the request: not mine"):
+        await collect(generation)
+
+
+async def test_busy_workers_are_asked_again(cluster: Cluster) -> None:
+    """After the pause they ask for, with a new attempt."""
+    generation = cluster.dispatcher.start(LONG, None)
+    wire_id = await cluster.d0.hears(Reserve)
+    cluster.d0.say(Busy(wire_id, 0.001))
+    await cluster.until(lambda: generation._machine.state is GatewayState.RECOVERING)
+    assert cluster.fleet.link(WorkerId("d0")).listeners == {}
+    again = await cluster.d0.hears(Reserve)
+    assert again != wire_id
+    await generation.aclose()
+
+
+async def test_nobody_there(cluster: Cluster) -> None:
+    """Without a decode worker the answer is that there is no capacity, and readiness says what is missing."""
+    assert cluster.dispatcher.unready() is None
+    cluster.d0.die()
+    cluster.d1.die()
+    await cluster.until(lambda: len(cluster.fleet.missing()) == 2)
+    assert "waiting for: d0, d1" in str(cluster.dispatcher.unready())
+    with pytest.raises(CapacityError, match="no decode worker"):
+        await collect(cluster.dispatcher.start(LONG, None))
+
+
+async def test_operator_may_forbid_forcing() -> None:
+    """Then the header is refused, whatever it asks for."""
+    cluster = Cluster(Config(model=CONFIG.model, routing=RoutingConfig(allow_forced=False)))
+    with pytest.raises(Forbidden, match="does not let clients choose"):
+        cluster.dispatcher.start(LONG, RouteKind.AGGREGATED)
+    await cluster.fleet.close()
+
+
+async def test_metrics_carry_every_worker(cluster: Cluster) -> None:
+    """One series a worker, labelled with its role and model."""
+    text = await cluster.dispatcher.metrics()
+    for worker, role in (("p", "prefill"), ("d0", "decode"), ("d1", "decode")):
+        labels = f'model="{MODEL.id}",role="{role}",worker="{worker}"'
+        assert f"twinfer_worker_prefill_tokens_total{{{labels}}} 7.0" in text
+        assert (
+            f'twinfer_worker_kv_blocks{{model="{MODEL.id}",role="{role}",state="free",worker="{worker}"}} 8.0' in text
+        )
