@@ -1,8 +1,6 @@
 """What the parts of a worker share: who it is, its engine, its KV memory, its clock and its transfer thread."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,14 +21,22 @@ class Outbox(Protocol):
         ...
 
 
+class Run(Protocol):
+    """Runs a call somewhere else, later, in order; from any thread."""
+
+    def __call__(self, call: Callable[..., None], *args: object) -> None:
+        """Return at once."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
     """Shared by the service, the source's desk and the sink's desk.
 
     Attributes:
         accept: provenances of KV taken besides the worker's own; ``*`` takes any.
-        transfers: one thread for copying and hashing, which release the GIL.
-        loop: the control thread's event loop.
+        transfer: runs on the transfer thread, where copying and hashing release the GIL.
+        soon: runs on the event loop.
         wake: tells the engine's thread that there may be work.
     """
 
@@ -41,11 +47,6 @@ class WorkerContext:
     clock: Clock
     handoff: HandoffConfig
     accept: tuple[str, ...]
-    transfers: ThreadPoolExecutor
-    loop: asyncio.AbstractEventLoop
+    transfer: Run
+    soon: Run
     wake: Callable[[], None]
-
-    def soon(self, call: Callable[..., None], *args: object) -> None:
-        """Run on the event loop; from any thread. Once the loop has closed there is nobody left to tell."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(call, *args)

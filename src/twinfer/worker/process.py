@@ -9,7 +9,8 @@ import asyncio
 import logging
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 from twinfer.cluster.lifeline import notify, stop_on_signals
@@ -71,7 +72,16 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
             spec.worker, new_epoch(), spec.pool.role, engine.capabilities, address, sources.endpoints
         )
         context = WorkerContext(
-            identity, key, engine, memory, clock, spec.handoff, spec.pool.accept, transfers, loop, engine_thread.wake
+            identity,
+            key,
+            engine,
+            memory,
+            clock,
+            spec.handoff,
+            spec.pool.accept,
+            transfer=lambda call, *args: _transfer(transfers, call, *args),
+            soon=lambda call, *args: _soon(loop, call, *args),
+            wake=engine_thread.wake,
         )
         service = WorkerService(context, sources, sinks, _max_pulls(spec))
         links = SinkLinks(lambda sink: connect(sink, key), context, service.source)
@@ -91,6 +101,22 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         notify(Notice(READY, address=address))
         await stop.wait()
     return EXIT_CRASHED if crashes else 0
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
+    """On the event loop; once that has closed there is nobody left to tell."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *args)
+
+
+def _transfer(transfers: ThreadPoolExecutor, call: Callable[..., None], *args: object) -> None:
+    """On the transfer thread; a call that fails unforeseen says so, and its handoff ends with its lease."""
+
+    def logged(future: "Future[None]") -> None:
+        if not future.cancelled() and future.exception() is not None:
+            logger.error("a transfer failed", exc_info=future.exception())
+
+    transfers.submit(call, *args).add_done_callback(logged)
 
 
 def _max_pulls(spec: WorkerSpec) -> int:

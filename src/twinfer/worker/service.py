@@ -248,7 +248,7 @@ class WorkerService:
         objection = refusal(them.capabilities, me.capabilities, self._context.accept)
         if objection is None:
             try:
-                connection = await self._context.loop.run_in_executor(None, self._sinks.connect, them)
+                connection = await asyncio.to_thread(self._sinks.connect, them)
             except TransportError as error:
                 objection = str(error)
             else:

@@ -210,7 +210,7 @@ class SinkDesk:
         """Carry out what the machine decided; the lock is held."""
         for action in actions:
             if isinstance(action, Pull):
-                self._context.transfers.submit(self._pull, entry, action.chunk)
+                self._context.transfer(self._pull, entry, action.chunk)
             elif isinstance(action, Bind):
                 entry.bound = self._context.engine.ingests.bind(entry.machine.request.request_id)
                 if entry.peer is not None:

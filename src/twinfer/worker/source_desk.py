@@ -197,7 +197,7 @@ class SourceDesk:
         for action in actions:
             if isinstance(action, Digest):
                 self._sources.offer(entry.machine.terms.handoff, action.blocks)
-                self._context.transfers.submit(self._digest, entry, action)
+                self._context.transfer(self._digest, entry, action)
             elif isinstance(action, Release):
                 self._release(entry)
             else:

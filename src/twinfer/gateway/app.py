@@ -1,0 +1,171 @@
+"""The ASGI application: finds the operation, reads the body, runs it, and turns errors into responses.
+
+One call's life:
+
+1. Method and raw path find a row of the table, and the body is read up to its limit.
+2. The operation parses it and gives a response, or work to generate. From here on the client's leaving cancels it.
+3. The answers go out whole or as a stream. All generations are closed before the last byte is sent.
+4. An error before the first byte is an HTTP error. After it, the stream says so and the connection breaks.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from twinfer.core.errors import CapacityError, TwinferError
+from twinfer.gateway.auth import tenant_of
+from twinfer.gateway.delivery import Delivery
+from twinfer.gateway.errors import BodyTooLarge, ErrorResponse, InternalError
+from twinfer.gateway.exchange import Call, Context, Plain
+from twinfer.gateway.routes import Row, error_for, match
+from twinfer.gateway.wire import Wire
+
+log = logging.getLogger("twinfer.gateway")
+
+Result = TypeVar("Result")
+
+
+class ClientLeft(Exception):
+    """Nobody is there any more to be answered."""
+
+
+class GatewayApp:
+    """The front door. Holds nothing of a call beyond that call."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._in_work = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP exchange."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the gateway serves HTTP only, not {scope['type']}")
+        arrived_s = self._context.clock.now()
+        request_id = str(uuid.uuid4())
+        raw_path = _raw_path(scope)
+        wire = Wire(send, {"x-amzn-requestid": request_id, "x-request-id": request_id})
+        name, error_response = "Unknown", error_for(raw_path)
+        try:
+            row, model = match(scope["method"], raw_path)
+            name, error_response = row.name, row.error
+            headers = Headers(scope=scope)
+            call = Call(
+                request_id=request_id,
+                tenant=tenant_of(headers),
+                model=model,
+                headers=headers,
+                query=QueryParams(scope["query_string"]),
+                body=await _read_body(receive, headers, self._context.config.gateway.max_body_bytes),
+                secure=scope["scheme"] == "https",
+                arrived_s=arrived_s,
+            )
+            response = await _while_present(receive, self._run(row, call, wire))
+            await (wire.finish() if response is None else wire.respond(response))
+            self._count(name, 200 if response is None else response.status_code)
+        except ClientLeft:
+            self._context.meter.cancelled.labels(name).inc()
+            log.info("%s %s: the client left", name, request_id)
+        except TwinferError as error:
+            await self._fail(error, name, wire, error_response)
+        except Exception:  # the outermost loop of a call: a bug must not take others down
+            log.exception("%s %s: a bug in the gateway", name, request_id)
+            await self._fail(InternalError(f"Internal error in request {request_id}."), name, wire, error_response)
+
+    async def _run(self, row: Row, call: Call, wire: Wire) -> Response | None:
+        """Do what was asked; ``None`` when the answer went out as a stream that only lacks its end."""
+        outcome = await row.operation(call, self._context)
+        if isinstance(outcome, Response):
+            return outcome
+        limit = self._context.config.gateway.max_requests
+        if self._in_work >= limit:
+            raise CapacityError(f"All {limit} requests this server works on at once are taken; try again later.")
+        self._in_work += 1
+        try:
+            with self._context.meter.in_work.track_inprogress():
+                delivery = Delivery(call, self._context, row.name)
+                if isinstance(outcome, Plain):
+                    return await delivery.plain(outcome)
+                await delivery.stream(outcome, wire)
+                return None
+        finally:
+            self._in_work -= 1
+
+    async def _fail(self, error: TwinferError, name: str, wire: Wire, error_response: ErrorResponse) -> None:
+        """Tell the client: by status, or once a stream runs by its last words and a connection that breaks."""
+        request_id = wire.headers["x-request-id"]
+        if wire.failure is not None:
+            log.warning("%s %s: the stream broke: %s", name, request_id, error)
+            self._context.meter.broken.labels(name).inc()
+            await wire.write(wire.failure(error))
+            return
+        response = error_response(error)
+        if response.status_code >= 500:
+            log.warning("%s %s: %s: %s", name, request_id, response.status_code, error)
+        self._count(name, response.status_code)
+        await wire.respond(response)
+
+    def _count(self, name: str, status: int) -> None:
+        self._context.meter.responses.labels(name, str(status)).inc()
+
+
+def _raw_path(scope: Scope) -> str:
+    """The path as it was sent, without decoding."""
+    raw: bytes | None = scope.get("raw_path")
+    return scope["path"] if raw is None else raw.decode("ascii", "replace")
+
+
+async def _read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: there is more of it, or its header says so.
+        ClientLeft: it never came to its end.
+    """
+    too_large = BodyTooLarge(f"The request body is longer than {limit} bytes; send less.")
+    declared = headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise too_large
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def _while_present(receive: Receive, work: Coroutine[None, None, Result]) -> Result:
+    """Await work as long as the client is there; cancels it, and waits for that, otherwise.
+
+    Raises:
+        ClientLeft: the client closed the connection.
+        CapacityError: the server is being stopped and cannot wait for this call any longer.
+    """
+    task = asyncio.create_task(work)
+    left = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    except asyncio.CancelledError:
+        raise CapacityError("The server is being stopped; send the request to another one.") from None
+    finally:
+        for each in (task, left):
+            each.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

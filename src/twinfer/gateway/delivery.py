@@ -1,0 +1,103 @@
+"""Generates what a dialect asked for and hands it to the client, whole or as it comes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+from starlette.responses import Response
+
+from twinfer.gateway.answers import Answer, Answers, Piece
+from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
+from twinfer.gateway.prepare import ROUTE_HEADER
+from twinfer.gateway.text.stream import TextStream
+from twinfer.gateway.wire import Wire
+
+
+class Delivery:
+    """One call's answers on their way.
+
+    Args:
+        operation: name for the metrics.
+    """
+
+    def __init__(self, call: Call, context: Context, operation: str) -> None:
+        self._call = call
+        self._context = context
+        self._operation = operation
+
+    async def plain(self, outcome: Plain) -> Response:
+        """Generate everything, then render it.
+
+        Raises:
+            TwinferError: a generation failed.
+        """
+        async with self._start(outcome.work) as answers:
+            await self._first(answers, outcome.work)
+            await answers.complete()
+            response = outcome.render(answers.all, self._complete(answers, outcome.work))
+            response.headers.update(_route_header(answers.all[0]))
+            return response
+
+    async def stream(self, outcome: Streamed, wire: Wire) -> None:
+        """Send pieces as they come, up to the end of the stream but not yet of the response.
+
+        The status is held back until there is a first token, so that an early failure is an HTTP error, which clients
+        may retry; but not for longer than they would wait.
+
+        Raises:
+            TwinferError: a generation failed.
+        """
+        rendering = outcome.rendering
+        async with self._start(outcome.work) as answers:
+            pieces = await self._first_within(answers, outcome.work)
+            headers = {"content-type": rendering.content_type, "cache-control": "no-cache"}
+            if pieces:
+                headers |= _route_header(answers.all[pieces[0].choice])
+            await wire.begin(headers, rendering.failure)
+            await wire.write(rendering.begin() + rendering.pieces(pieces))
+            if not pieces:
+                await wire.write(rendering.pieces(await self._first(answers, outcome.work)))
+            while pieces := await answers.take():
+                await wire.write(rendering.pieces(pieces))
+            await wire.write(rendering.end(answers.all, self._complete(answers, outcome.work)))
+
+    @contextlib.asynccontextmanager
+    async def _start(self, work: Work) -> AsyncIterator[Answers]:
+        """Begin all answers; on leaving, whatever still runs is cancelled on the workers."""
+        async with contextlib.AsyncExitStack() as stack:
+            answers = []
+            for request in work.requests:
+                generation = self._context.dispatcher.start(request, work.forced)
+                stack.push_async_callback(generation.aclose)
+                text = TextStream(work.model.tokenizer.detokenizer(), work.stops)
+                answers.append(Answer(request, generation, text, work.fills_context))
+            yield await stack.enter_async_context(Answers(answers))
+
+    async def _first_within(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
+        """The first pieces; none if they take longer than a stream's status may be held back."""
+        try:
+            async with asyncio.timeout(self._context.config.gateway.first_token_timeout_s):
+                return await self._first(answers, work)
+        except TimeoutError:
+            return ()
+
+    async def _first(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
+        pieces = await answers.take()
+        self._context.meter.first_token(work.model.id, self._operation, self._elapsed_s())
+        return pieces
+
+    def _complete(self, answers: Answers, work: Work) -> int:
+        """Account for complete answers; returns the latency in milliseconds."""
+        elapsed_s = self._elapsed_s()
+        self._context.meter.answered(work.model.id, self._operation, elapsed_s)
+        for answer in answers.all:
+            self._context.meter.spent(work.model.id, self._operation, answer)
+        return int(elapsed_s * 1000)
+
+    def _elapsed_s(self) -> float:
+        return self._context.clock.now() - self._call.arrived_s
+
+
+def _route_header(answer: Answer) -> Mapping[str, str]:
+    """Which mode served it; known once its first token arrived."""
+    return {ROUTE_HEADER: answer.generation.route.kind.value}

@@ -1,0 +1,1 @@
+"""One file per public API: how its requests are read and its answers written."""

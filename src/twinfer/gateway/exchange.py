@@ -1,0 +1,119 @@
+"""The nouns between HTTP and the dialects: a call comes in, an outcome goes out.
+
+A dialect's operation takes a ``Call`` and gives a finished ``Response``, or work to be generated together with how to
+render it: in one body (``Plain``) or as a stream (``Streamed``).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+
+from twinfer.core.clock import Clock
+from twinfer.core.config import Config
+from twinfer.core.errors import TwinferError
+from twinfer.core.ids import TenantId
+from twinfer.core.request import GenerationRequest
+from twinfer.core.route import RouteKind
+from twinfer.gateway.answers import Answer, Piece
+from twinfer.gateway.base import Dispatcher
+from twinfer.gateway.metering import Meter
+from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.text.stop import StopSet
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, read in full.
+
+    Attributes:
+        request_id: ours, unique; the client sees it in the response's headers.
+        model: the path's model id, decoded; empty where the path has none.
+        secure: whether it came over TLS.
+        arrived_s: on the gateway's clock.
+    """
+
+    request_id: str
+    tenant: TenantId
+    model: str
+    headers: Headers
+    query: QueryParams
+    body: bytes
+    secure: bool
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What operations work with."""
+
+    config: Config
+    models: ModelRegistry
+    dispatcher: Dispatcher
+    meter: Meter
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The answers to generate for one call.
+
+    Attributes:
+        requests: one per choice, all with the same prompt.
+        stops: stop strings.
+        forced: the mode the client insists on.
+        fills_context: ``max_tokens`` is what the context has left, rather than what the client asked for.
+    """
+
+    model: ServedModel
+    requests: tuple[GenerationRequest, ...]
+    stops: StopSet
+    forced: RouteKind | None
+    fills_context: bool
+
+
+class StreamRendering(Protocol):
+    """Writes one streamed response, in this order: begin, pieces any number of times, then end or failure."""
+
+    @property
+    def content_type(self) -> str:
+        """The response's media type."""
+        ...
+
+    def begin(self) -> bytes:
+        """What opens the stream."""
+        ...
+
+    def pieces(self, pieces: Sequence[Piece]) -> bytes:
+        """What became known of the answers; may be nothing to show."""
+        ...
+
+    def end(self, answers: Sequence[Answer], latency_ms: int) -> bytes:
+        """What closes the stream when all went well. ``latency_ms`` is from the call's arrival to the last token."""
+        ...
+
+    def failure(self, error: TwinferError) -> bytes:
+        """What a client is told before the connection breaks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Work whose answers go out in one response; ``render`` gets them with the latency in milliseconds."""
+
+    work: Work
+    render: Callable[[Sequence[Answer], int], Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Work whose answers go out as they come."""
+
+    work: Work
+    rendering: StreamRendering
+
+
+Outcome: TypeAlias = Response | Plain | Streamed
+Operation: TypeAlias = Callable[[Call, Context], Awaitable[Outcome]]

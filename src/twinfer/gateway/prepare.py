@@ -1,0 +1,153 @@
+"""From what a client asked, in any dialect, to requests the workers understand."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from twinfer.core.config import RoutingConfig
+from twinfer.core.errors import ContextOverflow, Forbidden, InvalidRequest
+from twinfer.core.ids import RequestId
+from twinfer.core.request import GenerationRequest, Sampling, Stopping
+from twinfer.core.route import RouteKind
+from twinfer.gateway.exchange import Call, Context, Work
+from twinfer.gateway.models import ServedModel
+from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.stop import StopSet
+
+ROUTE_HEADER = "x-twinfer-route"
+
+_LONG_TEXT = 20_000
+"""Characters from which a prompt is tokenised beside the event loop instead of in it (about 10 ms)."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a client wants its answers; what is ``None`` is left to the model's defaults."""
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    top_logprobs: int | None = None
+    n: int = 1
+    template_arguments: dict[str, Any] = {}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A conversation to continue."""
+
+    model: str
+    messages: tuple[Message, ...]
+    options: Options
+
+
+def forced_route(headers: Mapping[str, str], routing: RoutingConfig) -> RouteKind | None:
+    """The mode that the request's header insists on.
+
+    Raises:
+        Forbidden: the operator does not allow that.
+        InvalidRequest: there is no such mode.
+    """
+    wanted = headers.get(ROUTE_HEADER)
+    if wanted is None:
+        return None
+    if not routing.allow_forced:
+        raise Forbidden(f"This server does not let clients choose the route; leave out the header {ROUTE_HEADER}.")
+    try:
+        return RouteKind(wanted)
+    except ValueError:
+        raise InvalidRequest(
+            f"The header {ROUTE_HEADER} must be aggregated or disaggregated.", where=ROUTE_HEADER
+        ) from None
+
+
+async def prepare(call: Call, context: Context, asked: Asked) -> Work:
+    """Find the model, tokenise, and apply its limits and defaults.
+
+    Raises:
+        RequestError: the model is not here, or cannot do what was asked.
+    """
+    forced = forced_route(call.headers, context.config.routing)
+    model = context.models.find(asked.model)
+    options = asked.options
+    _check_token_ids(options, model)
+    prompt = await _tokenise(model, asked.messages, options.template_arguments)
+    room = model.max_context_tokens - len(prompt)
+    if not prompt:
+        raise InvalidRequest("The prompt is empty; send at least one character of text.", where="messages")
+    if room < 1:
+        raise ContextOverflow(
+            f"Input is too long for requested model. This model's maximum context length is {model.max_context_tokens} "
+            f"tokens, but the prompt has {len(prompt)}; shorten it.",
+            where="messages",
+        )
+    fills_context = options.max_tokens is None or options.max_tokens > room
+    max_tokens = room if options.max_tokens is None else min(options.max_tokens, room)
+    stopping = Stopping(max_tokens, min(options.min_tokens, max_tokens), _stop_token_ids(options, model))
+    template = GenerationRequest(
+        request_id=RequestId(call.request_id),
+        model=model.id,
+        tenant=call.tenant,
+        prompt=prompt,
+        stopping=stopping,
+        sampling=_sampling(options, model),
+        top_logprobs=options.top_logprobs,
+        deadline_s=context.config.gateway.request_timeout_s,
+    )
+    requests = tuple(
+        msgspec.structs.replace(template, request_id=RequestId(f"{call.request_id}/{choice}"), choice=choice)
+        for choice in range(options.n)
+    )
+    return Work(model, requests, StopSet(options.stop), forced, fills_context)
+
+
+async def _tokenise(
+    model: ServedModel, messages: Sequence[Message], arguments: Mapping[str, object]
+) -> tuple[int, ...]:
+    if sum(len(message.content) for message in messages) > _LONG_TEXT:
+        return await asyncio.to_thread(model.prompt, messages, arguments)
+    return model.prompt(messages, arguments)
+
+
+def _check_token_ids(options: Options, model: ServedModel) -> None:
+    for name in ("logit_bias", "stop_token_ids"):
+        for token_id in getattr(options, name):
+            if token_id >= model.vocab_size:
+                raise InvalidRequest(
+                    f"{name} names token {token_id}, but this model's token ids are below {model.vocab_size}.",
+                    where=name,
+                )
+
+
+def _stop_token_ids(options: Options, model: ServedModel) -> tuple[int, ...]:
+    eos = () if options.ignore_eos else model.eos_token_ids
+    return tuple(dict.fromkeys((*eos, *options.stop_token_ids)))
+
+
+def _sampling(options: Options, model: ServedModel) -> Sampling:
+    defaults = model.defaults
+    return Sampling(
+        temperature=defaults.temperature if options.temperature is None else options.temperature,
+        top_p=defaults.top_p if options.top_p is None else options.top_p,
+        top_k=defaults.top_k if options.top_k is None else options.top_k,
+        min_p=defaults.min_p if options.min_p is None else options.min_p,
+        seed=secrets.randbits(63) if options.seed is None else options.seed,
+        repetition_penalty=(
+            defaults.repetition_penalty if options.repetition_penalty is None else options.repetition_penalty
+        ),
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        logit_bias=options.logit_bias,
+    )

@@ -1,0 +1,1 @@
+"""Text on this side, token ids on the other: tokenizer, chat template, incremental detokenisation, stop strings."""
