@@ -1,7 +1,8 @@
 """The calling side of the control plane: a gateway towards a worker, or a handoff's source towards its sink."""
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -30,7 +31,7 @@ class WorkerClient:
 
     def __init__(self, address: str, key: bytes, keepalive_s: float = KEEPALIVE_S) -> None:
         check_local(address)
-        self._address = address
+        self.address = address
         self._metadata = ((codec.PROOF_HEADER, codec.proof(key)),)
         self._channel = grpc.aio.insecure_channel(address, options=client_options(keepalive_s))
         self._streams: list[MessageStream[Any, Any]] = []
@@ -51,7 +52,8 @@ class WorkerClient:
             ProtocolError: it does not take our key, or speaks another version.
         """
         call = self._channel.unary_unary(f"/{codec.SERVICE}/{codec.REPORT}")
-        answer = await _translated(call(b"", timeout=timeout_s, metadata=self._metadata), self._address)
+        with _translated(self.address):
+            answer = await call(b"", timeout=timeout_s, metadata=self._metadata)
         return codec.load_report.decode(answer)
 
     async def close(self) -> None:
@@ -60,8 +62,9 @@ class WorkerClient:
         await self._channel.close()
 
     def _wire(self, method: str) -> "_ClientWire":
-        call = self._channel.stream_stream(f"/{codec.SERVICE}/{method}")
-        return _ClientWire(call(metadata=self._metadata), self._address)
+        with _translated(self.address):
+            call = self._channel.stream_stream(f"/{codec.SERVICE}/{method}")(metadata=self._metadata)
+        return _ClientWire(call, self.address)
 
     def _remember(self, stream: MessageStream[T, Any]) -> MessageStream[T, Any]:
         self._streams = [other for other in self._streams if not other.is_over] + [stream]
@@ -85,38 +88,46 @@ class _ClientWire:
         self.peer = peer
 
     async def read(self) -> bytes | None:
-        data = await _translated(self._call.read(), self.peer)
+        with _translated(self.peer):
+            data = await self._call.read()
         return None if data is grpc.aio.EOF else data
 
     async def write(self, data: bytes) -> None:
-        await _translated(self._call.write(data), self.peer)
+        try:
+            with _translated(self.peer):
+                await self._call.write(data)
+        except asyncio.InvalidStateError as error:
+            raise _error(await self._call.code(), await self._call.details(), self.peer) from error
 
     async def finish(self) -> None:
         """End our side, and wait for the worker to end the call; the stream reads on meanwhile."""
         await self.write(codec.GOODBYE)
-        await _translated(self._call.done_writing(), self.peer)
-        await self._call.code()
+        with _translated(self.peer):
+            await self._call.done_writing()
+            await self._call.code()
 
     def cut(self) -> None:
         self._call.cancel()
 
 
-async def _translated(call: Awaitable[T], peer: str) -> T:
-    """The result, with gRPC's errors in our words."""
+@contextlib.contextmanager
+def _translated(peer: str) -> Iterator[None]:
+    """gRPC's errors in our words."""
     try:
-        return await call
+        yield
     except grpc.aio.AioRpcError as error:
-        raise _error(error, peer) from error
-    except (asyncio.InvalidStateError, grpc.aio.BaseError) as error:
-        raise WorkerLost(f"the call to the worker at {peer} has ended") from error
+        raise _error(error.code(), error.details(), peer) from error
+    except grpc.aio.BaseError as error:
+        raise WorkerLost(f"the call to the worker at {peer} broke: {error}") from error
 
 
-def _error(error: grpc.aio.AioRpcError, peer: str) -> TwinferError:
-    code, details = error.code(), error.details() or "no reason given"
+def _error(code: grpc.StatusCode, details: str | None, peer: str) -> TwinferError:
     if code == grpc.StatusCode.UNAUTHENTICATED:
         return ProtocolError(f"the worker at {peer} does not take our cluster key: give both the same secret")
     if code in _PROTOCOL_CODES:
         return ProtocolError(f"the worker at {peer} refuses: {details}")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return WorkerLost(f"the worker at {peer} did not answer in time")
+    if code == grpc.StatusCode.OK:
+        return WorkerLost(f"the worker at {peer} ended the call while messages were on their way")
     return WorkerLost(f"the worker at {peer} is lost or cannot be reached: {details}")

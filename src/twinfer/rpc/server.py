@@ -25,7 +25,7 @@ from twinfer.rpc.channel import KEEPALIVE_S, check_local, server_options
 from twinfer.rpc.codec import Decoder
 from twinfer.rpc.stream import MessageStream
 
-_LEAVE_S = 5.0
+_LEAVE_S = 2.0
 """A handler that goes on for so long after its caller is gone is cancelled."""
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class ControlServer:
         check_local(address)
         self._handler = handler
         self._proof = codec.proof(key)
-        self._address = address
+        self.address = address
         self._keepalive_s = keepalive_s
         self._server: Any = None
 
@@ -71,19 +71,20 @@ class ControlServer:
         Raises:
             ConfigError: the port or path is in use, or cannot be bound.
         """
-        if self._address.startswith("unix:"):
-            _check_free(self._address)
+        if self.address.startswith("unix:"):
+            _check_free(self.address)
         self._server = grpc.aio.server(options=server_options(self._keepalive_s))
         self._server.add_generic_rpc_handlers((self._methods(),))
         try:
-            port = self._server.add_insecure_port(self._address)
+            port = self._server.add_insecure_port(self.address)
         except RuntimeError as error:
-            raise _unusable(self._address) from error
-        if self._address.startswith("unix:"):
-            Path(self._address.removeprefix("unix:")).chmod(0o600)
+            raise _unusable(self.address) from error
+        if self.address.startswith("unix:"):
+            Path(self.address.removeprefix("unix:")).chmod(0o600)
         await self._server.start()
-        host, colon, _ = self._address.rpartition(":")
-        return self._address if self._address.startswith("unix:") else f"{host}{colon}{port}"
+        if not self.address.startswith("unix:"):
+            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        return self.address
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Take no new calls, wait so long for those under way, then cut them. Safe to repeat."""
@@ -134,7 +135,11 @@ class ControlServer:
             handler.cancel()
             await asyncio.wait({handler})
             await stream.close()
-        await _conclude(context, handler, stream.error)
+            failure = _failure(handler, stream)
+        if isinstance(stream.error, ProtocolError):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(stream.error))
+        if failure is not None:
+            await context.abort(grpc.StatusCode.ABORTED, failure)
 
 
 class _ServerWire:
@@ -171,16 +176,16 @@ def _translated(peer: str) -> Iterator[None]:
         raise WorkerLost(f"{peer} is gone") from error
 
 
-async def _conclude(context: Any, handler: "asyncio.Future[None]", broken: TwinferError | None) -> None:
-    """Tell the caller how its call ended, if not well; what is no ``TwinferError`` is a defect, and gRPC logs it."""
-    failure = None if handler.cancelled() else handler.exception()
-    if isinstance(broken, ProtocolError):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(broken))
-    if isinstance(failure, TwinferError) and failure is not broken:
-        logger.warning("the stream of %s ended: %s", context.peer(), failure)
-        await context.abort(grpc.StatusCode.ABORTED, str(failure))
-    if failure is not None and failure is not broken:
-        raise failure
+def _failure(handler: "asyncio.Future[None]", stream: MessageStream[Any, Any]) -> str | None:
+    """Why the handler itself failed, logged, in words for the caller; ``None`` when it or its stream ended well."""
+    error = None if handler.cancelled() else handler.exception()
+    if error is None or error is stream.error:
+        return None
+    if isinstance(error, TwinferError):
+        logger.warning("serving %s failed: %s", stream.peer, error)
+        return str(error)
+    logger.error("serving %s failed", stream.peer, exc_info=error)
+    return "an internal error; the worker's log has it"
 
 
 def _check_free(address: str) -> None:

@@ -61,7 +61,7 @@ class MessageStream(Generic[In, Out], AsyncIterator[In]):
         self._wire = wire
         self._decoder = decoder
         self._inbox: deque[In] = deque()
-        self._outbox = outbox or Outbox()
+        self._outbox = Outbox() if outbox is None else outbox
         self._error: TwinferError | None = None
         self._read_ended = False
         self._closing = False

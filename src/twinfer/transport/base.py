@@ -82,7 +82,7 @@ class Peer(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connection, when no pull runs; later pulls fail. Safe to repeat."""
+        """Let go of the connection: later pulls fail, running ones may end well. Safe to repeat."""
         ...
 
 

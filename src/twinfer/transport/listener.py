@@ -5,9 +5,12 @@ import logging
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 _MAX_CONNECTIONS = 256
+_PAUSE_S = 0.1
+"""Out of descriptors, say: the peer stays in the queue, and trying again at once would only spin."""
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +31,8 @@ class Listener:
         self._lock = threading.Lock()
         self._closed = False
         self._serving: dict[socket.socket, threading.Thread] = {}
-        self._acceptor = threading.Thread(target=self._accept_all, name=f"{name}-accept", daemon=True)
         self._name = name
+        self._acceptor = threading.Thread(target=self._accept_all, name=f"{name}-accept", daemon=True)
         self._acceptor.start()
 
     def close(self) -> None:
@@ -53,8 +56,12 @@ class Listener:
             selector.register(self._server, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while self._woken not in [key.fileobj for key, _ in selector.select()]:
-                with contextlib.suppress(OSError):  # the peer may have left the queue again
+                try:
                     connection, _ = self._server.accept()
+                except OSError as error:
+                    logger.warning("%s could not accept a peer: %s", self._name, error)
+                    time.sleep(_PAUSE_S)
+                else:
                     self._begin(connection)
 
     def _begin(self, connection: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """Which blocks may be read under which handoff, at the source."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from twinfer.core.ids import HandoffId
 
@@ -31,7 +31,7 @@ class OfferBook:
     def refusal(self, handoff: HandoffId, blocks: Sequence[int]) -> str | None:
         """Why these blocks may not be read under this handoff; ``None`` when they may."""
         with self._lock:
-            offered = self._blocks.get(handoff, frozenset())
+            offered: Set[int] = self._blocks.get(handoff, frozenset())
             missing = next((block for block in blocks if block not in offered), None)
         if missing is None:
             return None

@@ -18,6 +18,7 @@ import secrets
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,15 +77,21 @@ class ShmSource:
         fd, greeting = memory.fd, _GREETING.pack(_MAGIC, memory.block_bytes, memory.num_blocks)
         name = f"twinfer-kv-{secrets.token_hex(8)}"
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        if self._directory is None:
-            server.bind(f"\0{name}")
-            address = f"@{name}"
-        else:
-            self._path = self._directory / name
-            server.bind(str(self._path))
-            self._path.chmod(0o600)
-            address = str(self._path)
-        server.listen()
+        try:
+            if self._directory is None:
+                server.bind(f"\0{name}")
+                address = f"@{name}"
+            else:
+                address = str(self._directory / name)
+                server.bind(address)
+                self._path = Path(address)
+                self._path.chmod(0o600)
+            server.listen()
+        except OSError as error:
+            server.close()
+            raise ConfigError(
+                f"no KV socket in {self._directory}: {error}; name a short, writable directory"
+            ) from error
         self._listener = Listener(server, lambda connection: _serve(connection, fd, greeting), "kv-shm")
         return Endpoint("shm", address, host_id())
 
@@ -111,24 +118,25 @@ class ShmPeer:
         self.num_blocks = len(pool) // block_bytes
         self._connection = connection
         self._pool = pool
-        self.view = memoryview(pool)
+        self._lock = threading.Lock()
 
-    def is_alive(self) -> bool:
-        """Whether the source is still there: it sends nothing, so that only its end can be read."""
-        try:
-            self._connection.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+    def view(self) -> memoryview | None:
+        """The pool; ``None`` when the source is gone or this is closed. Keeps the mapping alive."""
+        with self._lock:
+            try:
+                self._connection.recv(1, socket.MSG_PEEK)  # nothing ever comes, so that only the end can be read
+            except BlockingIOError:
+                return memoryview(self._pool)
+            except OSError:
+                return None
+        return None
 
     def close(self) -> None:
-        """Hang up and unmap, the latter after the last running pull."""
-        self._connection.close()
-        with contextlib.suppress(BufferError):
-            self.view.release()
-            self._pool.close()
+        """Hang up and unmap, the latter with the last running pull."""
+        with self._lock:
+            self._connection.close()
+            with contextlib.suppress(BufferError):
+                self._pool.close()
 
 
 class ShmSink:
@@ -173,12 +181,13 @@ class ShmSink:
         """Copy out of the mapping; see ``KVSink``."""
         check_destinations(source_blocks, destinations, peer)
         with self._gate.run(handoff, peer.endpoint.address, deadline) as pull:
-            if not peer.is_alive():
-                raise pull.fail("the source is gone")
+            pool = peer.view()
+            if pool is None:
+                raise pull.fail("the source is gone, or the connection closed")
             outside = next((block for block in source_blocks if not 0 <= block < peer.num_blocks), None)
             if outside is not None:
                 raise pull.fail(f"block {outside} is not in its pool of {peer.num_blocks}")
-            return copy_blocks(peer.view, source_blocks, destinations, pull, self._pace)
+            return copy_blocks(pool, source_blocks, destinations, pull, self._pace)
 
     def fence(self, handoff: HandoffId) -> None:
         """Nothing of this handoff lands after this returns."""

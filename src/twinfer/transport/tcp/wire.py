@@ -81,8 +81,11 @@ def receive_greeting(connection: socket.socket) -> Greeting:
 
 
 def send_request(connection: socket.socket, request: Request) -> None:
-    """Ask for blocks."""
+    """Ask for blocks, whose numbers may come from a peer and be anything."""
     handoff, blocks = request.handoff.encode(), request.blocks
+    for block in blocks:
+        if not 0 <= block < 1 << 32:
+            raise WireError(f"block {block} is not in any pool")
     header = _REQUEST.pack(b"TWQ1", len(handoff), len(blocks))
     connection.sendall(b"".join((header, handoff, struct.pack(f"<{len(blocks)}I", *blocks))))
 
@@ -90,7 +93,7 @@ def send_request(connection: socket.socket, request: Request) -> None:
 def receive_request(connection: socket.socket, stall_s: float) -> Request | None:
     """The next request, waiting for it as long as it takes; ``None`` when the sink has left.
 
-    Once it has begun, the connection's timeout is ``stall_s``, until ``idle``.
+    Once it has begun, and for the answer, the connection's timeout is ``stall_s``.
 
     Raises:
         WireError: something else came.
