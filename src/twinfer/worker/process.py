@@ -84,9 +84,9 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
             wake=engine_thread.wake,
         )
         service = WorkerService(context, sources, sinks, _max_pulls(spec))
-        links = SinkLinks(lambda sink: connect(sink, key), context, service.source)
+        links = SinkLinks(lambda sink: connect(sink, key), context, service.reception.source)
         stack.push_async_callback(links.close)
-        reclaimer = Reclaimer([service.sink.tick, service.source.tick])
+        reclaimer = Reclaimer(service.reception.tick)
         stack.callback(reclaimer.stop)
         service.begin(links, (engine_thread, reclaimer))
         reclaimer.start()

@@ -2,21 +2,21 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 PERIOD_S = 0.25
 
 
 class Reclaimer:
-    """Calls each tick a few times a second. It allocates nothing, and waits for no peer and no step.
+    """Calls ``tick`` a few times a second. It allocates nothing, and waits for no peer and no step.
 
     Args:
-        ticks: give back what is overdue; must be quick and safe from any thread.
+        tick: gives back what is overdue; must be quick and safe from any thread.
     """
 
-    def __init__(self, ticks: Sequence[Callable[[], None]]) -> None:
-        self._ticks = ticks
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reclaimer", daemon=True)
 
@@ -38,7 +38,6 @@ class Reclaimer:
     def _run(self) -> None:
         try:
             while not self._stopping.wait(PERIOD_S):
-                for tick in self._ticks:
-                    tick()
+                self._tick()
         except Exception:  # the thread's outermost loop: health turns red, and the log says why
             logger.exception("the reclaimer failed; this worker can no longer end leases")

@@ -1,0 +1,98 @@
+"""What a worker does with each message and each step's outcome. No stream, no task, no time: the service has those."""
+
+import msgspec
+
+from twinfer.core.errors import CapacityError, InvalidRequest
+from twinfer.core.ids import RequestId
+from twinfer.core.load import Counters, LoadReport
+from twinfer.core.messages import Busy, Cancel, Done, Failed, Generate, Prefill, Refused, Reserve, ToWorker
+from twinfer.engine.base import StepOutcome
+from twinfer.worker.context import WorkerContext
+from twinfer.worker.sessions import GatewayOutlet, Sessions
+from twinfer.worker.sink_desk import SinkDesk
+from twinfer.worker.source_desk import BUSY_RETRY_S, Links, SourceDesk
+from twinfer.worker.transports import Sources
+
+
+class Reception:
+    """Takes requests in, hands tokens out, and knows what a gateway leaves behind.
+
+    Attributes:
+        sink: handoffs into this worker.
+        source: handoffs out of it.
+    """
+
+    def __init__(self, context: WorkerContext, sources: Sources, max_pulls: int) -> None:
+        self._context = context
+        self._sessions = Sessions()
+        self.sink = SinkDesk(context, self._sessions, max_pulls)
+        self.source = SourceDesk(context, self._sessions, sources)
+
+    def take(self, message: ToWorker, gateway: GatewayOutlet, links: Links) -> None:
+        """A gateway speaks."""
+        if isinstance(message, Cancel):
+            self._cancel(message.request_id)
+            return
+        request_id = message.request.request_id
+        self._sessions.open(request_id, gateway)
+        if isinstance(message, Reserve):
+            self._sessions.tell(request_id, self.sink.reserve(message))
+        elif isinstance(message, Prefill):
+            answer = self.source.prefill(message, links)
+            if answer is not None:
+                self._sessions.tell(request_id, answer)
+        else:
+            self._generate(message)
+
+    def gateway_left(self, gateway: GatewayOutlet) -> None:
+        """Nobody is left to read its answers: cancel whatever it asked for."""
+        for request_id in self._sessions.of(gateway):
+            self._cancel(request_id)
+
+    def deliver(self, outcome: StepOutcome) -> None:
+        """Pass on what a step brought."""
+        self.source.computed(outcome)
+        done = tuple(Done(request_id, self.sink.complete(request_id, times)) for request_id, times in outcome.finished)
+        self._sessions.tell_step(outcome.tokens, done)
+        for failure in outcome.failed:
+            self.sink.forget(failure.request_id)
+            self._sessions.tell(failure.request_id, Failed(failure.request_id, failure.kind, failure.reason))
+
+    def tick(self) -> None:
+        """End what is overdue on both sides; the reclaimer's call, from its own thread."""
+        self.sink.tick()
+        self.source.tick()
+
+    def load(self, *, healthy: bool) -> LoadReport:
+        """The worker's report: the engine's and both desks'."""
+        report = self._context.engine.load()
+        counts = msgspec.structs.asdict(report.counters)
+        handoffs: dict[str, int] = {}
+        oldest_s = 0.0
+        for states, age_s, desk_counts in (self.sink.describe(), self.source.describe()):
+            handoffs |= states
+            oldest_s = max(oldest_s, age_s)
+            for name, value in msgspec.structs.asdict(desk_counts).items():
+                counts[name] += value
+        return msgspec.structs.replace(
+            report, counters=Counters(**counts), handoffs=handoffs, oldest_held_s=oldest_s, healthy=healthy
+        )
+
+    def _generate(self, message: Generate) -> None:
+        request = message.request
+        try:
+            self._context.engine.submit(request, message.emitted)
+        except InvalidRequest as error:
+            self._sessions.tell(request.request_id, Refused(request.request_id, str(error)))
+        except CapacityError:
+            self._sessions.tell(request.request_id, Busy(request.request_id, BUSY_RETRY_S))
+        else:
+            self._context.wake()
+
+    def _cancel(self, request_id: RequestId) -> None:
+        self._sessions.close(request_id)
+        self.sink.cancel(request_id)
+        self.source.cancel(request_id)
+        self._context.engine.cancel(request_id)
+        self.sink.forget(request_id)
+        self._context.wake()
