@@ -58,14 +58,16 @@ class SmallEngine:
         raise AssertionError(f"not done after {max_steps} steps")
 
 
-def expected_output(prompt: Sequence[int], num_tokens: int, emulation: EmulationConfig = EMULATION) -> list[int]:
+def expected_output(
+    prompt: Sequence[int], num_tokens: int, emulation: EmulationConfig = EMULATION, tenant: str = "t"
+) -> list[int]:
     """What the emulated engine must answer, worked out from the tokens alone, without any KV."""
     elements = 2 * emulation.num_layers * emulation.num_kv_heads * emulation.head_dim
     lanes = np.arange(elements, dtype=np.uint64)
     keys, weights = splitmix64(lanes), splitmix64(lanes ^ np.uint64(0x5EED)) | np.uint64(1)
     tokens = list(prompt)
     for _ in range(num_tokens):
-        states = token_states(tokens)
+        states = token_states(tokens, TenantId(tenant))
         rows = (splitmix64(states[:, None] ^ keys) >> np.uint64(60)).astype(np.int64) - 8
         folded = (rows.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
         positions = np.arange(len(tokens), dtype=np.uint64)

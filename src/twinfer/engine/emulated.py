@@ -1,6 +1,6 @@
 """A runner that computes nothing, yet cannot be fooled: KV from tokens, tokens from the KV really present.
 
-1. The state of a position mixes all tokens up to it, as a running sum of one hash per (position, token).
+1. The state of a position mixes the tenant and all tokens up to it, as a running sum of one hash per position.
 2. The KV elements of a position are small integers in [-8, 8) drawn from that state: exact in every KV dtype, so that
    they survive conversion on the way to another worker.
 3. The next token is a hash over the elements *read back from the pool* at every position up to the last one. A wrong,
@@ -12,6 +12,7 @@ Hashes are splitmix64 (Steele, Lea, Flood 2014) on wrapping 64-bit lanes.
 """
 
 import threading
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from twinfer.core.clock import Clock
 from twinfer.core.config import EmulationConfig
+from twinfer.core.ids import TenantId
 from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
@@ -39,9 +41,10 @@ def splitmix64(values: U64) -> U64:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def token_states(token_ids: Sequence[int], salt: int = 0) -> U64:
-    """The state of each position: a function of all tokens up to and including it."""
-    lanes = np.asarray(token_ids, dtype=np.uint64) * np.uint64(0x100000001B3) + np.uint64(salt)
+def token_states(token_ids: Sequence[int], tenant: TenantId) -> U64:
+    """The state of each position: a function of whose they are and all tokens up to and including it."""
+    salt = np.uint64(zlib.crc32(tenant.encode()))
+    lanes = np.asarray(token_ids, dtype=np.uint64) * np.uint64(0x100000001B3) + salt
     positions = np.arange(len(lanes), dtype=np.uint64)
     return np.cumsum(splitmix64(lanes ^ splitmix64(positions)), dtype=np.uint64)
 
@@ -103,7 +106,7 @@ class EmulatedRunner:
 
     def _write(self, part: Slice) -> None:
         tokens = _tokens_until(part)
-        states = token_states(tokens)[part.start :]
+        states = token_states(tokens, part.request.tenant)[part.start :]
         elements = (splitmix64(states[:, None] ^ self._lane_keys) >> np.uint64(60)).astype(np.int8) - np.int8(8)
         self._view.write_tokens(part.block_table, part.start, elements)
 

@@ -1,0 +1,33 @@
+"""How bad the world is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Probabilities of what can go wrong; per message, per pull, per step, or per request.
+
+    Attributes:
+        lose, repeat, delay: a control message is lost, sent twice, or overtaken by later ones.
+        corrupt, fail: a pulled chunk arrives with a flipped byte, or not at all.
+        land_late: bytes of a pull land a second time, later, as long as no fence forbids it.
+        crash_source, crash_sink, crash_gateway: one of them dies at this step of a handoff.
+        ghost: an earlier start of the source offers and seals the same handoff over other bytes.
+        leave: the client leaves.
+        hurry: the request has so little time that its deadline strikes in the middle.
+        forge: a grant is altered on its way.
+    """
+
+    lose: float = 0.01
+    repeat: float = 0.02
+    delay: float = 0.05
+    corrupt: float = 0.02
+    fail: float = 0.01
+    land_late: float = 0.05
+    crash_source: float = 0.002
+    crash_sink: float = 0.002
+    crash_gateway: float = 0.0005
+    ghost: float = 0.02
+    leave: float = 0.03
+    hurry: float = 0.02
+    forge: float = 0.01

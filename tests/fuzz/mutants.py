@@ -1,0 +1,66 @@
+"""The product with one rule broken: each of these the fuzzer must find, or it proves nothing."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+
+from twinfer.core.block_hash import BlockHasher
+from twinfer.core.grant import Grant, GrantTerms
+from twinfer.core.ids import TenantId
+from twinfer.handoff.lease import Lease
+from twinfer.handoff.sink import SinkHandoff
+from twinfer.worker import source_desk
+from twinfer.worker.sink_desk import SinkDesk
+
+_pulled, _offered, _sealed = SinkHandoff.pulled, SinkHandoff.offered, SinkHandoff.sealed
+_commit_if_whole, _end, _root = SinkHandoff._commit_if_whole, SinkDesk._end, BlockHasher.root
+
+
+def _skip_digest(self: SinkHandoff, index: int, digest: int, now: float) -> Any:
+    del digest
+    return _pulled(self, index, self._chunks[index].digest, now)
+
+
+def _ignore_epoch(method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, message, epoch, now: method(self, message, self.terms.source_epoch, now)
+
+
+def _commit_early(self: SinkHandoff, now: float) -> Any:
+    self._verified = set(self._chunks)
+    return _commit_if_whole(self, now)
+
+
+def _free_early(self: SinkDesk, entry: Any, outcome: Any) -> None:
+    peer, entry.peer = entry.peer, None
+    _end(self, entry, outcome)
+    entry.peer = peer
+
+
+def _accept_forged(grant: Grant, cluster_key: bytes) -> GrantTerms:
+    del cluster_key
+    try:
+        return msgspec.msgpack.decode(grant.terms, type=GrantTerms)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise source_desk.GrantRefused("malformed: cannot be read") from error
+
+
+def _forget_tenant(self: BlockHasher, tenant: TenantId) -> bytes:
+    del tenant
+    return _root(self, TenantId("everybody"))
+
+
+MUTANTS: dict[str, Callable[[], list[Any]]] = {
+    "skip the digest": lambda: [patch.object(SinkHandoff, "pulled", _skip_digest)],
+    "ignore the epoch": lambda: [
+        patch.object(SinkHandoff, "offered", _ignore_epoch(_offered)),
+        patch.object(SinkHandoff, "sealed", _ignore_epoch(_sealed)),
+    ],
+    "commit early": lambda: [patch.object(SinkHandoff, "_commit_if_whole", _commit_early)],
+    "free early": lambda: [patch.object(SinkDesk, "_end", _free_early)],
+    "accept forged grants": lambda: [patch.object(source_desk, "verify", _accept_forged)],
+    "forget the tenant": lambda: [patch.object(BlockHasher, "root", _forget_tenant)],
+    "never let a lease end": lambda: [patch.object(Lease, "expired", lambda self, now: False)],
+}
+"""By the rule they break; each gives the patches to apply."""
