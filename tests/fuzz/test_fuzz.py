@@ -11,7 +11,7 @@ from tests.fuzz.mutants import MUTANTS
 def test_no_world_goes_wrong() -> None:
     """A thousand handoffs under every kind of fault: no wrong token, no leak, no hang."""
     findings = explore(range(45))
-    assert [] == findings.wrong
+    assert findings.wrong == []
     assert findings.handoffs > 1000
     assert findings.answered > 500
 

@@ -65,6 +65,7 @@ class VirtualGateway:
         self._by_wire_id: dict[RequestId, Job] = {}
         self.alive = True
         self.num_handoffs = 0
+        self.num_kept = 0
 
     def start(self, number: int) -> None:
         """A client asks something."""
@@ -137,7 +138,7 @@ class VirtualGateway:
             if job is not None and job.machine.wire_id == token.request_id:
                 self._act(job, job.machine.tokens((token,)))
 
-    def _plan(self, job: Job, excluded: frozenset[WorkerId]) -> None:
+    def _plan(self, job: Job, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
         if not self.alive or job.over:
             return
         dice = self._schedule.random
@@ -145,9 +146,13 @@ class VirtualGateway:
         decoders = [w for w in up if w.life.identity.role.decodes]
         prefillers = [w for w in up if not w.life.identity.role.decodes]
         if not decoders:
-            self._act(job, job.machine.unplannable(CapacityError("no decode worker is up")))
+            self._act(job, job.machine.unplannable(CapacityError("no decode worker is up", 0.2), self._schedule.now()))
             return
         decode = dice.choice([w for w in decoders if w.name not in excluded] or decoders)
+        if keep is not None and any(w.life.identity.epoch == keep.source_epoch for w in prefillers):
+            self.num_kept += 1
+            self._act(job, job.machine.planned(Plan(Route(decode.name, keep.source, "fuzz"), keep)))
+            return
         if not prefillers or dice.random() < 0.05:
             self._act(job, job.machine.planned(Plan(Route(decode.name, None, "fuzz"))))
             return
@@ -164,7 +169,7 @@ class VirtualGateway:
             elif isinstance(action, Emit):
                 self._emit(job, [token.token_id for token in action.tokens])
             elif isinstance(action, Replan):
-                self._schedule.after(action.pause_s, lambda excluded=action.exclude: self._plan(job, excluded))
+                self._schedule.after(action.pause_s, lambda again=action: self._plan(job, again.exclude, again.keep))
             else:
                 job.outcomes.append(action.error)
                 self._act(job, job.machine.client_left())  # what a generation does when it is closed

@@ -63,9 +63,9 @@ def a_client(request: GenerationRequest = REQUEST, **policy: float) -> Client:
     return Client(GatewayRequest(request, 64, HandoffConfig(**policy)))
 
 
-def split(decode: WorkerId = D) -> Plan:
+def split(decode: WorkerId = D, handoff: str = "h") -> Plan:
     """A disaggregated plan."""
-    return Plan(Route(decode, P, "test"), Passing(HandoffId("h"), P, Epoch("ep")))
+    return Plan(Route(decode, P, "test"), Passing(HandoffId(handoff), P, Epoch("ep")))
 
 
 def drawn(index: int, token_id: int | None = None, last: bool = False) -> tuple[Token, ...]:
@@ -127,6 +127,7 @@ def test_recovery_continues_with_what_was_emitted() -> None:
     client.act(client.machine.granted(GRANT, 0))
     client.act(client.machine.tokens(drawn(0)))
     client.act(client.machine.tokens(drawn(1)))
+    client.machine.leg_done(P)
     client.act(client.machine.lost(D))
     assert [Replan(frozenset({D}), 0.0)] == client.replans
     client.act(client.machine.planned(Plan(Route(E, None, "test"))))
@@ -206,12 +207,49 @@ def test_deadlines_end_it() -> None:
 
 
 def test_no_route_ends_with_the_first_error() -> None:
-    """When nobody is left to take over, the client learns what went wrong at first."""
+    """When nobody comes back in time to take over, the client learns what went wrong at first."""
     client = a_client()
     client.act(client.machine.planned(split()))
     client.act(client.machine.lost(D))
-    client.act(client.machine.unplannable(CapacityError("nobody")))
+    for now in (0.0, 5.0):
+        client.act(client.machine.unplannable(CapacityError("nobody"), now))
+    assert client.outcomes == []
+    client.act(client.machine.unplannable(CapacityError("nobody"), 10.0))
     assert isinstance(client.outcomes[0], WorkerLost)
+
+
+def test_new_request_does_not_wait_for_workers_to_appear() -> None:
+    """Its client is told at once, and may retry."""
+    client = a_client()
+    client.act(client.machine.unplannable(CapacityError("nobody"), 0.0))
+    assert isinstance(client.outcomes[0], CapacityError)
+
+
+def test_sink_that_dies_before_it_took_over_is_replaced_with_the_same_kv() -> None:
+    """The source is asked to pass what it has to another worker: same handoff, next attempt, same request."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.tokens(drawn(0)))
+    client.act(client.machine.lost(D))
+    assert [Replan(frozenset({D}), 0.0, split().passing)] == client.replans
+    client.act(client.machine.planned(split(E)))
+    client.act(client.machine.granted(GRANT, 0))
+    assert client.kinds() == [("d", "Reserve"), ("p", "Prefill"), ("e", "Reserve"), ("p", "Prefill")]
+    first, again = client.sent[0][1], client.sent[2][1]
+    assert isinstance(first, Reserve)
+    assert isinstance(again, Reserve)
+    assert (first.handoff, first.request, 1, 2) == (again.handoff, again.request, first.attempt, again.attempt)
+
+
+def test_kept_kv_is_let_go_when_the_next_plan_does_not_use_it() -> None:
+    """A plan of another kind cancels the source first."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.lost(D))
+    client.act(client.machine.planned(Plan(Route(E, None, "test"))))
+    assert client.kinds()[2:] == [("p", "Cancel"), ("e", "Generate")]
 
 
 EVENTS = ("grant", "token", "token", "token", "repeat", "busy", "refuse", "fail", "lose", "leave", "overdue")
@@ -235,7 +273,8 @@ def test_any_order_of_events(data: st.DataObject) -> None:
         if before[2]:
             assert before[:2] == (client.tokens, len(client.outcomes))
         if machine.state is GatewayState.RECOVERING:
-            client.act(machine.planned(split(data.draw(st.sampled_from([D, E])))))
+            handoff = data.draw(st.sampled_from(["h", "another"]))
+            client.act(machine.planned(split(data.draw(st.sampled_from([D, E])), handoff)))
         assert len(client.outcomes) <= 1
         assert [10 + index for index in range(len(client.tokens))] == client.tokens
     client.act(machine.client_left())

@@ -126,7 +126,7 @@ class World:
 
     def digest(self, index: int) -> None:
         action = self.digests.pop(index)
-        self.source_acts(self.source.digested(action.index, digest_of(action.blocks)))
+        self.source_acts(self.source.digested(action.index, action.blocks, digest_of(action.blocks)))
 
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -315,3 +315,22 @@ def test_source_that_sealed_may_die() -> None:
     while world.pulls:
         world.pull(0, corrupt=False, fail=False)
     assert world.committed == [FIRST]
+
+
+def test_another_sink_gets_the_same_kv() -> None:
+    """The first sink dies after the seal: the next attempt sends everything that the second one lacks, and seals."""
+    world = World(start_block=3)
+    export_all(world, [2, 2, 1])
+    while world.digests:
+        world.digest(0)
+    late = Digest(0, (103, 104))
+    world.to_sink.clear()
+    second = msgspec.structs.replace(terms(1), attempt=2, sink=WorkerId("e"), sink_epoch=Epoch("ee"))
+    world.source_acts(world.source.granted_again(second, Lease.start(0.0, LEASE_S, 600)))
+    world.source_acts(world.source.digested(late.index, late.blocks, digest_of(late.blocks)))
+    assert world.to_sink == []
+    world.sink = SinkHandoff(second, world.sink.request, 5, Lease.start(0.0, LEASE_S, 600), max_pulls=2)
+    run_undisturbed(world)
+    assert world.received == {1: 101, 2: 102, 3: 103, 4: 104}
+    assert (world.committed, world.source.state) == ([FIRST], SourceState.COMMITTED)
+    assert world.source.granted_again(second, Lease.start(0.0, LEASE_S, 600)) == []

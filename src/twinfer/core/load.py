@@ -32,6 +32,8 @@ class Counters(msgspec.Struct, frozen=True):
     failures: int = 0
     handoffs_out: int = 0
     handoffs_in: int = 0
+    handoffs_again: int = 0
+    """Sealed or computing KV granted to a second sink after the first died."""
     handoffs_aborted: int = 0
     handoffs_expired: int = 0
     grants_refused: int = 0

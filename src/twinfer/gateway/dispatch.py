@@ -162,15 +162,19 @@ class FleetGeneration:
             stamps.decode_began = now
             self._machine.leg_done(route.prefill)
 
-    def _plan(self, excluded: frozenset[WorkerId]) -> None:
+    def _plan(self, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
         request, snapshot = self._machine.request, self._fleet.snapshot()
         try:
             route = choose_route(request, snapshot, self._routing, self._forced, excluded)
         except TwinferError as error:
-            self._act(self._machine.unplannable(error))
+            self._act(self._machine.unplannable(error, time.monotonic()))
             return
         self._stamps.reserve_sent = time.monotonic()
-        self._act(self._machine.planned(Plan(route, _passing(route, snapshot))))
+        if keep is not None and keep.source_epoch in {state.identity.epoch for state in snapshot.workers}:
+            same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
+            self._act(self._machine.planned(Plan(same_kv, keep)))
+        else:
+            self._act(self._machine.planned(Plan(route, _passing(route, snapshot))))
 
     def _act(self, actions: Sequence[GatewayAction]) -> None:
         for action in actions:
@@ -181,7 +185,7 @@ class FleetGeneration:
                 self._news.set()
             elif isinstance(action, Replan):
                 loop = asyncio.get_running_loop()
-                self._pause = loop.call_later(action.pause_s, self._plan, action.exclude)
+                self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
             elif isinstance(action, End):
                 self._error = action.error
                 self._news.set()

@@ -24,6 +24,7 @@ COUNTER_HELP = {
     "failures": "Sequences that failed",
     "handoffs_out": "Handoffs committed by the sink",
     "handoffs_in": "Handoffs committed here",
+    "handoffs_again": "Handoffs granted to another sink with the KV already computed",
     "handoffs_aborted": "Handoffs given up",
     "handoffs_expired": "Handoffs whose lease ran out",
     "grants_refused": "Grants that were forged, stale, foreign or widened",

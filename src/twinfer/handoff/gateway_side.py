@@ -12,7 +12,9 @@
    sequence is a pure function of request and emitted tokens, so a difference is an error, not a choice.
 4. When a leg fails the other leg is cancelled and the request is planned again with what was emitted, without the
    worker that failed, a bounded number of times. The error a client sees is that of the leg that failed first.
-5. Every attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
+5. When the decode worker dies before it took over, the prefill worker keeps the KV and another decode worker is granted
+   it, as the next attempt at the same handoff: nothing is computed twice.
+6. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
 """
 
 from dataclasses import dataclass, field
@@ -62,21 +64,10 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
-class Replan:
-    """Ask the router for another route, without these workers, after a pause."""
-
-    exclude: frozenset[WorkerId]
-    pause_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class End:
     """The one terminal outcome: an error, or ``None`` after the last token."""
 
     error: TwinferError | None
-
-
-GatewayAction: TypeAlias = Send | Emit | Replan | End
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +85,22 @@ class Plan:
 
     route: Route
     passing: Passing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replan:
+    """Ask the router for another route, without these workers, after a pause.
+
+    Attributes:
+        keep: KV that its source still holds; a plan with the same ``passing`` and another decode worker uses it.
+    """
+
+    exclude: frozenset[WorkerId]
+    pause_s: float
+    keep: Passing | None = None
+
+
+GatewayAction: TypeAlias = Send | Emit | Replan | End
 
 
 @dataclass(slots=True)
@@ -114,6 +121,7 @@ class GatewayRequest:
     forced: bool = False
     state: GatewayState = GatewayState.PLANNED
     attempt: int = 0
+    num_recoveries: int = 0
     plan: Plan | None = None
     cached_tokens: int = 0
     journal: list[int] = field(default_factory=list)
@@ -121,12 +129,14 @@ class GatewayRequest:
     _legs: set[WorkerId] = field(default_factory=set)
     _first_error: TwinferError | None = None
     _num_failures: int = 0
-    _busy_since: float | None = None
+    _wire_number: int = 0
+    _kept: Passing | None = None
+    _waiting_since: float | None = None
 
     @property
     def wire_id(self) -> RequestId:
         """The current attempt's request id on the wire."""
-        return RequestId(f"{self.request.request_id}.{self.attempt}")
+        return RequestId(f"{self.request.request_id}.{self._wire_number}")
 
     @property
     def legs(self) -> frozenset[WorkerId]:
@@ -144,18 +154,27 @@ class GatewayRequest:
             return []
         self.attempt += 1
         self.plan = plan
-        self._legs = {plan.route.decode}
-        request = msgspec.structs.replace(self.request, request_id=self.wire_id)
         passing = plan.passing
+        actions: list[GatewayAction] = []
+        if passing is None or passing != self._kept:
+            actions += self._cancel_legs()
+            self._wire_number += 1
+        self._kept = None
+        self._legs.add(plan.route.decode)
+        request = msgspec.structs.replace(self.request, request_id=self.wire_id)
         if passing is None:
-            return self._generate(request)
+            return [*actions, *self._generate(request)]
         self.state = GatewayState.RESERVED
         reserve = Reserve(request, passing.handoff, self.attempt, passing.source, passing.source_epoch)
-        return [Send(plan.route.decode, reserve)]
+        return [*actions, Send(plan.route.decode, reserve)]
 
-    def unplannable(self, error: TwinferError) -> list[GatewayAction]:
-        """The router found no route."""
-        return [] if self.ended else self._end(self._first_error or error)
+    def unplannable(self, error: TwinferError, now: float) -> list[GatewayAction]:
+        """The router found no route. A request under way waits for a worker to come back; a new one does not."""
+        if self.ended:
+            return []
+        if self.attempt == 0 or not isinstance(error, CapacityError) or self._out_of_patience(now):
+            return self._fail(error)
+        return [Replan(frozenset(self._excluded), error.retry_after_s, self._kept)]
 
     def granted(self, grant: Grant, cached_tokens: int) -> list[GatewayAction]:
         """The decode worker promised room."""
@@ -198,9 +217,7 @@ class GatewayRequest:
         """A worker has no room now; waiting for some is no failed attempt, but has its own bound."""
         if self.ended or worker not in self._legs:
             return []
-        if self._busy_since is None:
-            self._busy_since = now
-        if now - self._busy_since >= self.policy.max_busy_s:
+        if self._out_of_patience(now):
             error = CapacityError(f"worker {worker} has no free capacity; try again later", retry_after_s)
             return self._fail(error)
         self._legs.discard(worker)
@@ -220,7 +237,11 @@ class GatewayRequest:
 
     def lost(self, worker: WorkerId) -> list[GatewayAction]:
         """A worker can no longer be reached, or is another incarnation now."""
-        return self._leg_failed(worker, WorkerLost(f"worker {worker} was lost while it held this request"))
+        error = WorkerLost(f"worker {worker} was lost while it held this request")
+        passing = self.plan.passing if self.plan is not None else None
+        if passing is None or passing.source == worker or passing.source not in self._legs:
+            return self._leg_failed(worker, error)
+        return self._sink_lost(worker, passing, error)
 
     def overdue(self) -> list[GatewayAction]:
         """The request's own time is over."""
@@ -247,15 +268,35 @@ class GatewayRequest:
     def _leg_failed(self, worker: WorkerId, error: TwinferError) -> list[GatewayAction]:
         if self.ended or worker not in self._legs:
             return []
+        if not self._count_failure(worker, error):
+            return self._fail(error)
+        actions = self._cancel_legs()
+        self.state = GatewayState.RECOVERING
+        return [*actions, Replan(frozenset(self._excluded), 0.0)]
+
+    def _sink_lost(self, worker: WorkerId, passing: Passing, error: TwinferError) -> list[GatewayAction]:
+        """The decode worker died before it took over: its source keeps what it computed for another one."""
+        if self.ended or worker not in self._legs:
+            return []
+        if not self._count_failure(worker, error):
+            return self._fail(error)
+        self._kept = passing
+        self.state = GatewayState.RECOVERING
+        return [Replan(frozenset(self._excluded), 0.0, passing)]
+
+    def _count_failure(self, worker: WorkerId, error: TwinferError) -> bool:
+        """Whether there may be another attempt."""
         self._first_error = self._first_error or error
         self._excluded.add(worker)
         self._legs.discard(worker)
         self._num_failures += 1
-        if self._num_failures >= self.policy.max_attempts:
-            return self._fail(self._first_error)
-        actions = self._cancel_legs()
-        self.state = GatewayState.RECOVERING
-        return [*actions, Replan(frozenset(self._excluded), 0.0)]
+        self.num_recoveries += self._num_failures < self.policy.max_attempts
+        return self._num_failures < self.policy.max_attempts
+
+    def _out_of_patience(self, now: float) -> bool:
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since >= self.policy.max_busy_s
 
     def _fail(self, error: TwinferError) -> list[GatewayAction]:
         return [*self._cancel_legs(), *self._end(self._first_error or error)]

@@ -8,6 +8,8 @@
    offered. Blocks that the sink has already are left out.
 3. The seal follows the last chunk and carries the first token.
 4. Committed, withdrawn or expired: the blocks turn into ordinary cache, and reads are refused from then on.
+5. When the sink died before it committed, another one may be granted the same KV as the next attempt: everything is
+   cut, digested and offered again, and nothing is computed twice.
 """
 
 from dataclasses import dataclass, field
@@ -53,6 +55,7 @@ class SourceHandoff:
     lease: Lease
     chunk_blocks: int
     state: SourceState = SourceState.ACCEPTED
+    _blocks: list[int] = field(default_factory=list)
     _pending: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     _chunks: dict[int, Chunk] = field(default_factory=dict)
     _complete: bool = False
@@ -67,25 +70,28 @@ class SourceHandoff:
         """Blocks of the prompt became final, ``first_block`` being the first one's index within it."""
         if not self.is_open:
             return []
-        skip = max(0, self.terms.start_block - first_block)
-        actions: list[SourceAction] = []
-        for start in range(skip, len(blocks), self.chunk_blocks):
-            part = blocks[start : start + self.chunk_blocks]
-            actions.append(Digest(len(self._pending), part))
-            self._pending.append((first_block + start, part))
-        if actions:
-            self.state = SourceState.STREAMING
+        del self._blocks[first_block:]
+        self._blocks += blocks
         self._complete = self._complete or complete
-        return actions
+        return self._cut(first_block)
 
-    def digested(self, index: int, digest: int) -> list[SourceAction]:
-        """The digest of a chunk's bytes, taken when they became final."""
-        if not self.is_open:
+    def digested(self, index: int, blocks: tuple[int, ...], digest: int) -> list[SourceAction]:
+        """The digest of a chunk's bytes, taken when they became final. One of an earlier attempt may come late."""
+        if not self.is_open or index >= len(self._pending) or self._pending[index][1] != blocks:
             return []
-        first_block, blocks = self._pending[index]
-        chunk = Chunk(index, first_block, blocks, digest)
+        chunk = Chunk(index, self._pending[index][0], blocks, digest)
         self._chunks[index] = chunk
         return [TellSink(Offer(self.terms.handoff, self.terms.attempt, chunk)), *self._seal_if_complete()]
+
+    def granted_again(self, terms: GrantTerms, lease: Lease) -> list[SourceAction]:
+        """Another sink was granted the same KV, as a later attempt."""
+        if not self.is_open or terms.attempt <= self.terms.attempt:
+            return []
+        self.terms, self.lease = terms, lease
+        self.state = SourceState.ACCEPTED
+        self._pending.clear()
+        self._chunks.clear()
+        return self._cut(0)
 
     def drew(self, token: Token) -> list[SourceAction]:
         """The first token; if it ends the answer there is nothing to pass on."""
@@ -139,6 +145,17 @@ class SourceHandoff:
             TellSink(Offer(self.terms.handoff, self.terms.attempt, chunk)) for chunk in self._chunks.values()
         ]
         return offers + (self._seal() if self.state is SourceState.SEALED else [])
+
+    def _cut(self, first_block: int) -> list[SourceAction]:
+        """Chunks of the final blocks from ``first_block`` on, without those that the sink has."""
+        actions: list[SourceAction] = []
+        for start in range(max(first_block, self.terms.start_block), len(self._blocks), self.chunk_blocks):
+            part = tuple(self._blocks[start : start + self.chunk_blocks])
+            actions.append(Digest(len(self._pending), part))
+            self._pending.append((start, part))
+        if actions:
+            self.state = SourceState.STREAMING
+        return actions
 
     def _seal_if_complete(self) -> list[SourceAction]:
         whole = self._complete and self._first_token is not None and len(self._chunks) == len(self._pending)

@@ -80,7 +80,9 @@ class SourceDesk:
         try:
             terms = self._verified(message)
             with self._lock:
-                if terms.handoff not in self._open:
+                if terms.handoff in self._open:
+                    self._accept_again(self._open[terms.handoff], terms, links)
+                else:
                     self._accept(terms, message, links)
         except GrantRefused as error:
             self._counts["grants_refused"] += 1
@@ -182,6 +184,14 @@ class SourceDesk:
         self._by_request[request.request_id] = terms.handoff
         self._context.wake()
 
+    def _accept_again(self, entry: _Open, terms: GrantTerms, links: Links) -> None:
+        """The same KV for another sink; a repeated message of this attempt changes nothing."""
+        if terms.attempt > entry.machine.terms.attempt:
+            entry.link = links.to(terms.sink_address)
+            lease = Lease.start(self._context.clock.now(), terms.ttl_s, entry.machine.request.deadline_s)
+            self._act(entry, entry.machine.granted_again(terms, lease))
+            self._counts["handoffs_again"] += 1
+
     def _entry(self, request_id: RequestId) -> _Open | None:
         handoff = self._by_request.get(request_id)
         return None if handoff is None else self._open[handoff]
@@ -227,4 +237,4 @@ class SourceDesk:
         with self._lock:
             if entry.machine.is_open:
                 self._counts["kv_bytes_out"] += len(action.blocks) * self._context.memory.block_bytes
-            self._act(entry, entry.machine.digested(action.index, digest))
+            self._act(entry, entry.machine.digested(action.index, action.blocks, digest))
