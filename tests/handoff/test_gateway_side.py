@@ -129,7 +129,7 @@ def test_recovery_continues_with_what_was_emitted() -> None:
     client.act(client.machine.tokens(drawn(1)))
     client.machine.leg_done(P)
     client.act(client.machine.lost(D))
-    assert [Replan(frozenset({D}), 0.0)] == client.replans
+    assert [Replan(frozenset({D}), 0.0, "lost")] == client.replans
     client.act(client.machine.planned(Plan(Route(E, None, "test"))))
     worker, message = client.sent[-1]
     assert isinstance(message, Generate)
@@ -232,7 +232,7 @@ def test_sink_that_dies_before_it_took_over_is_replaced_with_the_same_kv() -> No
     client.act(client.machine.granted(GRANT, 0))
     client.act(client.machine.tokens(drawn(0)))
     client.act(client.machine.lost(D))
-    assert [Replan(frozenset({D}), 0.0, split().passing)] == client.replans
+    assert [Replan(frozenset({D}), 0.0, "lost", split().passing)] == client.replans
     client.act(client.machine.planned(split(E)))
     client.act(client.machine.granted(GRANT, 0))
     assert client.kinds() == [("d", "Reserve"), ("p", "Prefill"), ("e", "Reserve"), ("p", "Prefill")]

@@ -14,6 +14,7 @@ from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet
+from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.worker_metrics import render
 from twinfer.handoff.gateway_side import Emit, End, GatewayAction, GatewayRequest, Passing, Plan, Replan, Send
 from twinfer.router.policy import choose_route
@@ -28,6 +29,7 @@ class FleetDispatcher:
     def __init__(self, fleet: Fleet, config: Config) -> None:
         self._fleet = fleet
         self._config = config
+        self._recovery = RecoveryMetrics()
 
     def start(self, request: GenerationRequest, forced: RouteKind | None) -> "FleetGeneration":
         """Begin a request.
@@ -37,7 +39,7 @@ class FleetDispatcher:
         """
         if forced is not None and not self._config.routing.allow_forced:
             raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
-        generation = FleetGeneration(request, forced, self._fleet, self._config)
+        generation = FleetGeneration(request, forced, self._fleet, self._config, self._recovery)
         generation.begin()
         return generation
 
@@ -51,8 +53,8 @@ class FleetDispatcher:
         return None
 
     async def metrics(self) -> str:
-        """The workers' series."""
-        return render(await self._fleet.reports())
+        """The workers' series, and what this gateway did to recover requests."""
+        return render(await self._fleet.reports()) + self._recovery.render()
 
 
 class _Stamps:
@@ -80,8 +82,16 @@ class _Stamps:
 class FleetGeneration:
     """One request under way. The event loop's, like everything in a gateway."""
 
-    def __init__(self, request: GenerationRequest, forced: RouteKind | None, fleet: Fleet, config: Config) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        forced: RouteKind | None,
+        fleet: Fleet,
+        config: Config,
+        recovery: RecoveryMetrics,
+    ) -> None:
         self._forced = forced
+        self._recovery = recovery
         self._fleet = fleet
         self._routing = config.routing
         self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff, forced is not None)
@@ -184,10 +194,13 @@ class FleetGeneration:
                 self._tokens += action.tokens
                 self._news.set()
             elif isinstance(action, Replan):
+                self._recovery.replans.labels(action.reason).inc()
                 loop = asyncio.get_running_loop()
                 self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
             elif isinstance(action, End):
                 self._error = action.error
+                if action.error is None and self._machine.num_recoveries:
+                    self._recovery.recovered.inc()
                 self._news.set()
                 self._settle()
 

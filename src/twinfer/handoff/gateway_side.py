@@ -92,11 +92,13 @@ class Replan:
     """Ask the router for another route, without these workers, after a pause.
 
     Attributes:
+        reason: why, in one word, for the metrics.
         keep: KV that its source still holds; a plan with the same ``passing`` and another decode worker uses it.
     """
 
     exclude: frozenset[WorkerId]
     pause_s: float
+    reason: str
     keep: Passing | None = None
 
 
@@ -113,6 +115,7 @@ class GatewayRequest:
         policy: attempts, and how long to wait for room.
         forced: the client chose the route; it is not second-guessed.
         journal: tokens released so far, for recovery.
+        num_recoveries: plans made because a leg failed.
     """
 
     request: GenerationRequest
@@ -174,7 +177,7 @@ class GatewayRequest:
             return []
         if self.attempt == 0 or not isinstance(error, CapacityError) or self._out_of_patience(now):
             return self._fail(error)
-        return [Replan(frozenset(self._excluded), error.retry_after_s, self._kept)]
+        return [Replan(frozenset(self._excluded), error.retry_after_s, "waiting", self._kept)]
 
     def granted(self, grant: Grant, cached_tokens: int) -> list[GatewayAction]:
         """The decode worker promised room."""
@@ -223,24 +226,24 @@ class GatewayRequest:
         self._legs.discard(worker)
         actions = self._cancel_legs()
         self.state = GatewayState.RECOVERING
-        return [*actions, Replan(frozenset(self._excluded), retry_after_s)]
+        return [*actions, Replan(frozenset(self._excluded), retry_after_s, "busy")]
 
     def refused(self, worker: WorkerId, reason: str) -> list[GatewayAction]:
         """A worker cannot do it, however often asked."""
-        return self._leg_failed(worker, EngineFailure(f"worker {worker} refused the request: {reason}"))
+        return self._leg_failed(worker, "refused", EngineFailure(f"worker {worker} refused the request: {reason}"))
 
     def failed(self, worker: WorkerId, kind: FailureKind, reason: str) -> list[GatewayAction]:
         """A worker gave its part up."""
         if kind is FailureKind.DEADLINE:
             return [] if self.ended else self._fail(DeadlineExceeded(f"worker {worker}: {reason}"))
-        return self._leg_failed(worker, EngineFailure(f"worker {worker}: {reason}"))
+        return self._leg_failed(worker, kind.value, EngineFailure(f"worker {worker}: {reason}"))
 
     def lost(self, worker: WorkerId) -> list[GatewayAction]:
         """A worker can no longer be reached, or is another incarnation now."""
         error = WorkerLost(f"worker {worker} was lost while it held this request")
         passing = self.plan.passing if self.plan is not None else None
         if passing is None or passing.source == worker or passing.source not in self._legs:
-            return self._leg_failed(worker, error)
+            return self._leg_failed(worker, "lost", error)
         return self._sink_lost(worker, passing, error)
 
     def overdue(self) -> list[GatewayAction]:
@@ -265,14 +268,14 @@ class GatewayRequest:
         self.state = GatewayState.DISPATCHED
         return [Send(self.plan.route.decode, Generate(request, tuple(self.journal)))]
 
-    def _leg_failed(self, worker: WorkerId, error: TwinferError) -> list[GatewayAction]:
+    def _leg_failed(self, worker: WorkerId, reason: str, error: TwinferError) -> list[GatewayAction]:
         if self.ended or worker not in self._legs:
             return []
         if not self._count_failure(worker, error):
             return self._fail(error)
         actions = self._cancel_legs()
         self.state = GatewayState.RECOVERING
-        return [*actions, Replan(frozenset(self._excluded), 0.0)]
+        return [*actions, Replan(frozenset(self._excluded), 0.0, reason)]
 
     def _sink_lost(self, worker: WorkerId, passing: Passing, error: TwinferError) -> list[GatewayAction]:
         """The decode worker died before it took over: its source keeps what it computed for another one."""
@@ -282,7 +285,7 @@ class GatewayRequest:
             return self._fail(error)
         self._kept = passing
         self.state = GatewayState.RECOVERING
-        return [Replan(frozenset(self._excluded), 0.0, passing)]
+        return [Replan(frozenset(self._excluded), 0.0, "lost", passing)]
 
     def _count_failure(self, worker: WorkerId, error: TwinferError) -> bool:
         """Whether there may be another attempt."""

@@ -2,10 +2,13 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 PERIOD_S = 0.25
+STUCK_S = 5.0
+"""A tick that takes that long means that something holds what the reclaimer needs."""
 
 
 class Reclaimer:
@@ -18,12 +21,13 @@ class Reclaimer:
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
         self._stopping = threading.Event()
+        self._last_tick = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="reclaimer", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """False means that leases no longer end: the worker is not healthy."""
-        return self._thread.is_alive()
+        """False means that leases no longer end, or not in time: the worker is not healthy."""
+        return self._thread.is_alive() and time.monotonic() - self._last_tick < STUCK_S
 
     def start(self) -> None:
         """Begin."""
@@ -39,5 +43,6 @@ class Reclaimer:
         try:
             while not self._stopping.wait(PERIOD_S):
                 self._tick()
+                self._last_tick = time.monotonic()
         except Exception:  # the thread's outermost loop: health turns red, and the log says why
             logger.exception("the reclaimer failed; this worker can no longer end leases")
