@@ -33,7 +33,11 @@ class Drawn:
 def wrong_text(expected: Sequence[Drawn], actual: Sequence[Drawn], epsilon: float = EPSILON) -> str | None:
     """Why ``actual`` is wrong, in words; ``None`` when it is the same answer by rule R7."""
     index = next(
-        (index for index, (ours, theirs) in enumerate(zip(expected, actual, strict=False)) if ours.token != theirs.token),
+        (
+            index
+            for index, (ours, theirs) in enumerate(zip(expected, actual, strict=False))
+            if ours.token != theirs.token
+        ),
         min(len(expected), len(actual)),
     )
     if index == len(expected) == len(actual):

@@ -72,7 +72,9 @@ def test_failed_worker_is_avoided_unless_it_is_the_only_one() -> None:
     """Recovery goes elsewhere where there is an elsewhere."""
     two = snapshot(a_worker("p", Role.PREFILL), a_worker("d0", Role.DECODE), a_worker("d1", Role.DECODE))
     assert choose_route(LONG, two, ROUTING, None, {WorkerId("d0")}).decode == "d1"
-    assert ends(choose_route(LONG, PAIR, ROUTING, None, {WorkerId("d"), WorkerId("p")})) == ("d", "p")
+    both = {WorkerId("d"), WorkerId("p")}
+    assert ends(choose_route(LONG, PAIR, ROUTING, None, both)) == ("d", None)
+    assert ends(choose_route(LONG, PAIR, ROUTING, RouteKind.DISAGGREGATED, both)) == ("d", "p")
 
 
 def test_refusals_say_why() -> None:

@@ -40,9 +40,8 @@ class Banner:
 
     def configuration(self, text: str) -> None:
         """The effective configuration, so that nobody has to guess what a run used."""
-        self._console.print("effective configuration:", style="bold")
-        self._console.print(Text(text.strip(), style="dim"), soft_wrap=True)
-        self._console.print()
+        self._say("effective configuration:", "bold")
+        self._say(f"{text.strip()}\n", "dim")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
@@ -63,24 +62,26 @@ class Banner:
             rows = (f"  {key:<12} {value}" for key, value in sorted(self._stages.items()))
             self._live.update(Text("\n".join(rows)))
         elif stage == READY or not self._console.is_terminal:
-            self._console.print(f"{name}: {stage}")
+            self._say(f"{name}: {stage}")
 
     def ready(self, seconds: float) -> None:
         """Everything serves."""
         for spec in self._plan.workers:
             pool, cores = spec.pool, ",".join(map(str, spec.cores))
-            self._console.print(
-                f"  {spec.worker:<12} {pool.role.value:<8} {pool.engine} on {pool.device}, cores {cores}"
-            )
+            self._say(f"  {spec.worker:<12} {pool.role.value:<8} {pool.engine} on {pool.device}, cores {cores}")
         calls = CALLS.format(url=self._url, model=self._config.model[0].id, region=self._config.gateway.region)
-        self._console.print(f"\nTwinfer serves {self._config.model[0].id} at {self._url} (ready in {seconds:.1f} s)")
-        self._console.print("Open on loopback: no keys are configured. Ctrl-C stops it.", style="dim")
-        self._console.print(Text(calls), soft_wrap=True)
+        self._say(f"\nTwinfer serves {self._config.model[0].id} at {self._url} (ready in {seconds:.1f} s)")
+        self._say("Open on loopback: no keys are configured. Ctrl-C stops it.", "dim")
+        self._say(calls)
 
     def died(self, name: str, how: str, again_in_s: float) -> None:
         """A process died and will be started again."""
-        self._console.print(f"{name} {how}; starting it again in {again_in_s:.1f} s", style="yellow")
+        self._say(f"{name} {how}; starting it again in {again_in_s:.1f} s", "yellow")
 
     def stopping(self) -> None:
         """A signal came."""
-        self._console.print("stopping: running requests may finish")
+        self._say("stopping: running requests may finish")
+
+    def _say(self, text: str, style: str = "") -> None:
+        """As it is: never wrapped, so that a line can be searched for, and without markup."""
+        self._console.print(Text(text, style), soft_wrap=True)

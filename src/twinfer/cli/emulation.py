@@ -9,6 +9,13 @@ from twinfer.core.config import Config, ModelConfig, PoolConfig
 from twinfer.core.ids import ModelId
 
 
+def locate_models(config: Config) -> dict[ModelId, str]:
+    """Where each model lies; downloads what has to be downloaded, before anything is started."""
+    from twinfer.model.checkpoint import locate
+
+    return {ModelId(model.id): str(locate(model.source)) for model in config.model}
+
+
 def settle_emulation(config: Config, directories: dict[ModelId, str]) -> Config:
     """The same configuration, with ids in place of text in every emulated pool."""
     if all(pool.engine != "emulated" for pool in config.pool):
@@ -28,7 +35,10 @@ def _settled(pool: PoolConfig, model: ModelConfig, directory: Path) -> PoolConfi
     served, emulation = load_model(model, directory), pool.emulation
     script_ids = emulation.script_ids
     if emulation.script and not script_ids:
-        script_ids = (*served.tokenizer.encode(emulation.script, add_special_tokens=False), *sorted(served.eos_token_ids)[:1])
+        script_ids = (
+            *served.tokenizer.encode(emulation.script, add_special_tokens=False),
+            *sorted(served.eos_token_ids)[:1],
+        )
     settled = msgspec.structs.replace(
         emulation, vocab_size=emulation.vocab_size or served.vocab_size, script_ids=script_ids, script=""
     )

@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import tempfile
 import time
 
@@ -14,16 +13,17 @@ import msgspec
 
 from twinfer.cli.banner import Banner
 from twinfer.cli.configuration import cache_dir, load_config
-from twinfer.cli.emulation import settle_emulation
+from twinfer.cli.emulation import locate_models, settle_emulation
 from twinfer.cluster.child import Command
 from twinfer.cluster.plan import LocalPlan, plan_local
-from twinfer.cluster.supervisor import StartError, Supervisor
+from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
 from twinfer.core.ids import ModelId
 from twinfer.core.process import GatewaySpec
 
-DRAIN_S = 30.0
+GATEWAY_PATIENCE_S = 35.0
+"""Longer than a gateway lets running calls finish, so that it can still tell those it cuts off."""
 WORKER_PATIENCE_S = 10.0
 GATEWAY = "gateway"
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     sock = bind(config.gateway.host, config.gateway.port)
     with sock, tempfile.TemporaryDirectory(prefix="twinfer-") as run_dir:
-        directories = _locate(config)
+        directories = locate_models(config)
         config = settle_emulation(config, directories)
         plan = plan_local(config, sorted(os.sched_getaffinity(0)), run_dir, cache_dir(config))
         return asyncio.run(_serve(config, plan, directories, sock, started))
@@ -66,22 +66,12 @@ async def _serve(
             await stopping
         banner.stopping()
         return 0
-    except StartError as error:
-        print(f"twinfer: {error}", file=sys.stderr)
-        return 2
     finally:
         starting.cancel()
         stopping.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
-        await supervisor.stop([GATEWAY], DRAIN_S)
+        await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
-
-
-def _locate(config: Config) -> dict[ModelId, str]:
-    """Where each model lies; downloads what has to be downloaded, before anything is started."""
-    from twinfer.model.checkpoint import locate
-
-    return {ModelId(model.id): str(locate(model.source)) for model in config.model}
 
 
 def _cluster_key() -> bytes:

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from twinfer.cli.configuration import cache_dir, load_config
+from twinfer.cli.emulation import locate_models, settle_emulation
 from twinfer.cluster.lifeline import cluster_key
 from twinfer.cluster.plan import model_of
 from twinfer.core.errors import ConfigError
@@ -14,6 +15,7 @@ from twinfer.core.process import WorkerSpec
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     config = load_config(arguments)
+    config = settle_emulation(config, locate_models(config))
     pool = next((pool for pool in config.pool if pool.name == arguments.pool), None)
     if pool is None:
         known = ", ".join(pool.name for pool in config.pool)

@@ -183,6 +183,9 @@ class FleetGeneration:
         if keep is not None and keep.source_epoch in {state.identity.epoch for state in snapshot.workers}:
             same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
             self._act(self._machine.planned(Plan(same_kv, keep)))
+        elif self._machine.has_decoded:
+            resumed = Route(route.decode, None, "prompt and output so far are computed where the answer goes on")
+            self._act(self._machine.planned(Plan(resumed)))
         else:
             self._act(self._machine.planned(Plan(route, _passing(route, snapshot))))
 

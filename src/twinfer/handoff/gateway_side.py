@@ -11,7 +11,8 @@
 3. Tokens are released in index order, each once. The decode worker repeats token 0, which must be the same one: a
    sequence is a pure function of request and emitted tokens, so a difference is an error, not a choice.
 4. When a leg fails the other leg is cancelled and the request is planned again with what was emitted, without the
-   worker that failed, a bounded number of times. The error a client sees is that of the leg that failed first.
+   worker that failed, a bounded number of times. The error a client sees is that of the leg that failed first. What was
+   decoded is computed again like a prompt, where it goes on: after a handoff it would be decoded again, step by step.
 5. When the decode worker dies before it took over, the prefill worker keeps the KV and another decode worker is granted
    it, as the next attempt at the same handoff: nothing is computed twice.
 6. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
@@ -145,6 +146,11 @@ class GatewayRequest:
     def legs(self) -> frozenset[WorkerId]:
         """Workers that hold something for the current attempt."""
         return frozenset(self._legs)
+
+    @property
+    def has_decoded(self) -> bool:
+        """Whether there is output that a handoff does not pass: it carries the prompt's KV and the first token."""
+        return len(self.journal) > 1
 
     @property
     def ended(self) -> bool:

@@ -49,6 +49,8 @@ def check_for_source(
         return "widened: the grant is for another request"
     if terms.fingerprint != me.capabilities.fingerprint.digest():
         return "incompatible: the grant is for another model"
+    if terms.wire != me.capabilities.layout:
+        return f"incompatible: the grant asks for KV as {terms.wire}, this worker has {me.capabilities.layout}"
     return None
 
 

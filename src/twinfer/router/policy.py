@@ -19,7 +19,8 @@ def choose_route(
 ) -> Route:
     """The route of one request.
 
-    A worker excluded by an earlier failure is used again only when nobody else can do its part.
+    A worker excluded by an earlier failure is used again only when nobody else can do its part; a decode worker can
+    do a prefill worker's.
 
     Raises:
         CapacityError: none of the workers that could do a phase is alive.
@@ -38,16 +39,17 @@ def choose_route(
     if not decoders:
         raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
     decode = min(decoders, key=_decode_load)
-    others = (s for s in serving if s.identity.role.prefills and s.identity.worker != decode.identity.worker)
-    prefillers = _preferred(others, excluded)
+    others = [s for s in serving if s.identity.role.prefills and s.identity.worker != decode.identity.worker]
+    prefillers = [s for s in others if s.identity.worker not in excluded]
     if forced is RouteKind.AGGREGATED:
         return Route(decode.identity.worker, None, "forced by the client")
     if forced is RouteKind.DISAGGREGATED:
-        if not prefillers:
+        if not others:
             raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
-        return Route(decode.identity.worker, _least_queued(prefillers), "forced by the client")
+        return Route(decode.identity.worker, _least_queued(prefillers or others), "forced by the client")
     if not prefillers:
-        return Route(decode.identity.worker, None, "no prefill worker is ready")
+        reason = "every prefill worker failed this request" if others else "no prefill worker is ready"
+        return Route(decode.identity.worker, None, reason)
     if len(request.prompt) < routing.min_remote_tokens:
         reason = f"the prompt has {len(request.prompt)} tokens, fewer than {routing.min_remote_tokens}"
         return Route(decode.identity.worker, None, reason)

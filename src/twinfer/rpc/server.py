@@ -123,6 +123,7 @@ class ControlServer:
         await self._authenticate(context)
         stream: MessageStream[Any, Any] = MessageStream(_ServerWire(context), decoder)
         handler = asyncio.ensure_future(handle(stream))
+        handler.add_done_callback(_seen)
         broken = asyncio.ensure_future(stream.wait_broken())
         try:
             await asyncio.wait({handler, broken}, return_when=asyncio.FIRST_COMPLETED)
@@ -174,6 +175,12 @@ def _translated(peer: str) -> Iterator[None]:
         yield
     except grpc.aio.BaseError as error:
         raise WorkerLost(f"{peer} is gone") from error
+
+
+def _seen(handler: "asyncio.Future[None]") -> None:
+    """Look at how it ended, in case the call is cancelled once more before it does: asyncio would complain."""
+    if not handler.cancelled():
+        handler.exception()
 
 
 def _failure(handler: "asyncio.Future[None]", stream: MessageStream[Any, Any]) -> str | None:
