@@ -1,6 +1,5 @@
 """Deployments that several tests share; each is ended, and searched for what it left behind, after the last of them."""
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,26 @@ from twinfer.gateway.models import ServedModel
 from twinfer.model.checkpoint import locate
 
 DEMO = "twinfer.demo-v1:0"
+CORES = sorted(os.sched_getaffinity(0))
+CHUNK_TOKENS = 64
+"""Prompt positions in one step of the demo deployments: some hundred tokens are several chunks."""
+
+# One core for each worker: the same number of threads adds up the same floats in the same order.
+SPLIT = (
+    f"pool.prefill.cores=[{CORES[0]}]",
+    f"pool.decode.cores=[{CORES[-1]}]",
+    *(f"pool.{name}.max_step_tokens={CHUNK_TOKENS}" for name in ("prefill", "decode")),
+    *(f"pool.{name}.kv_mib=96" for name in ("prefill", "decode")),
+)
+ONE_WORKER = f"""
+[[pool]]
+name = "whole"
+role = "both"
+weights = "fp32"
+cores = [{CORES[0]}]
+max_step_tokens = {CHUNK_TOKENS}
+kv_mib = 96
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,24 +63,26 @@ def demo_model() -> ServedModel:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The default topology: the demo model in fp32 on one prefill and one decode worker, KV over shared memory.
-
-    Steps are small, so that a prompt of some hundred tokens is several chunks.
-    """
-    sets = [f"pool.{pool}.{key}" for pool in ("prefill", "decode") for key in ("kv_mib=96", "max_step_tokens=64")]
-    with serving(tmp_path_factory.mktemp("demo"), "", *sets) as deployment:
+    """The default topology: the demo model in fp32 on one prefill and one decode worker, KV over shared memory."""
+    with serving(tmp_path_factory.mktemp("demo"), "", *SPLIT) as deployment:
         yield deployment
 
 
 @pytest.fixture(scope="session")
 def demo_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The same with KV over TCP."""
-    sets = [f"pool.{pool}.{key}" for pool in ("prefill", "decode") for key in ("kv_mib=96", "max_step_tokens=64")]
-    with serving(tmp_path_factory.mktemp("tcp"), "", *sets, "link.transport=tcp") as deployment:
+    with serving(tmp_path_factory.mktemp("tcp"), "", *SPLIT, "link.transport=tcp") as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def demo_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The demo model on one worker for both phases, with the same arithmetic: what the others are compared with."""
+    with serving(tmp_path_factory.mktemp("alone"), ONE_WORKER) as deployment:
         yield deployment
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Short directories for a module's deployments: a Unix socket's path has room for about a hundred characters."""
     return tmp_path_factory.mktemp("d")

@@ -92,13 +92,13 @@ class Deployment:
             [sys.executable, "-m", "twinfer", *arguments],
             env=os.environ | {"TMPDIR": str(directory), name: value} | (environment or {}),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        assert self.process.stderr is not None
-        self.output = Output(self.process.stderr)
+        assert self.process.stdout is not None
+        self.output = Output(self.process.stdout)
         self.url = ""
         self.ready_s = 0.0
 
@@ -150,7 +150,7 @@ class Deployment:
 
     def wait_for(self, condition: Callable[[Scrape], bool], within_s: float = WAIT_S) -> Scrape:
         """The first scrape of which the condition holds."""
-        return eventually(lambda: self._look(condition), f"a state of the workers\n{self.output.text}", within_s)
+        return eventually(lambda: self._look(condition), "a state of the workers", within_s)
 
     def wait_idle(self, within_s: float = WAIT_S) -> float:
         """Seconds until all workers answer and hold nothing for anybody."""
@@ -162,7 +162,7 @@ class Deployment:
                 if scrape.roles and not last:
                     return time.monotonic() - started
             time.sleep(_POLL_S)
-        raise AssertionError(f"after {within_s:g} s there still is {last}:\n{self.output.text}")
+        raise AssertionError(f"after {within_s:g} s there still is {last}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = WAIT_S) -> int:
         """Ask it to end; its exit code. Fails if anything of it is left anywhere."""
@@ -171,11 +171,14 @@ class Deployment:
         self.check_nothing_left()
         return code
 
-    def check_nothing_left(self, within_s: float = 0.0) -> None:
-        """Fail if a process, a file or shared memory of it is left; while time lasts, wait for their end."""
+    def check_nothing_left(self, within_s: float = 0.0, *, orphaned: bool = False) -> None:
+        """Fail if a process, a file or shared memory of it is left; while time lasts, wait for the processes' end.
+
+        Of an ``orphaned`` deployment, whose parent was killed, an empty directory stays.
+        """
         eventually(lambda: None if self.pids else True, f"the end of {self.pids}", within_s)
         self.output.join()
-        assert sorted(self.directory.glob("**/twinfer-*")) == []
+        assert sorted(self.directory.glob("twinfer-*/*" if orphaned else "twinfer-*")) == []
         assert sorted(Path("/dev/shm").glob("*twinfer*")) == []
 
     def destroy(self) -> None:
@@ -194,7 +197,9 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, config: str = "", *sets: str, key: bytes | None = None) -> Iterator[Deployment]:
+def serving(
+    directory: Path, config: str = "", *sets: str, key: bytes | None = None, source: Path | None = None
+) -> Iterator[Deployment]:
     """A deployment that is ready, and afterwards ended on SIGTERM with code 0 and without a trace or a traceback.
 
     Args:
@@ -202,13 +207,15 @@ def serving(directory: Path, config: str = "", *sets: str, key: bytes | None = N
         config: TOML; empty takes the default topology.
         sets: ``a.b=c`` overrides.
         key: cluster key; drawn by the deployment itself when not given.
+        source: checkpoint to serve instead of what the configuration says.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "deployment.toml"
     path.write_text(config)
     overrides = [word for override in sets for word in ("--set", override)]
     environment = {} if key is None else {"TWINFER_CLUSTER_KEY": key.hex()}
-    deployment = Deployment(directory, ["serve", "--config", str(path), "--port", "0", *overrides], environment)
+    arguments = ["serve", *([] if source is None else [str(source)]), "--config", str(path), "--port", "0", *overrides]
+    deployment = Deployment(directory, arguments, environment)
     try:
         deployment.wait_ready()
         yield deployment

@@ -21,6 +21,10 @@ class Scrape:
         """One value; a state that is not there counts as 0."""
         return self.values.get((name, worker, state), 0.0)
 
+    def states(self, name: str) -> set[str]:
+        """The states in which some worker counts something."""
+        return {state for (series, _, state), value in self.values.items() if series == name and value}
+
     def unrest(self) -> dict[str, float]:
         """Everything that is not zero although nothing is going on; blocks that are in no state count too."""
         found = {}

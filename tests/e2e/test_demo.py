@@ -1,6 +1,7 @@
 """The default deployment, through the clients that people use."""
 
 import inspect
+import json
 import textwrap
 
 import httpx
@@ -10,14 +11,17 @@ from tests.e2e.conftest import DEMO
 from tests.e2e.deployment import Deployment
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.chat import Message
+from twinfer.model.checkpoint import locate
 
 SOURCE = inspect.getsource(textwrap.dedent)
 HALF = SOURCE[: len(SOURCE) // 2]
-BLOCK_BYTES = 2 * 6 * 2 * 64 * 4 * 16
-"""Of the demo model in fp32: K and V, layers, heads, elements, bytes, tokens."""
+SHAPE = json.loads((locate("demo") / "config.json").read_text())
+BLOCK_BYTES = 2 * SHAPE["num_hidden_layers"] * SHAPE["num_key_value_heads"] * SHAPE["head_dim"] * 4 * 16
+"""K and V, layers, heads, elements of 4 bytes, 16 tokens."""
 
 
 def num_prompt_tokens(model: ServedModel, text: str) -> int:
+    """Length of the prompt that a single turn makes."""
     return len(model.prompt([Message("user", text)], {}))
 
 

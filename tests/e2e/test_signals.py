@@ -1,0 +1,61 @@
+"""How a deployment ends: running answers finish, new ones are refused, and nothing is left."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.clients import finish, openai_client, opened
+from tests.e2e.deployment import Deployment, serving
+from tests.e2e.emulated import EMULATED, EMULATED_ID
+
+SLOW = "pool.decode.emulation.decode_step_ms=25"
+NUM_OUTPUT = 40
+PROMPT = "What becomes of this answer? " * 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_drain(place: Path, number: signal.Signals):
+    """A running stream is heard to its end, nobody new is let in, and then everything ends with code 0."""
+    with serving(place / number.name, EMULATED, SLOW) as deployment:
+        async with openai_client(deployment.url) as client:
+            stream = await opened(client, EMULATED_ID, PROMPT, NUM_OUTPUT, ignore_eos=True)
+            deployment.process.send_signal(number)
+            await asyncio.to_thread(deployment.output.wait_for, "stopping: running requests may finish")
+            await asyncio.to_thread(deployment.output.wait_for, "gateway: Shutting down")
+            with pytest.raises(openai.APIConnectionError):
+                async with openai_client(deployment.url) as late:
+                    await opened(late, EMULATED_ID, PROMPT, NUM_OUTPUT)
+            heard = await finish(stream)
+        assert (len(heard.drawn), heard.finish) == (NUM_OUTPUT, "length")
+        assert await asyncio.to_thread(deployment.process.wait, 30) == 0
+        deployment.check_nothing_left()
+
+
+async def test_parent_killed(place: Path):
+    """Children whose parent was killed notice it by themselves and end within seconds; a running stream breaks."""
+    with serving(place / "orphans", EMULATED, SLOW) as deployment:
+        async with openai_client(deployment.url) as client:
+            stream = await opened(client, EMULATED_ID, PROMPT, 1000, ignore_eos=True)
+            assert len(deployment.children) == 3
+            deployment.process.kill()
+            deployment.process.wait()
+            with pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
+                await finish(stream)
+        await asyncio.to_thread(deployment.check_nothing_left, 10, orphaned=True)
+
+
+def test_stopped_while_loading(place: Path):
+    """A signal before anything is ready ends it at once, with nothing left."""
+    (place / "early").mkdir()
+    deployment = Deployment(place / "early", ["serve", "--port", "0"])
+    try:
+        deployment.output.wait_for("reading the checkpoint|importing torch")
+        assert deployment.stop() == 0
+        assert "serves" not in deployment.output.text
+        assert "Traceback" not in deployment.output.text
+    finally:
+        deployment.destroy()
