@@ -1,6 +1,6 @@
 """The whole topology as one frozen tree: every default is written here and nowhere else.
 
-A TOML file fills it, ``--set a.b=c`` overrides it, and unknown keys are errors. Reading files is ``core.config_file``.
+A TOML file fills it, ``--set a.b=c`` overrides it, and unknown keys are errors. Reading text is ``core.config_text``.
 """
 
 from typing import Literal
@@ -38,13 +38,17 @@ class EmulationConfig(_Table, frozen=True):
     """An engine that computes nothing: KV bytes are made from the tokens, and tokens from the KV bytes present."""
 
     num_layers: int = 2
+    """Layers that keep KV."""
     num_kv_heads: int = 2
+    """KV heads of each layer."""
     head_dim: int = 8
+    """Elements of a key."""
     vocab_size: int = 0
     """Tokens are drawn below it; 0 takes the tokenizer's."""
     max_context_tokens: int = 32768
+    """Bound on prompt and answer together."""
     prefill_tokens_per_s: float = 0.0
-    """0 takes no time."""
+    """Prompt positions computed in a second; 0 takes no time."""
     decode_step_ms: float = 0.0
     """Duration of one decode step, whatever the batch; 0 takes no time."""
     script: str = ""
@@ -59,13 +63,17 @@ class PoolConfig(_Table, frozen=True):
     """Workers of one model, role, engine and device."""
 
     name: str
+    """Begins the names of its workers: ``prefill`` has ``prefill-0``, ``prefill-1`` and so on."""
     role: Role
+    """Which phases its workers serve; ``both`` computes prompts for others and answers too."""
     model: str = ""
     """Id of the model; the first one when empty."""
     engine: Literal["native", "emulated"] = "native"
+    """``native`` computes with torch; ``emulated`` computes nothing, see ``emulation``."""
     device: str = "cpu"
     """Any torch device, such as ``cpu``, ``cuda`` or ``cuda:1``."""
     workers: int = 1
+    """Processes in the pool."""
     cores: tuple[int, ...] = ()
     """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers."""
     weights: WeightFormat = "checkpoint"
@@ -77,6 +85,7 @@ class PoolConfig(_Table, frozen=True):
     kv_mib: int = 512
     """Size of the KV pool of one worker, in MiB."""
     block_tokens: int = 16
+    """Token positions in one KV block; the same in all pools that pass KV to each other."""
     max_step_tokens: int = 512
     """Positions computed in one step at most: the size of a prefill chunk."""
     max_running: int = 64
@@ -96,6 +105,7 @@ class LinkConfig(_Table, frozen=True):
     max_in_flight_mib: int = 64
     """Bytes a sink pulls at once from one peer."""
     tcp_connections: int = 2
+    """Connections over which one large pull is dealt out."""
     throttle_mb_per_s: float = 0.0
     """Slows the link down on purpose, for experiments; 0 does not."""
 
@@ -106,6 +116,7 @@ class HandoffConfig(_Table, frozen=True):
     lease_s: float = 10.0
     """A side that hears nothing of a handoff for that long frees what it holds for it."""
     heartbeat_s: float = 2.0
+    """How often each side says which handoffs it still holds; well below ``lease_s``."""
     chunk_kib: int = 1024
     """Bytes in one offered chunk, at most (at least one block)."""
     max_parked_fraction: float = 0.5
@@ -129,13 +140,17 @@ class GatewayConfig(_Table, frozen=True):
     """The front door."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; only loopback, as long as there is no authentication."""
     port: int = 8000
+    """Port to listen on; 0 takes a free one."""
     region: str = "us-east-1"
     """Region in ARNs."""
     account: str = "000000000000"
     """Account in ARNs."""
     max_body_bytes: int = 25_000_000
+    """Size of a request's body at most; past that the answer is 413."""
     request_timeout_s: float = 600.0
+    """Time for a whole answer; past that it ends with an error."""
     first_token_timeout_s: float = 20.0
     """A stream's status is held back that long for a first token; then it starts without one."""
     max_requests: int = 1024

@@ -1,0 +1,40 @@
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := src tests tools
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test test-e2e check bench clean
+
+help: ## list these targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## create .venv with everything pinned; PYTHON= chooses the interpreter
+
+$(READY): pyproject.toml constraints.txt tools/install.sh
+	@PYTHON="$(PYTHON)" tools/install.sh
+	@touch $@
+
+serve: setup ## serve the demo model at http://127.0.0.1:8000; ARGS= goes to twinfer serve
+	@$(BIN)/twinfer serve $(ARGS)
+
+test: setup ## the fast tests: no GPU, no network, no other processes to start by hand
+	$(BIN)/pytest -n 2 -m "not e2e and not gpu" $(ARGS)
+
+test-e2e: setup ## tests that start whole deployments, the README's examples among them
+	$(BIN)/pytest -m "e2e and not gpu" $(ARGS)
+
+check: setup ## format, lint, types, layers and size budget
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/size_budget.py
+
+bench: setup ## what moving KV between two processes costs, next to memcpy
+	$(BIN)/python tools/bench_handoff.py $(ARGS)
+
+clean: ## remove what make created: .venv, caches and build outputs
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
