@@ -100,7 +100,7 @@ class PoolConfig(_Table, frozen=True):
 class LinkConfig(_Table, frozen=True):
     """How KV travels."""
 
-    transport: Literal["auto", "inproc", "shm", "tcp"] = "auto"
+    transport: Literal["auto", "shm", "tcp"] = "auto"
     """``auto`` takes shared memory on one host, else TCP."""
     max_in_flight_mib: int = 64
     """Bytes a sink pulls at once from one peer."""
