@@ -1,6 +1,8 @@
 """Deployments that several tests share; each is ended, and searched for what it left behind, after the last of them."""
 
+import inspect
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from twinfer.gateway.models import ServedModel
 from twinfer.model.checkpoint import locate
 
 DEMO = "twinfer.demo-v1:0"
+SOURCE = inspect.getsource(textwrap)
+"""Text of the kind that the demo model knows, to cut prompts from."""
 CORES = sorted(os.sched_getaffinity(0))
 CHUNK_TOKENS = 64
 """Prompt positions in one step of the demo deployments: some hundred tokens are several chunks."""

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.clients import Heard, chat, openai_client
-from tests.e2e.conftest import DEMO
+from tests.e2e.conftest import DEMO, SOURCE
 from tests.e2e.deployment import Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID, expected_tokens
-from tests.e2e.test_same_answer import SOURCE
 from tests.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
 

@@ -20,7 +20,7 @@ from tests.e2e.series import Scrape
 from twinfer.gateway.models import ServedModel
 
 LEASE_S = 2.0
-NUM_OUTPUT = 60
+NUM_OUTPUT = 40
 SLOW = (
     "pool.prefill.emulation.prefill_tokens_per_s=400",
     "pool.prefill.max_step_tokens=32",
@@ -97,8 +97,8 @@ async def check_serves(deployment: Deployment, text: str, expect: Expect) -> Non
 
 
 def a_text(name: str) -> str:
-    """A prompt of a bit more than a second that nothing is cached of."""
-    return f"{name}: " + "many words " * 120
+    """A prompt of more than half a second that nothing is cached of."""
+    return f"{name}: " + "many words " * 60
 
 
 async def test_prefill_worker_killed(pair: Deployment, expect: Expect):
@@ -136,6 +136,8 @@ async def test_prefill_worker_frozen(pair: Deployment, expect: Expect):
         finally:
             os.kill(pid, signal.SIGCONT)
     await check_serves(pair, a_text("after a frozen prefill worker"), expect)
+    scrape = pair.scrape()
+    assert sum(scrape.of(worker, "handoffs_expired_total") for worker in scrape.roles) >= 1
 
 
 async def test_decode_worker_frozen(pair: Deployment, expect: Expect):

@@ -1,21 +1,18 @@
 """Rule R7: in fp32 a greedy answer is the same, token by token, whichever way it takes through the cluster."""
 
-import inspect
 import itertools
-import textwrap
 
 import pytest
 import pytest_asyncio
 
 from tests.e2e.clients import Heard, chat, openai_client
-from tests.e2e.conftest import CHUNK_TOKENS, DEMO
+from tests.e2e.conftest import CHUNK_TOKENS, DEMO, SOURCE
 from tests.e2e.deployment import Deployment
 from tests.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.chat import Message
 
 BLOCK = 16
-SOURCE = inspect.getsource(textwrap)
 NUM_OUTPUT = 24
 SIZES = (5, BLOCK, BLOCK + 1, CHUNK_TOKENS, CHUNK_TOKENS + 1, 5 * CHUNK_TOKENS + 7)
 """Where chunks and blocks begin and end."""

@@ -37,7 +37,7 @@ async def test_drain(place: Path, number: signal.Signals):
 
 async def test_parent_killed(place: Path):
     """Children whose parent was killed notice it by themselves and end within seconds; a running stream breaks."""
-    with serving(place / "orphans", EMULATED, SLOW) as deployment:
+    with serving(place / "orphans", EMULATED, SLOW, "handoff.max_busy_s=1") as deployment:
         async with openai_client(deployment.url) as client:
             stream = await opened(client, EMULATED_ID, PROMPT, 1000, ignore_eos=True)
             assert len(deployment.children) == 3

@@ -112,7 +112,8 @@ class Station:
     async def until(self, condition: Callable[[LoadReport], bool]) -> LoadReport:
         """Its first state of which the condition holds."""
         return await eventually(
-            lambda: load if condition(load := self.load) else None, f"a state of {self.identity.worker}, now {self.load}"
+            lambda: load if condition(load := self.load) else None,
+            f"a state of {self.identity.worker}, now {self.load}",
         )
 
     async def at_rest(self) -> LoadReport:
