@@ -15,11 +15,9 @@ Run it again with the same `--work` folder after an interruption and it continue
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
-import hashlib
+import ctypes
 import json
-import math
 import sys
 import sysconfig
 import time
@@ -28,19 +26,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
+
+from demo_model import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    Decoder,
+    Ids,
+    ModelConfig,
+    SourceFile,
+    encode_files,
+    held_out_bits,
+    read_corpus,
+    split_corpus,
+)
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-BOS_ID, EOS_ID, PAD_ID = 0, 1, 2
 
 # Runs of spaces and single newlines are tokens of their own, so that a prompt may end after either of them and the
 # continuation is still cut as it was in training. A word takes one character in front of it along: " in", ".append".
-PRE_TOKEN_PATTERN = r" {2,}|\r?\n|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s"
+PRE_TOKEN_PATTERN = r" {2,}|\r?\n|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s"
 
 CHAT_TEMPLATE = (
     "{{- bos_token -}}"
@@ -54,151 +63,306 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
 )
 
-Cache = list[tuple[Tensor, Tensor]]
+
+# The tokenizer.
 
 
-# The decoder. Parameter names are those of `LlamaForCausalLM`, so the state dict is saved as it is.
+def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer: every byte is in its alphabet, so any text comes back as it went in."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRE_TOKEN_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=32,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+# Training.
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Sizes of the decoder."""
+class Schedule:
+    """What depends on progress, the used share of the budget in [0, 1].
 
-    vocab_size: int = 4096
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
-    max_position_embeddings: int = 4096
-    rope_theta: float = 10000.0
-    rms_norm_eps: float = 1e-5
+    The learning rate rises, stays, and falls linearly to zero. Windows are short first, because attention over short
+    windows is cheaper, and reach the full context at the end, so that no position stays untrained.
+    """
 
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+    warmup: float = 0.01
+    decay_from: float = 0.45
+    windows: tuple[tuple[float, int], ...] = ((0.8, 512), (0.92, 2048), (1.0, 4096))
 
+    def rate(self, progress: float) -> float:
+        """Factor on the learning rates."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        return min(1.0, max(0.0, (1.0 - progress) / (1.0 - self.decay_from)))
 
-def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each [max_positions, head_dim]."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    angles = torch.outer(torch.arange(config.max_position_embeddings).float(), config.rope_theta**-exponents)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    def window(self, progress: float) -> int:
+        """Length of the training windows in tokens."""
+        return next((length for until, length in self.windows if progress < until), self.windows[-1][1])
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply the rotary embedding to x [batch, heads, time, head_dim]."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; it survives in the checkpoint."""
+
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm, computed in fp32."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line sets."""
 
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
+    out: Path
+    work: Path
+    minutes: float
+    steps: int
+    device: str
+    threads: int
+    seed: int
+    batch_tokens: int
+    matrix_rate: float
+    adam_rate: float
+    compile: bool
+    every: float
+    model: ModelConfig = field(default_factory=ModelConfig)
 
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (scaled * self.weight).to(x.dtype)
+    def used(self, progress: Progress) -> float:
+        """Used share of the budget, in [0, 1]: steps when they are given, time otherwise."""
+        share = progress.steps / self.steps if self.steps else progress.seconds / (60 * self.minutes)
+        return min(1.0, share)
 
 
-class Attention(nn.Module):
-    """Causal grouped-query attention, with an optional key-value cache."""
+def make_optimizers(model: Decoder, options: Options) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=options.matrix_rate, momentum=0.95, weight_decay=0.02),
+        torch.optim.AdamW(others, lr=options.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["full_lr"] = group["lr"]
+    return optimizers
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.head_dim = config.head_dim
-        self.groups = config.num_attention_heads // config.num_key_value_heads
-        kv_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch, time_, _ = x.shape
-        q, k, v = (p(x).view(batch, time_, -1, self.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        mixed = F.scaled_dot_product_attention(
-            q, k.repeat_interleave(self.groups, dim=1), v.repeat_interleave(self.groups, dim=1), is_causal=time_ > 1
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: handing large tensors back to the system at every step costs a third."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+            libc.mallopt(parameter, value)
+
+
+class Trainer:
+    """One run: the model, its optimizers, the data and the checkpoint."""
+
+    def __init__(self, options: Options, stream: Ids, held_out: list[Ids], held_out_bytes: int) -> None:
+        torch.manual_seed(options.seed)
+        self.options, self.stream = options, stream
+        self.held_out, self.held_out_bytes = held_out, held_out_bytes
+        self.model = Decoder(options.model).to(options.device)
+        self.optimizers = make_optimizers(self.model, options)
+        self.schedule, self.progress = Schedule(), Progress()
+        self.checkpoint = options.work / "checkpoint.pt"
+        self.loss: Callable[[Tensor, Tensor], Tensor] = self.model.loss
+        if options.compile:
+            self.loss = torch.compile(self.model.loss, dynamic=False)
+
+    def save(self) -> None:
+        """Write the checkpoint; the old one stays until the new one is complete."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "progress": asdict(self.progress),
+        }
+        torch.save(state, self.checkpoint.with_suffix(".new"))
+        self.checkpoint.with_suffix(".new").replace(self.checkpoint)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint if there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location=self.options.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.progress = Progress(**state["progress"])
+        print(f"resumed at step {self.progress.steps}", flush=True)
+
+    def batch(self, window: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of this step, [batch, window] each: windows at random places of the stream."""
+        random = np.random.default_rng([self.options.seed, self.progress.steps])
+        starts = random.integers(0, len(self.stream) - window, size=self.options.batch_tokens // window)
+        rows = np.stack([self.stream[start : start + window + 1] for start in starts]).astype(np.int64)
+        ids = torch.from_numpy(rows).to(self.options.device)
+        return ids[:, :-1], ids[:, 1:]
+
+    def step(self, used: float) -> Tensor:
+        """One optimizer step; returns the loss in nats per token."""
+        inputs, targets = self.batch(self.schedule.window(used))
+        with torch.autocast(self.options.device, torch.bfloat16):
+            loss = self.loss(inputs, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_lr"] * self.schedule.rate(used)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def report(self, losses: list[float], rate: float) -> None:
+        """Print one progress line."""
+        with torch.autocast(self.options.device, torch.bfloat16):
+            bits = held_out_bits(self.model, self.held_out, self.held_out_bytes, window=512, stride=384)
+        used = self.options.used(self.progress)
+        print(
+            f"step {self.progress.steps:6d}  {100 * used:5.1f} %  {self.progress.tokens / 1e6:.1f} M tokens  "
+            f"loss {np.mean(losses):.4f}  held-out {bits:.4f} bits/byte  {rate:,.0f} tok/s  "
+            f"window {self.schedule.window(used)}",
+            flush=True,
         )
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, time_, -1)), (k, v)
+
+    def run(self) -> None:
+        """Train until the budget is used; report and save every `options.every` seconds."""
+        losses: list[float] = []
+        mark_seconds, mark_tokens = self.progress.seconds, self.progress.tokens
+        origin = time.monotonic() - self.progress.seconds
+        while (used := self.options.used(self.progress)) < 1.0:
+            losses.append(self.step(used).item())
+            self.progress.steps += 1
+            self.progress.tokens += self.options.batch_tokens
+            self.progress.seconds = time.monotonic() - origin
+            if self.progress.seconds - mark_seconds >= self.options.every:
+                rate = (self.progress.tokens - mark_tokens) / (self.progress.seconds - mark_seconds)
+                self.report(losses, rate)
+                self.save()
+                losses = []
+                self.progress.seconds = time.monotonic() - origin
+                mark_seconds, mark_tokens = self.progress.seconds, self.progress.tokens
+        self.save()
 
 
-class MLP(nn.Module):
-    """SwiGLU feed-forward layer."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+# Export in Hugging Face format.
 
 
-class Layer(nn.Module):
-    """One transformer layer, normalised before each half."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        mixed, kv = self.self_attn(self.input_layernorm(x), cos, sin, past)
-        x = x + mixed
-        return x + self.mlp(self.post_attention_layernorm(x)), kv
+def write_json(path: Path, value: object) -> None:
+    """Write a value as indented JSON."""
+    path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-class Trunk(nn.Module):
-    """Embedding, layers and the last norm: the part that Hugging Face names `model`."""
+def export(out: Path, model: Decoder, tokenizer: Tokenizer) -> None:
+    """Write weights in bf16, tokenizer and configuration, as `transformers` reads them."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # `save_file` leaves it readable by its owner only
+    tokenizer.save(str(out / "tokenizer.json"))
+    sizes = asdict(model.config)
+    write_json(
+        out / "config.json",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            **sizes,
+            "head_dim": model.config.head_dim,
+            "rope_parameters": {"rope_type": "default", "rope_theta": model.config.rope_theta},
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "mlp_bias": False,
+            "initializer_range": 0.02,
+            "tie_word_embeddings": True,
+            "bos_token_id": BOS_ID,
+            "eos_token_id": EOS_ID,
+            "pad_token_id": PAD_ID,
+            "dtype": "bfloat16",
+        },
+    )
+    write_json(out / "generation_config.json", {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID})
+    write_json(
+        out / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BOS,
+            "eos_token": EOS,
+            "pad_token": PAD,
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": model.config.max_position_embeddings,
+            "chat_template": CHAT_TEMPLATE,
+        },
+    )
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+# The command.
 
 
-class Decoder(nn.Module):
-    """The language model; its output matrix is the embedding."""
+def parse_options(arguments: list[str]) -> Options:
+    """The command line; the defaults are those of the shipped model."""
+    parser = argparse.ArgumentParser(description="Train Twinfer's demo model on the Python standard library.")
+    parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the model")
+    parser.add_argument("--work", type=Path, default=Path("build/demo-work"), help="folder for the checkpoint")
+    parser.add_argument("--minutes", type=float, default=80.0, help="training time; the schedule fits itself into it")
+    parser.add_argument("--steps", type=int, default=0, help="budget in steps, in place of --minutes")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens in one step")
+    parser.add_argument("--matrix-rate", type=float, default=0.02, help="peak learning rate of Muon")
+    parser.add_argument("--adam-rate", type=float, default=0.008, help="peak learning rate of AdamW")
+    parser.add_argument("--every", type=float, default=180.0, help="seconds between reports and checkpoints")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile")
+    values = parser.parse_args(arguments)
+    if values.device == "auto":
+        values.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Options(**vars(values))
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.model = Trunk(config)
-        cos, sin = rope_tables(config)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
-        for name, weight in self.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                nn.init.zeros_(weight)
-            elif weight.ndim == 2:
-                nn.init.normal_(weight, std=0.02 if "embed" in name else weight.shape[1] ** -0.5)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """Logits [batch, time, vocab] for ids [batch, time]; with a cache, ids continue it one token at a time."""
-        start = cache[0][0].shape[2] if cache else 0
-        cos, sin = self.cos[start : start + ids.shape[1]], self.sin[start : start + ids.shape[1]]
-        x, grown = self.model.embed_tokens(ids), []
-        for index, layer in enumerate(self.model.layers):
-            x, kv = layer(x, cos, sin, cache[index] if cache else None)
-            grown.append(kv)
-        return F.linear(self.model.norm(x), self.model.embed_tokens.weight), grown
+def prepare(work: Path, train: list[SourceFile], vocab_size: int) -> Tokenizer:
+    """The tokenizer, trained unless an earlier run has left it in `work`."""
+    path = work / "tokenizer.json"
+    if not path.exists():
+        train_tokenizer((f.text for f in train), vocab_size).save(str(path))
+    return Tokenizer.from_file(str(path))
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats."""
-        logits, _ = self(ids)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.reshape(-1))
+
+def main(arguments: list[str]) -> None:
+    """Train, then export."""
+    options = parse_options(arguments)
+    keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    train, held_out = split_corpus(read_corpus(Path(sysconfig.get_path("stdlib"))))
+    tokenizer = prepare(options.work, train, options.model.vocab_size)
+    stream = np.concatenate(encode_files(tokenizer, train))
+    train_bytes = sum(len(f.text.encode()) for f in train)
+    print(f"{len(train)} files, {train_bytes:,} bytes, {len(stream):,} tokens; {len(held_out)} held out", flush=True)
+    probe = sorted(held_out, key=lambda f: len(f.text))[: len(held_out) * 3 // 4]
+    probe_bytes = sum(len(f.text.encode()) for f in probe)
+    trainer = Trainer(options, stream, encode_files(tokenizer, probe), probe_bytes)
+    trainer.resume()
+    export(options.out, trainer.model, tokenizer)
+    trainer.run()
+    export(options.out, trainer.model, tokenizer)
+    write_json(options.out / "training.json", asdict(trainer.progress))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
