@@ -201,7 +201,7 @@ def test_release_breaks_off_an_answer_under_way(caplog: pytest.LogCaptureFixture
     def release_at_first(num_bytes: int, pull: RunningPull) -> None:
         source.release(HANDOFF)
 
-    sink = TcpSink(pace=release_at_first)
+    sink = TcpSink(connections=1, pace=release_at_first)
     sink.admit(HANDOFF)
     peer = sink.connect(endpoint, 1 << 20)
     room = bytearray(memory.size)
