@@ -40,3 +40,4 @@ def test_everything_else_salts_the_chain() -> None:
         BlockHasher(b"key", other_model, "bf16/bf16", 4).chain(A, tokens),
     ]
     assert len({block for chain in chains for block in chain}) == 10
+    assert len({hasher().root(tenant, salt) for tenant in (A, B) for salt in ("", "x", "y")}) == 6

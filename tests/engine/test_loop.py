@@ -139,6 +139,16 @@ def test_tenants_never_share_a_prefix() -> None:
     assert engine.engine.load().counters.cached_tokens == 0
 
 
+def test_salts_never_share_a_prefix_and_change_nothing_else() -> None:
+    """The same prompt with another salt is computed anew, to the same answer; with the same salt it is found."""
+    engine = small(64, 64)
+    prompt = list(range(16))
+    for number, salt in enumerate(("", "one", "two", "one")):
+        engine.engine.submit(msgspec.structs.replace(a_request(prompt, 3, str(number)), cache_salt=salt))
+        assert {str(number): expected_output(prompt, 3)} == engine.run()
+    assert engine.engine.load().counters.cached_tokens == 12
+
+
 def test_preemption_happens_and_is_invisible() -> None:
     """With blocks for less than all answers, somebody gives way, and nobody can tell."""
     engine = small(64, 12)

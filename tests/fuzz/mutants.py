@@ -46,9 +46,9 @@ def _accept_forged(grant: Grant, cluster_key: bytes) -> GrantTerms:
         raise source_desk.GrantRefused("malformed: cannot be read") from error
 
 
-def _forget_tenant(self: BlockHasher, tenant: TenantId) -> bytes:
+def _forget_tenant(self: BlockHasher, tenant: TenantId, salt: str) -> bytes:
     del tenant
-    return _root(self, TenantId("everybody"))
+    return _root(self, TenantId("everybody"), salt)
 
 
 MUTANTS: dict[str, Callable[[], list[Any]]] = {

@@ -172,7 +172,14 @@ async def test_options_reach_the_workers(house: House) -> None:
         logit_bias={"7": 100},
         max_tokens=9,
         max_completion_tokens=8,
-        extra_body={"top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1, "ignore_eos": True, "min_tokens": 4},
+        extra_body={
+            "top_k": -1,
+            "min_p": 0.1,
+            "repetition_penalty": 1.1,
+            "ignore_eos": True,
+            "min_tokens": 4,
+            "cache_salt": "mine",
+        },
     )
     request = house.dispatcher.generations[0].request
     sampling, stopping = request.sampling, request.stopping
@@ -190,7 +197,7 @@ async def test_options_reach_the_workers(house: House) -> None:
         sampling.repetition_penalty,
     ) == ({7: 100.0}, 0, 0.1, 1.1)
     assert (stopping.max_tokens, stopping.min_tokens, stopping.stop_token_ids) == (8, 4, ())
-    assert request.deadline_s == 600.0
+    assert (request.deadline_s, request.cache_salt) == (600.0, "mine")
 
 
 async def test_both_apis_make_the_same_prompt(house: House) -> None:

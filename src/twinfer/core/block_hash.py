@@ -1,7 +1,7 @@
 """Identity of a full KV block: keyed BLAKE2b, 128 bit, chained on the parent and salted by the tenant.
 
 Two blocks have the same hash only when tenant, model, numeric provenance and every token up to their end are the
-same. The chain's root is HMAC(cluster key, tenant, fingerprint, provenance), so tenants never share a prefix.
+same. The chain's root is HMAC(cluster key, tenant, salt, fingerprint, provenance), so tenants never share a prefix.
 """
 
 import hmac
@@ -26,9 +26,9 @@ class BlockHasher:
         self._context = msgspec.msgpack.encode((fingerprint, provenance))
         self.block_tokens = block_tokens
 
-    def root(self, tenant: TenantId) -> BlockHash:
-        """The parent of a tenant's first block."""
-        message = msgspec.msgpack.encode((tenant, self._context))
+    def root(self, tenant: TenantId, salt: str = "") -> BlockHash:
+        """The parent of a tenant's first block; requests with another salt of theirs share no block."""
+        message = msgspec.msgpack.encode((tenant, salt, self._context))
         return hmac.digest(self._cluster_key, message, "sha256")[:HASH_BYTES]
 
     def extend(self, parent: BlockHash, token_ids: Sequence[int]) -> BlockHash:

@@ -66,6 +66,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         sampling: how to draw.
         choice: index among the n answers to one client request; part of the random numbers' key.
         top_logprobs: alternatives to report for every token; ``None`` reports no log probabilities.
+        cache_salt: only requests with the same one share KV; the client's choice, within its tenant.
         deadline_s: seconds the request may take in all, from its arrival at whoever holds it.
     """
 
@@ -77,4 +78,5 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     sampling: Sampling = Sampling()
     choice: int = 0
     top_logprobs: int | None = None
+    cache_salt: str = ""
     deadline_s: float = 600.0

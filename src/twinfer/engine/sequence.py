@@ -72,7 +72,7 @@ class TokenSequence:
         size = hasher.block_tokens
         while len(self.hashes) < num_blocks:
             start = len(self.hashes) * size
-            parent = self.hashes[-1] if self.hashes else hasher.root(self.request.tenant)
+            parent = self.hashes[-1] if self.hashes else hasher.root(self.request.tenant, self.request.cache_salt)
             self.hashes.append(hasher.extend(parent, self.tokens(start, start + size)))
         return self.hashes[:num_blocks]
 

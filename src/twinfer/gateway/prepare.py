@@ -40,6 +40,7 @@ class Options(msgspec.Struct, frozen=True):
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    cache_salt: str = ""
     top_logprobs: int | None = None
     n: int = 1
     template_arguments: dict[str, Any] = {}
@@ -104,6 +105,7 @@ async def prepare(call: Call, context: Context, asked: Asked) -> Work:
         stopping=stopping,
         sampling=_sampling(options, model),
         top_logprobs=options.top_logprobs,
+        cache_salt=options.cache_salt,
         deadline_s=context.config.gateway.request_timeout_s,
     )
     requests = tuple(

@@ -6,6 +6,7 @@ from typing import Any
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.text.chat import ChatTemplate
 
+_MAX_SALT_CHARACTERS = 256
 _MAX_STOP_CHARACTERS = 32_768
 """In all stop strings of a request: the automaton that finds them takes about 300 bytes for each."""
 
@@ -57,6 +58,7 @@ _EXTRAS: Mapping[str, Callable[[Reader], Any]] = {
     "logit_bias": _logit_bias,
     "stop_token_ids": _stop_token_ids,
     "ignore_eos": Reader.boolean,
+    "cache_salt": lambda field: field.string(at_most=_MAX_SALT_CHARACTERS),
     "min_tokens": lambda field: field.integer(at_least=0, at_most=2**31 - 1),
 }
 EXTRA_NAMES = frozenset({*_EXTRAS, "chat_template_kwargs", "reasoning_effort"})
