@@ -15,6 +15,7 @@ class Faults:
         ghost: an earlier start of the source offers and seals the same handoff over other bytes.
         leave: the client leaves.
         hurry: the request has so little time that its deadline strikes in the middle.
+        isolate: a worker is cut off from the other workers for a while, on purpose.
         forge: a grant is altered on its way.
     """
 
@@ -30,4 +31,5 @@ class Faults:
     ghost: float = 0.02
     leave: float = 0.03
     hurry: float = 0.02
+    isolate: float = 0.01
     forge: float = 0.01

@@ -24,6 +24,7 @@ from twinfer.engine.paged import PagedEngine
 from twinfer.transport.base import TransportCapabilities
 from twinfer.transport.digest import digest_views
 from twinfer.worker.context import WorkerContext
+from twinfer.worker.isolation import Isolation
 from twinfer.worker.reception import Reception
 from twinfer.worker.sessions import GatewayOutlet
 from twinfer.worker.sink_desk import SourcePeer
@@ -137,6 +138,7 @@ class Life:
     stepping: bool = False
     alive: bool = True
     peers: dict[Epoch, SourcePeer] = field(default_factory=dict)
+    isolation: Isolation = field(default_factory=Isolation)
 
 
 class Network(Protocol):
@@ -277,8 +279,10 @@ class VirtualWorker:
             transfer=run(0.01),
             soon=lambda call, *args: self._schedule.after(0.0, lambda: life.alive and call(*args)),
             wake=lambda: self._wake(life),
+            isolation=Isolation(self._schedule),
         )
-        life = Life(identity, memory, Reception(context, Sources((), ()), MAX_PULLS), engine)
+        reception = Reception(context, Sources((), ()), MAX_PULLS)
+        life = Life(identity, memory, reception, engine, isolation=context.isolation)
         self._links = Links(self, life)
         return life
 

@@ -116,7 +116,7 @@ class World:
     def to_sink(self, source: Life, address: str, message: ToSink) -> None:
         """From a source to whatever incarnation of the sink is there on arrival."""
         sink = self.workers[WorkerId(address.removeprefix("virtual:"))]
-        if isinstance(message, SourceHello):
+        if isinstance(message, SourceHello) or source.isolation.left_s or sink.life.isolation.left_s:
             return
         if isinstance(message, Offer) and self.schedule.chance("ghost", self._faults.ghost):
             self._haunt(source, sink, message)
@@ -125,7 +125,8 @@ class World:
 
     def to_source(self, sink: Life, source: Life, message: ToSource) -> None:
         """From a sink to one incarnation of a source."""
-        del sink
+        if sink.isolation.left_s or source.isolation.left_s:
+            return
         if isinstance(message, OfferAgain | Committed | Gone | Heartbeat):
             said = message
             self.send(lambda: source.alive and source.reception.source.hear(said))
@@ -148,7 +149,18 @@ class World:
     def _arrive(self, number: int) -> None:
         if self.schedule.chance("crash gateway", self._faults.crash_gateway * REQUESTS):
             self._crash_gateway()
+        if self.schedule.chance("isolate", self._faults.isolate):
+            self._isolate(self.schedule.random.choice(list(self.workers.values())).life)
         self.gateways[-1].start(number)
+
+    def _isolate(self, life: Life) -> None:
+        """Cut a worker off from the others for up to two leases: both ends of its streams notice at once."""
+        life.isolation.begin(self.schedule.random.random() * 2 * HANDOFF.lease_s)
+        for peer in life.peers.values():
+            life.reception.sink.source_lost(peer)
+        for other in self.workers.values():
+            if (peer := other.life.peers.get(life.identity.epoch)) is not None:
+                other.life.reception.sink.source_lost(peer)
 
     def _crash_gateway(self) -> None:
         dead = self.gateways[-1]

@@ -123,6 +123,8 @@ class HandoffConfig(_Table, frozen=True):
     """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""
     max_attempts: int = 3
     """Plans tried for one request before its client gets the error."""
+    allow_isolation: bool = False
+    """Whether ``twinfer chaos`` may cut a worker off from the others for a while."""
     max_busy_s: float = 10.0
     """How long a request waits for room on a busy worker before its client gets 503."""
 

@@ -55,7 +55,18 @@ class Cancel(_Message, frozen=True):
     request_id: RequestId
 
 
-ToWorker: TypeAlias = Generate | Reserve | Prefill | Cancel
+class Isolate(_Message, frozen=True):
+    """Be cut off from all other workers for so many seconds, gateways excepted; for chaos tests.
+
+    Refused unless ``handoff.allow_isolation`` is set; else answered with ``Done`` once it is over.
+    """
+
+    request_id: RequestId
+    seconds: float
+
+
+AboutRequest: TypeAlias = Generate | Reserve | Prefill | Cancel
+ToWorker: TypeAlias = AboutRequest | Isolate
 
 
 # Worker to gateway.

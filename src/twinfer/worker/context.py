@@ -1,7 +1,7 @@
 """What the parts of a worker share: who it is, its engine, its KV memory, its clock and its transfer thread."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from twinfer.core.capabilities import WorkerIdentity
@@ -11,6 +11,7 @@ from twinfer.core.ids import RequestId
 from twinfer.core.messages import ToGateway
 from twinfer.engine.base import Engine
 from twinfer.kv.memory import PoolMemory
+from twinfer.worker.isolation import Isolation
 
 
 class Outbox(Protocol):
@@ -38,6 +39,7 @@ class WorkerContext:
         transfer: runs on the transfer thread, where copying and hashing release the GIL.
         soon: runs on the event loop.
         wake: tells the engine's thread that there may be work.
+        isolation: whether other workers are out of reach on purpose.
     """
 
     identity: WorkerIdentity
@@ -50,3 +52,4 @@ class WorkerContext:
     transfer: Run
     soon: Run
     wake: Callable[[], None]
+    isolation: Isolation = field(default_factory=Isolation)

@@ -5,7 +5,7 @@ import msgspec
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, LoadReport
-from twinfer.core.messages import Busy, Cancel, Done, Failed, Generate, Prefill, Refused, Reserve, ToWorker
+from twinfer.core.messages import AboutRequest, Busy, Cancel, Done, Failed, Generate, Prefill, Refused, Reserve
 from twinfer.engine.base import StepOutcome
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.sessions import GatewayOutlet, Sessions
@@ -28,7 +28,7 @@ class Reception:
         self.sink = SinkDesk(context, self._sessions, max_pulls)
         self.source = SourceDesk(context, self._sessions, sources)
 
-    def take(self, message: ToWorker, gateway: GatewayOutlet, links: Links) -> None:
+    def take(self, message: AboutRequest, gateway: GatewayOutlet, links: Links) -> None:
         """A gateway speaks."""
         if isinstance(message, Cancel):
             self._cancel(message.request_id)

@@ -9,12 +9,16 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from twinfer.core.errors import TransportError
+from twinfer.core.errors import TransportError, TwinferError
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import (
+    Done,
+    Frame,
     Heartbeat,
     Hello,
+    Isolate,
     Load,
+    Refused,
     SinkHello,
     SourceHello,
     ToGateway,
@@ -22,6 +26,7 @@ from twinfer.core.messages import (
     ToSource,
     ToWorker,
 )
+from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
 from twinfer.worker.compatibility import refusal
 from twinfer.worker.context import WorkerContext
@@ -57,6 +62,10 @@ class SourceStream(Protocol):
         """What the source says; ends with the stream."""
         ...
 
+    def break_off(self, error: TwinferError) -> None:
+        """End the stream now; iterating it raises the error."""
+        ...
+
 
 class Vital(Protocol):
     """A thread without which a worker is not healthy."""
@@ -89,13 +98,24 @@ class WorkerService:
         loads = asyncio.create_task(self._report_load(stream))
         try:
             async for message in stream:
-                self.reception.take(message, stream, self._links)
+                if isinstance(message, Isolate):
+                    self._isolate(message, stream)
+                else:
+                    self.reception.take(message, stream, self._links)
         finally:
             loads.cancel()
             self.reception.gateway_left(stream)
 
     async def on_handoff(self, stream: SourceStream) -> None:
-        """Serve one source until its stream ends."""
+        """Serve one source until its stream ends.
+
+        Raises:
+            WorkerLost: this worker is isolated.
+        """
+        with self._context.isolation.conversation(stream):
+            await self._hear_source(stream)
+
+    async def _hear_source(self, stream: SourceStream) -> None:
         peer: SourcePeer | None = None
         beat: asyncio.Task[None] | None = None
         try:
@@ -125,6 +145,17 @@ class WorkerService:
     async def report(self) -> LoadReport:
         """The worker's report, when asked for."""
         return self.load()
+
+    def _isolate(self, message: Isolate, stream: GatewayStream) -> None:
+        """Cut this worker off, and say so when it is over."""
+        if not self._context.handoff.allow_isolation:
+            reason = "isolation is not allowed here: start the deployment with --set handoff.allow_isolation=true"
+            stream.send_soon(Refused(message.request_id, reason))
+            return
+        logger.warning("isolated from all other workers for %.1f s, as asked", message.seconds)
+        self._context.isolation.begin(message.seconds)
+        over = Frame(done=(Done(message.request_id, Timings()),))
+        asyncio.get_running_loop().call_later(message.seconds, stream.send_soon, over)
 
     async def _report_load(self, stream: GatewayStream) -> None:
         last: LoadReport | None = None

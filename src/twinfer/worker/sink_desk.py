@@ -269,6 +269,7 @@ class SinkDesk:
             digest = peer.connection.sink.pull(
                 peer.connection.peer, machine.terms.handoff, chunk.source_blocks, views, machine.lease.cap
             )
+            self._context.isolation.check()
         except TransportError as error:
             with self._lock:
                 self._counts["resends"] += machine.is_open

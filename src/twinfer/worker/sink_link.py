@@ -34,6 +34,10 @@ class HandoffStream(Protocol):
         """End the stream."""
         ...
 
+    def break_off(self, error: TwinferError) -> None:
+        """End the stream now; iterating it raises the error."""
+        ...
+
 
 class SinkClient(Protocol):
     """A connection to one sink worker."""
@@ -100,18 +104,22 @@ class SinkLink:
         stream = self._client.handoff_stream()
         beat = asyncio.create_task(self._beat(stream))
         try:
-            stream.send_soon(SourceHello(self._context.identity))
-            async for message in stream:
-                if not isinstance(message, SinkHello):
-                    self._desk.hear(message)
-                elif message.refusal is None:
-                    self._accepted(stream, again)
-                else:
-                    logger.warning("%s takes no KV from here: %s", message.identity.worker, message.refusal)
-                    self._desk.refused(self, f"incompatible: {message.refusal}")
+            with self._context.isolation.conversation(stream):
+                stream.send_soon(SourceHello(self._context.identity))
+                async for message in stream:
+                    self._hear(message, stream, again)
         finally:
             beat.cancel()
             await stream.close()
+
+    def _hear(self, message: ToSource, stream: HandoffStream, again: bool) -> None:
+        if not isinstance(message, SinkHello):
+            self._desk.hear(message)
+        elif message.refusal is None:
+            self._accepted(stream, again)
+        else:
+            logger.warning("%s takes no KV from here: %s", message.identity.worker, message.refusal)
+            self._desk.refused(self, f"incompatible: {message.refusal}")
 
     def _accepted(self, stream: HandoffStream, again: bool) -> None:
         self._stream = stream
