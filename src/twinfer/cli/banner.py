@@ -38,6 +38,11 @@ class Banner:
         self._stages: dict[str, str] = {}
         self._live: Live | None = None
 
+    @property
+    def url(self) -> str:
+        """Where the gateway listens."""
+        return self._url
+
     def configuration(self, text: str) -> None:
         """The effective configuration, so that nobody has to guess what a run used."""
         self._say("effective configuration:", "bold")

@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +16,7 @@ from twinfer.cli.banner import Banner
 from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import locate_models, settle_emulation
 from twinfer.cluster.child import Command
+from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, directory_prefix, write_record
 from twinfer.cluster.plan import LocalPlan, plan_local
 from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.config import Config
@@ -35,15 +37,21 @@ def run(arguments: argparse.Namespace) -> int:
     from twinfer.gateway.serve import bind
 
     sock = bind(config.gateway.host, config.gateway.port)
-    with sock, tempfile.TemporaryDirectory(prefix="twinfer-") as run_dir:
+    prefix = directory_prefix(sock.getsockname()[1])
+    with sock, tempfile.TemporaryDirectory(prefix=prefix) as run_dir:
         directories = locate_models(config)
         config = settle_emulation(config, directories)
         plan = plan_local(config, sorted(os.sched_getaffinity(0)), run_dir, cache_dir(config))
-        return asyncio.run(_serve(config, plan, directories, sock, started))
+        return asyncio.run(_serve(config, plan, directories, sock, Path(run_dir) / RECORD, started))
 
 
 async def _serve(
-    config: Config, plan: LocalPlan, directories: dict[ModelId, str], sock: socket.socket, started: float
+    config: Config,
+    plan: LocalPlan,
+    directories: dict[ModelId, str],
+    sock: socket.socket,
+    record_path: Path,
+    started: float,
 ) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,8 +59,14 @@ async def _serve(
     host, port = sock.getsockname()[:2]
     banner = Banner(config, plan, host, port)
     banner.configuration(dump_config(config))
-    supervisor = Supervisor(_cluster_key(), banner)
-    gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno())
+    key = _cluster_key()
+    record = _record(config, plan, banner.url, key)
+
+    def update_record(_: str) -> None:
+        write_record(record_path, msgspec.structs.replace(record, pids=supervisor.pids))
+
+    supervisor = Supervisor(key, banner, update_record)
+    gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
     workers = [Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec)) for spec in plan.workers]
     commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
     starting = asyncio.create_task(supervisor.start(commands))
@@ -72,6 +86,23 @@ async def _serve(
         await asyncio.gather(starting, stopping, return_exceptions=True)
         await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+
+
+def _locate(config: Config) -> dict[ModelId, str]:
+    """Where each model lies; downloads what has to be downloaded, before anything is started."""
+    from twinfer.model.checkpoint import locate
+
+    return {ModelId(model.id): str(locate(model.source)) for model in config.model}
+
+
+def _record(config: Config, plan: LocalPlan, url: str, key: bytes) -> DeploymentRecord:
+    """What other commands on this machine need to know of the deployment; nothing is started yet."""
+    roles = {pool.name: pool.role.value for pool in config.pool}
+    workers = {
+        worker: WorkerRecord(roles[worker.rpartition("-")[0]], address) for worker, address in plan.addresses.items()
+    }
+    models = tuple(ModelId(model.id) for model in config.model)
+    return DeploymentRecord(url, os.getpid(), {}, workers, models, config.handoff, key.hex())
 
 
 def _cluster_key() -> bytes:

@@ -6,7 +6,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twinfer.cluster.child import Child, Command, describe_exit
@@ -36,11 +36,20 @@ class Reporter(Protocol):
 
 
 class Supervisor:
-    """Owner of all child processes."""
+    """Owner of all child processes.
 
-    def __init__(self, cluster_key: bytes, reporter: Reporter) -> None:
+    Args:
+        cluster_key: for the children.
+        reporter: tells people.
+        started: called with the name of each child that was started, the first time and again.
+    """
+
+    def __init__(
+        self, cluster_key: bytes, reporter: Reporter, started: Callable[[str], None] = lambda name: None
+    ) -> None:
         self._cluster_key = cluster_key
         self._reporter = reporter
+        self._started = started
         self._children: dict[str, Child] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
@@ -61,6 +70,7 @@ class Supervisor:
             child = Child(command, self._noticed)
             self._children[command.name] = child
             await child.start(self._cluster_key)
+            self._started(command.name)
             first_life: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._tasks[command.name] = asyncio.create_task(self._keep(command, child, first_life))
             waiting.append(first_life)
@@ -98,6 +108,7 @@ class Supervisor:
             child = self._children[command.name] = Child(command, self._noticed)
             born = loop.time()
             await child.start(self._cluster_key)
+            self._started(command.name)
             watch = asyncio.create_task(child.watch())
 
     def _noticed(self, name: str, notice: Notice) -> None:

@@ -44,12 +44,15 @@ class GatewaySpec(msgspec.Struct, frozen=True):
         workers: control-plane address of every worker, by name.
         directories: where each model's tokenizer is, by model id.
         socket_fd: the listening socket, inherited.
+        record: the deployment's description, which holds the cluster key: removed at the end, even if the launcher was
+            killed and cannot do it.
     """
 
     config: Config
     workers: dict[WorkerId, str]
     directories: dict[ModelId, str]
     socket_fd: int
+    record: str = ""
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -55,6 +55,8 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
             await announcing
     finally:
         await fleet.close()
+        if spec.record:
+            Path(spec.record).unlink(missing_ok=True)
     return 0
 
 

@@ -1,0 +1,110 @@
+"""A running deployment as tools on the same machine find it: one file in its private directory.
+
+Security: the file holds the cluster key, and whoever holds that key can make workers do anything. It has mode 0600, in
+a directory of mode 0700 of the same user, and goes when the deployment ends. Whoever reads it must see that both belong
+to himself, and that a process is a child of this deployment before sending it a signal: the temporary directory is
+everybody's, and process ids are used again.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from twinfer.core.config import HandoffConfig
+from twinfer.core.errors import ConfigError
+from twinfer.core.ids import ModelId, WorkerId
+
+RECORD = "deployment.json"
+PREFIX = "twinfer-"
+
+
+class WorkerRecord(msgspec.Struct, frozen=True):
+    """A worker: its role, and its control plane's address."""
+
+    role: str
+    address: str
+
+
+class DeploymentRecord(msgspec.Struct, frozen=True):
+    """What ``twinfer serve`` runs.
+
+    Args:
+        url: of the gateway.
+        supervisor: process id of ``twinfer serve``, parent of all others.
+        pids: of the gateway and of the workers started by it, by name.
+        workers: all of them, those started elsewhere included.
+        models: ids, as clients name them.
+        cluster_key: in hexadecimal.
+    """
+
+    url: str
+    supervisor: int
+    pids: dict[str, int]
+    workers: dict[WorkerId, WorkerRecord]
+    models: tuple[ModelId, ...]
+    handoff: HandoffConfig
+    cluster_key: str
+
+
+def directory_prefix(port: int) -> str:
+    """How the names of the private directories of deployments on this port begin."""
+    return f"{PREFIX}{port}-"
+
+
+def write_record(path: Path, record: DeploymentRecord) -> None:
+    """Write it, or replace what is there at once and as a whole."""
+    draft = path.with_suffix(".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(record))
+    draft.replace(path)
+
+
+def find_record(port: int) -> Path:
+    """The description of the deployment on this port.
+
+    Raises:
+        ConfigError: there is none of this user.
+    """
+    found = sorted(Path(tempfile.gettempdir()).glob(f"{directory_prefix(port)}*"))
+    own = [path / RECORD for path in found if _is_mine(path) and _is_mine(path / RECORD)]
+    alive = [path for path in own if is_running(read_record(path).supervisor)]
+    if alive:
+        return alive[0]
+    if any(not _is_mine(path) for path in found):
+        raise ConfigError(f"the deployment on port {port} is another user's; run this as whoever started it")
+    raise ConfigError(f"no 'twinfer serve' runs on port {port} of this machine (searched in {tempfile.gettempdir()})")
+
+
+def read_record(path: Path) -> DeploymentRecord:
+    """The description of this moment; process ids change with every restart.
+
+    Raises:
+        ConfigError: it is gone, or of another version.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=DeploymentRecord)
+    except OSError as error:
+        raise ConfigError(f"the deployment has ended: {path} is gone") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is of another version of twinfer: {error}") from error
+
+
+def is_running(pid: int, parent: int | None = None) -> bool:
+    """Whether there is such a process, not yet ended, and a child of ``parent`` if that is given."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[0] not in ("Z", "X") and parent in (None, int(fields[1]))
+
+
+def _is_mine(path: Path) -> bool:
+    """Whether it exists, belongs to this user, and nobody else may write to it."""
+    try:
+        status = path.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
