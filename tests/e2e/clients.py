@@ -9,7 +9,7 @@ import boto3
 import openai
 from botocore.config import Config as ClientConfig
 
-from tests.oracle import Drawn
+from twinfer.chaos.oracle import Drawn
 
 ROUTE_HEADER = "x-twinfer-route"
 

@@ -11,7 +11,7 @@ from tests.e2e.clients import Heard, chat, openai_client
 from tests.e2e.conftest import DEMO, SOURCE
 from tests.e2e.deployment import Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID, expected_tokens
-from tests.oracle import wrong_text
+from twinfer.chaos.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
 
 NUM_CLIENTS = 64

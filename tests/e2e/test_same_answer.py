@@ -8,7 +8,7 @@ import pytest_asyncio
 from tests.e2e.clients import Heard, chat, openai_client
 from tests.e2e.conftest import CHUNK_TOKENS, DEMO, SOURCE
 from tests.e2e.deployment import Deployment
-from tests.oracle import wrong_text
+from twinfer.chaos.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.chat import Message
 

@@ -15,6 +15,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve                           the bundled demo model, one prefill and one decode worker on this machine
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
+  twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer doctor                          what this machine can run, and why not the rest
 """
 
@@ -38,6 +39,30 @@ example:
   twinfer serve --config twinfer.toml --set 'pool.prefill.addresses=["127.0.0.1:7001"]'
 """
 
+CHAOS = """\
+Puts a deployment that 'twinfer serve' runs on this machine to the test. Under load it kills (SIGKILL), pauses (SIGSTOP,
+for less and for more than the lease) and partitions (worker from worker) its processes, one at a time, and waits after
+each until all of them serve again. Every answer is compared with the one to the same prompt without a disturbance.
+
+  right         the same tokens, text, finish reason and usage
+  right by R7   parts from it where the two best tokens were closer than 0.001: rounding, not an error
+  refused       a clear error instead, which names what failed
+  broken        the connection broke, while the gateway was killed or paused
+  wrong         anything else: other text, a clean end after a part, an error that fits nothing that happened
+  stuck         nothing came for a minute and all leases
+
+After each event every KV block of the surviving workers must be accounted for within the lease and a second, and at the
+end nothing may be held. Exit code 0: nothing wrong, nothing stuck, nothing lost. 1: something was. 2: it could not run.
+
+Do not use it on a deployment that serves people. Ctrl-C ends it at any time and leaves no process stopped.
+
+examples:
+  twinfer serve --set handoff.allow_isolation=true --set pool.prefill.workers=2 --set pool.decode.workers=2
+  twinfer chaos http://127.0.0.1:8000
+  twinfer chaos http://127.0.0.1:8000 --events 20 --clients 12 --seed 7 --json chaos.json
+  twinfer chaos http://127.0.0.1:8000 --events 100000 --minutes 480
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
@@ -56,6 +81,15 @@ def parser() -> argparse.ArgumentParser:
     worker.add_argument("--pool", required=True, help="name of the [[pool]] it belongs to")
     worker.add_argument("--index", type=int, default=0, help="its number within the pool (default: 0)")
     worker.add_argument("--listen", required=True, metavar="HOST:PORT", help="address of its control plane")
+    chaos = _command(commands, "chaos", "disturb a running deployment and check every answer", CHAOS)
+    chaos.add_argument("url", metavar="URL", help="of a deployment on this machine, such as http://127.0.0.1:8000")
+    _configuration(chaos)
+    chaos.add_argument("--events", type=int, default=100, help="disturbances (default: 100)")
+    chaos.add_argument("--seed", type=int, default=0, help="of prompts, events and moments (default: 0)")
+    chaos.add_argument("--minutes", type=float, help="begin no event later than that")
+    chaos.add_argument("--clients", type=int, default=6, help="requests at a time (default: 6)")
+    chaos.add_argument("--prompts", type=int, default=24, help="different prompts (default: 24)")
+    chaos.add_argument("--json", metavar="FILE", help="write the result there, with all that bad answers said")
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
     return top
 
