@@ -1,4 +1,4 @@
-"""Fixtures that several packages' tests share: tiny checkpoints, and torch kept to one thread."""
+"""Fixtures that several packages' tests share: tiny checkpoints, certificates, and torch kept to one thread."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+
+from tests.certificates import Cluster
 
 
 class TinyCheckpoints(Protocol):
@@ -18,6 +20,12 @@ class TinyCheckpoints(Protocol):
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared weights and digests of the session's checkpoints."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """Certificates of one cluster."""
+    return Cluster(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

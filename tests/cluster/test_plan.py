@@ -56,9 +56,38 @@ POOL = "[[pool]]\nname='{}'\nrole='{}'\n"
         (POOL.format("a", "both") + "workers=0\n", "workers = 0"),
         (POOL.format("a", "prefill"), "no pool with role decode or both"),
         ("model = []\n", "has no .*model"),
+        (POOL.format("a", "both") + "addresses=['10.0.0.5:1']\n", "10.0.0.5:1 is not on this machine.*twinfer certs"),
+        (POOL.format("a", "both") + "addresses=['nowhere']\n", "'nowhere' is no address"),
     ],
 )
 def test_what_makes_no_sense_is_said(text: str, sentence: str) -> None:
     """Before anything is started, in one sentence."""
     with pytest.raises(ConfigError, match=sentence):
         plan_local(parse_config(text), [0, 1], "/run", "/cache")
+
+
+TLS = "[tls]\nca='a'\ncert='b'\nkey='c'\n"
+
+
+def test_workers_on_other_machines_need_tls() -> None:
+    """With certificates, addresses may be anywhere."""
+    away = POOL.format("prefill", "prefill") + "addresses=['10.0.0.5:1']\n"
+    away += POOL.format("decode", "decode") + "addresses=['10.0.0.6:1', 'decode.example.net:2']\n"
+    plan = plan_local(parse_config(TLS + away), [0], "/run", "/cache")
+    assert plan.workers == ()
+    assert list(plan.addresses.values()) == ["10.0.0.5:1", "10.0.0.6:1", "decode.example.net:2"]
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5:1", "127.0.0.1:1"])
+@pytest.mark.parametrize(("here", "away"), [("prefill", "decode"), ("decode", "prefill"), ("both", "decode")])
+def test_workers_that_could_not_reach_each_other(here: str, away: str, address: str) -> None:
+    """KV cannot pass between a worker on a Unix socket here and one that insists on TLS: said before the start."""
+    text = POOL.format("near", here) + POOL.format("far", away) + f"addresses=['{address}']\n"
+    with pytest.raises(ConfigError, match="'near' would be started where pool 'far', elsewhere, cannot reach it"):
+        plan_local(parse_config(TLS + text), [0], "/run", "/cache")
+
+
+def test_workers_that_need_not_reach_each_other() -> None:
+    """Two pools that both only decode pass no KV, so they may be anywhere."""
+    text = POOL.format("near", "decode") + POOL.format("far", "decode") + "addresses=['10.0.0.5:1']\n"
+    assert [spec.worker for spec in plan_local(parse_config(TLS + text), [0], "/run", "/cache").workers] == ["near-0"]

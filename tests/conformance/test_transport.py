@@ -17,11 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.certificates import Cluster
 from tests.transport import source_process
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import TransportError
 from twinfer.core.ids import HandoffId, new_handoff_id
 from twinfer.kv.memory import PoolMemory
+from twinfer.tls.roles import PeerRole
 from twinfer.transport.base import KVSink, KVSource
 from twinfer.transport.digest import digest_blocks, digest_views
 from twinfer.transport.gate import Pace, RunningPull
@@ -31,15 +33,21 @@ from twinfer.transport.shm import ShmSink, ShmSource
 from twinfer.transport.tcp import TcpSink, TcpSource
 from twinfer.transport.throttle import unlimited
 
-KINDS = ["inproc", "tcp", pytest.param("shm", marks=pytest.mark.skipif(sys.platform != "linux", reason="needs memfd"))]
+KINDS = [
+    "inproc",
+    "tcp",
+    "tcp+tls",
+    pytest.param("shm", marks=pytest.mark.skipif(sys.platform != "linux", reason="needs memfd")),
+]
 CANARY = 0xA5
 
 
 class Link:
     """Makes both ends of one transport, and closes what it made."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, cluster: Cluster) -> None:
         self.kind = kind
+        self.cluster = cluster
         self._hub = InprocHub()
         self._stack = contextlib.ExitStack()
 
@@ -48,6 +56,7 @@ class Link:
             "inproc": lambda: InprocSource(self._hub),
             "shm": ShmSource,
             "tcp": TcpSource,
+            "tcp+tls": lambda: TcpSource(credentials=self.cluster.credentials(PeerRole.WORKER)),
         }
         source = makers[self.kind]()
         self._stack.callback(source.close)
@@ -58,6 +67,7 @@ class Link:
             "inproc": lambda: InprocSink(self._hub, pace),
             "shm": lambda: ShmSink(pace),
             "tcp": lambda: TcpSink(pace=pace),
+            "tcp+tls": lambda: TcpSink(pace=pace, credentials=self.cluster.credentials(PeerRole.WORKER)),
         }
         sink = makers[self.kind]()
         self._stack.callback(sink.close)
@@ -80,9 +90,9 @@ class Link:
 
 
 @pytest.fixture(params=KINDS)
-def link(request: pytest.FixtureRequest) -> Iterator[Link]:
+def link(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Link]:
     """Both ends of each transport in turn."""
-    with contextlib.closing(Link(request.param)) as link:
+    with contextlib.closing(Link(request.param, cluster)) as link:
         yield link
 
 
@@ -92,6 +102,8 @@ def child(link: Link) -> Iterator[tuple[subprocess.Popen[bytes], Endpoint]]:
     if link.kind == "inproc":
         pytest.skip("has no other process")
     command = [sys.executable, str(Path(source_process.__file__)), link.kind]
+    if link.kind == "tcp+tls":
+        command += msgspec.structs.astuple(link.cluster.worker)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield process, msgspec.json.decode(process.stdout.readline(), type=Endpoint)
@@ -127,9 +139,9 @@ def wait_until_stopped(num_bytes: int, pull: RunningPull) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_scattered_blocks_arrive_exactly(kind: str):
+def test_random_scattered_blocks_arrive_exactly(kind: str, cluster: Cluster):
     """Whatever blocks are asked for, in whatever order, arrive with the digest that the source computes of them."""
-    with contextlib.closing(Link(kind)) as link:
+    with contextlib.closing(Link(kind, cluster)) as link:
         memory = link.memory(23, 3001)
         source, sink, peer = link.pair(memory)
         handoff = new_handoff_id()

@@ -214,3 +214,5 @@ class World:
             raise Wrong(f"{worker.name} leaks: {blocks}")
         if report.handoffs or report.running or report.waiting:
             raise Wrong(f"{worker.name} is not idle: {report}")
+        if sum(report.handoffs_by_transport.values()) != report.counters.handoffs_in:
+            raise Wrong(f"{worker.name} counts handoffs twice: {report}")

@@ -69,12 +69,13 @@ def test_least_loaded_of_each_role() -> None:
 
 
 def test_failed_worker_is_avoided_unless_it_is_the_only_one() -> None:
-    """Recovery goes elsewhere where there is an elsewhere."""
+    """Recovery goes elsewhere where there is an elsewhere; else there is no handoff, unless forced."""
     two = snapshot(a_worker("p", Role.PREFILL), a_worker("d0", Role.DECODE), a_worker("d1", Role.DECODE))
     assert choose_route(LONG, two, ROUTING, None, {WorkerId("d0")}).decode == "d1"
-    both = {WorkerId("d"), WorkerId("p")}
-    assert ends(choose_route(LONG, PAIR, ROUTING, None, both)) == ("d", None)
-    assert ends(choose_route(LONG, PAIR, ROUTING, RouteKind.DISAGGREGATED, both)) == ("d", "p")
+    for failed in ({"d", "p"}, {"p"}, {"d"}):
+        excluded = {WorkerId(name) for name in failed}
+        assert ends(choose_route(LONG, PAIR, ROUTING, None, excluded)) == ("d", None)
+        assert ends(choose_route(LONG, PAIR, ROUTING, RouteKind.DISAGGREGATED, excluded)) == ("d", "p")
 
 
 def test_refusals_say_why() -> None:

@@ -111,9 +111,9 @@ async def test_an_address_in_use_is_a_config_error(tmp_path: Path):
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "10.1.2.3:5000", "example.com:80", "[::]:0"])
 def test_the_control_plane_stays_on_this_machine(address: str):
     """Without TLS nobody listens or calls elsewhere."""
-    with pytest.raises(ConfigError, match="no TLS yet"):
+    with pytest.raises(ConfigError, match="twinfer certs"):
         ControlServer(EchoHandler(), KEY, address)
-    with pytest.raises(ConfigError, match="no TLS yet"):
+    with pytest.raises(ConfigError, match="twinfer certs"):
         connect(address, KEY)
 
 

@@ -4,8 +4,11 @@ import sys
 
 import msgspec
 
+from twinfer.core.config import TlsConfig
 from twinfer.core.ids import HandoffId
 from twinfer.kv.memory import PoolMemory
+from twinfer.tls.credentials import Credentials, load_credentials
+from twinfer.tls.roles import PeerRole
 from twinfer.transport.shm import ShmSource
 from twinfer.transport.tcp import TcpSource
 
@@ -19,11 +22,16 @@ def fill(memory: PoolMemory) -> None:
         memory.block(block)[:] = bytes([block]) * memory.block_bytes
 
 
+def credentials(files: list[str]) -> Credentials | None:
+    """From the files of a worker's certificate, if there are any."""
+    return load_credentials(TlsConfig(*files), PeerRole.WORKER)
+
+
 def main() -> None:
     """Serve all blocks under one handoff."""
     memory = PoolMemory(NUM_BLOCKS, BLOCK_BYTES, prefault=False)
     fill(memory)
-    source = {"shm": ShmSource, "tcp": TcpSource}[sys.argv[1]]()
+    source = ShmSource() if sys.argv[1] == "shm" else TcpSource(credentials=credentials(sys.argv[2:]))
     endpoint = source.start(memory)
     source.offer(HANDOFF, range(NUM_BLOCKS))
     sys.stdout.buffer.write(msgspec.json.encode(endpoint) + b"\n")

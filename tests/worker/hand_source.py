@@ -17,6 +17,7 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
 from twinfer.rpc.client import connect
 from twinfer.transport.digest import digest_blocks
+from twinfer.transport.tcp import TcpSource
 from twinfer.worker.transports import start_sources
 
 CHUNK_BLOCKS = 3
@@ -31,7 +32,7 @@ class HandSource:
 
     def __init__(self, pool: PoolConfig) -> None:
         self._small = small_engine(pool, 64)
-        self._sources = start_sources(LINK, self._small.memory, "", "127.0.0.1")
+        self._sources = start_sources(LINK, self._small.memory, "", TcpSource())
         self.identity = WorkerIdentity(
             WorkerId("p"),
             new_epoch(),

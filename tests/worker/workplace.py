@@ -25,6 +25,7 @@ from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.kv.memory import PoolMemory
 from twinfer.rpc.client import connect
 from twinfer.rpc.server import ControlServer
+from twinfer.transport.tcp import TcpSource
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.engine_thread import EngineThread
 from twinfer.worker.reclaimer import Reclaimer
@@ -136,7 +137,7 @@ async def station(
     async with contextlib.AsyncExitStack() as stack:
         small = small_engine(pool, num_blocks)
         stack.callback(small.memory.close)
-        sources = start_sources(LINK, small.memory, "", "127.0.0.1")
+        sources = start_sources(LINK, small.memory, "", TcpSource())
         stack.callback(sources.close)
         sinks = make_sinks(LINK)
         stack.callback(sinks.close)

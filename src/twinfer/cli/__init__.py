@@ -30,13 +30,24 @@ examples:
 """
 
 WORKER = """\
-Runs one worker of a configured pool in the foreground, for a gateway on this machine that lists its address.
+Runs one worker of a configured pool in the foreground, for a gateway that lists its address.
 The cluster key comes from TWINFER_CLUSTER_KEY (64 hexadecimal digits), the same for gateway and workers.
+On another machine than the gateway's it needs certificates: see `twinfer certs --help`.
 
-example:
+examples:
   export TWINFER_CLUSTER_KEY=$(openssl rand -hex 32)
   twinfer worker --config twinfer.toml --pool prefill --listen 127.0.0.1:7001
   twinfer serve --config twinfer.toml --set 'pool.prefill.addresses=["127.0.0.1:7001"]'
+  twinfer worker --config twinfer.toml --pool decode --listen 0.0.0.0:7001 --advertise 10.0.0.5 --kv-port 7002
+"""
+
+CERTS = """\
+Makes a private certificate authority in DIR, and certificates for workers and gateways with which they trust each
+other across machines. Existing files are not overwritten. With --force there are new certificates, signed by the same
+authority: for renewal, or for other hosts.
+
+example:
+  twinfer certs certificates --host 10.0.0.5 --host 10.0.0.6 --host decode.example.net
 """
 
 CHAOS = """\
@@ -90,6 +101,19 @@ def parser() -> argparse.ArgumentParser:
     chaos.add_argument("--clients", type=int, default=6, help="requests at a time (default: 6)")
     chaos.add_argument("--prompts", type=int, default=24, help="different prompts (default: 24)")
     chaos.add_argument("--json", metavar="FILE", help="write the result there, with all that bad answers said")
+    worker.add_argument(
+        "--advertise", default="", metavar="HOST", help="where others reach it, if not on --listen's host"
+    )
+    worker.add_argument(
+        "--kv-port", type=int, default=0, metavar="PORT", help="port for KV over TCP (default: a free one)"
+    )
+    certs = _command(commands, "certs", "make certificates for workers and gateways on several machines", CERTS)
+    certs.add_argument("directory", metavar="DIR", help="where they go")
+    certs.add_argument(
+        "--host", action="append", default=[], metavar="NAME_OR_IP", help="a worker's machine; repeatable"
+    )
+    certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
+    certs.add_argument("--force", action="store_true", help="replace certificates that are there")
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
     return top
 

@@ -100,7 +100,7 @@ def checks(config: Config) -> list[Callable[[], Row]]:
             "shared memory", "between workers of this machine: one copy, none by the source", ShmSource(), ShmSink()
         ),
         populate,
-        lambda: transport("TCP", "on loopback; between machines not before it has TLS", TcpSource(), TcpSink()),
+        lambda: transport("TCP", "on loopback; between machines with certificates", TcpSource(), TcpSink()),
         foreign,
         lambda: port(config.gateway.host, config.gateway.port),
         lambda: cache(Path(cache_dir(config))),

@@ -7,6 +7,7 @@ from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import locate_models, settle_emulation
 from twinfer.cluster.lifeline import cluster_key
 from twinfer.cluster.plan import model_of
+from twinfer.core.address import check_address, reachable
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import WorkerId
 from twinfer.core.process import WorkerSpec
@@ -20,6 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     if pool is None:
         known = ", ".join(pool.name for pool in config.pool)
         raise ConfigError(f"there is no pool {arguments.pool!r}; known are {known}")
+    check_address(arguments.listen, encrypted=config.tls.enabled)
+    reachable(arguments.listen, arguments.advertise)
     spec = WorkerSpec(
         worker=WorkerId(f"{pool.name}-{arguments.index}"),
         model=model_of(config, pool),
@@ -29,6 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
         listen=arguments.listen,
         cores=pool.cores or tuple(sorted(os.sched_getaffinity(0))),
         cache_dir=cache_dir(config),
+        tls=config.tls,
+        advertise=arguments.advertise,
+        kv_port=arguments.kv_port,
     )
     key = cluster_key()
     from twinfer.worker.process import run_worker

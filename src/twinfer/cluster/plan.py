@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twinfer.core.address import check_address, is_unix, stays_here
 from twinfer.core.config import Config, ModelConfig, PoolConfig
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import WorkerId
@@ -93,11 +94,26 @@ def check(config: Config, cores: Sequence[int]) -> None:
         missing = sorted(set(pool.cores) - set(cores))
         if missing:
             raise ConfigError(f"pool {pool.name!r} asks for cores {missing}, this machine offers {list(cores)}")
+        for address in pool.addresses:
+            check_address(address, encrypted=config.tls.enabled)
         if pool.workers < 1:
             raise ConfigError(f"pool {pool.name!r} has workers = {pool.workers}; set at least 1, or remove the pool")
     for model in config.model:
         if not any(pool.role.decodes for pool in config.pool if model_of(config, pool).id == model.id):
             raise ConfigError(f"no pool with role decode or both serves {model.id!r}; add a [[pool]]")
+        _check_neighbours([pool for pool in config.pool if model_of(config, pool).id == model.id], config.tls.enabled)
+
+
+def _check_neighbours(pools: Sequence[PoolConfig], encrypted: bool) -> None:
+    """Workers started here listen on Unix sockets, without TLS: others must neither be elsewhere nor insist on it."""
+    here = [pool for pool in pools if not pool.addresses]
+    away = [pool for pool in pools if any(not is_unix(a) and (encrypted or not stays_here(a)) for a in pool.addresses)]
+    for ours, theirs in itertools.product(here, away):
+        if (ours.role.prefills and theirs.role.decodes) or (ours.role.decodes and theirs.role.prefills):
+            raise ConfigError(
+                f"pool {ours.name!r} would be started where pool {theirs.name!r}, elsewhere, cannot reach it: "
+                f"start {ours.name!r} with `twinfer worker --listen` and list its addresses, too"
+            )
 
 
 def _deal(cores: Sequence[int], num_hands: int) -> list[tuple[int, ...]]:

@@ -93,7 +93,8 @@ class PoolConfig(_Table, frozen=True):
     max_waiting: int = 1024
     """Requests in the queue at most; past that the worker is busy."""
     addresses: tuple[str, ...] = ()
-    """Workers started by hand (``twinfer worker --listen``), as ``host:port``; then none are started here."""
+    """Workers started by hand (``twinfer worker --listen``), as ``host:port``; then none are started here. On other
+    machines they need ``[tls]``."""
     emulation: EmulationConfig = EmulationConfig()
 
 
@@ -101,7 +102,7 @@ class LinkConfig(_Table, frozen=True):
     """How KV travels."""
 
     transport: Literal["auto", "shm", "tcp"] = "auto"
-    """``auto`` takes shared memory on one host, else TCP."""
+    """``auto`` takes shared memory on one host, else TCP, encrypted where there is ``[tls]``."""
     max_in_flight_mib: int = 64
     """Bytes a sink pulls at once from one peer."""
     tcp_connections: int = 2
@@ -127,6 +128,30 @@ class HandoffConfig(_Table, frozen=True):
     """Whether ``twinfer chaos`` may cut a worker off from the others for a while."""
     max_busy_s: float = 10.0
     """How long a request waits for room on a busy worker before its client gets 503."""
+
+
+class TlsConfig(_Table, frozen=True):
+    """Certificates for workers and gateways on different machines; ``twinfer certs`` makes them.
+
+    With them every TCP connection between workers and gateways is TLS 1.3 with certificates on both sides. Without,
+    workers and gateways talk within one machine only.
+    """
+
+    ca: str = ""
+    """File of the cluster's certificate authority, in PEM."""
+    cert: str = ""
+    """File of this process's certificate: a worker's for workers, a gateway's for gateways."""
+    key: str = ""
+    """File of its private key."""
+
+    def __post_init__(self) -> None:
+        if self.enabled and not (self.ca and self.cert and self.key):
+            raise ValueError("[tls] needs all of `ca`, `cert` and `key`, or none of them")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any is given."""
+        return bool(self.ca or self.cert or self.key)
 
 
 class RoutingConfig(_Table, frozen=True):
@@ -171,5 +196,6 @@ class Config(_Table, frozen=True):
     handoff: HandoffConfig = HandoffConfig()
     routing: RoutingConfig = RoutingConfig()
     gateway: GatewayConfig = GatewayConfig()
+    tls: TlsConfig = TlsConfig()
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

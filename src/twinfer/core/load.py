@@ -51,6 +51,7 @@ class LoadReport(msgspec.Struct, frozen=True):
         waiting: sequences admitted to the queue only.
         waiting_tokens: prompt positions in the queue and not computed.
         handoffs: open handoffs by state.
+        handoffs_by_transport: how many were committed here, by the transport that brought their KV.
         oldest_held_s: age of the oldest block holding outside a running sequence.
         healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
     """
@@ -65,3 +66,4 @@ class LoadReport(msgspec.Struct, frozen=True):
     step_s: float = 0.0
     """Moving average of the time one step takes."""
     healthy: bool = True
+    handoffs_by_transport: dict[str, int] = {}

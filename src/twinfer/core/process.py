@@ -6,7 +6,7 @@ in the environment variable ``TWINFER_CLUSTER_KEY``, in hexadecimal, and never o
 
 import msgspec
 
-from twinfer.core.config import Config, HandoffConfig, LinkConfig, ModelConfig, PoolConfig
+from twinfer.core.config import Config, HandoffConfig, LinkConfig, ModelConfig, PoolConfig, TlsConfig
 from twinfer.core.ids import ModelId, WorkerId
 
 CLUSTER_KEY_VARIABLE = "TWINFER_CLUSTER_KEY"
@@ -21,7 +21,9 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         cores: CPU cores it is pinned to; empty leaves it where it is.
         cache_dir: where prepared weights are kept.
         socket_dir: private directory for transport sockets; empty uses names without files.
-        kv_host: address on which KV is offered over TCP.
+        tls: certificates; with them it may be reached from other machines.
+        advertise: host under which others reach it; empty where ``listen`` says it already.
+        kv_port: port on which KV is offered over TCP, on the host of ``listen``; 0 takes a free one.
     """
 
     worker: WorkerId
@@ -33,7 +35,9 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     cores: tuple[int, ...] = ()
     cache_dir: str = ""
     socket_dir: str = ""
-    kv_host: str = "127.0.0.1"
+    tls: TlsConfig = TlsConfig()
+    advertise: str = ""
+    kv_port: int = 0
 
 
 class GatewaySpec(msgspec.Struct, frozen=True):

@@ -20,6 +20,8 @@ from twinfer.core.tokens import Timings, Token
 logger = logging.getLogger(__name__)
 REDIAL_S = 0.2
 REPORT_TIMEOUT_S = 1.0
+PATIENT_DIALS = 25
+"""Failures in a row, five seconds or more, after which it is said why a worker is not there."""
 
 
 class WorkerStream(Protocol):
@@ -88,6 +90,7 @@ class WorkerLink:
         """By wire id, with the prompt's length."""
         self._connection = connection
         self._stream: WorkerStream | None = None
+        self._failed_dials = 0
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -129,7 +132,9 @@ class WorkerLink:
                 async for message in stream:
                     self._hear(message)
             except TwinferError as error:
-                logger.debug("worker at %s: %s", self.address, error)
+                self._failed_dials += 1
+                level = logging.WARNING if self._failed_dials == PATIENT_DIALS else logging.DEBUG
+                logger.log(level, "still no worker at %s: %s", self.address, error)
             finally:
                 self._lose()
                 await stream.close()
@@ -138,6 +143,7 @@ class WorkerLink:
     def _hear(self, message: ToGateway) -> None:
         if isinstance(message, Hello):
             self.identity = message.identity
+            self._failed_dials = 0
         elif isinstance(message, Load):
             self.load = message.report
         elif isinstance(message, Frame):

@@ -19,6 +19,8 @@ from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
 from twinfer.gateway.serve import build_app, serve
 from twinfer.rpc.client import connect
+from twinfer.tls.credentials import load_credentials
+from twinfer.tls.roles import PeerRole
 
 EXIT_CONFIG = 2
 READY_POLL_S = 0.02
@@ -37,7 +39,8 @@ def run_gateway() -> int:
 async def _serve(spec: GatewaySpec, key: bytes) -> int:
     stop = asyncio.Event()
     stop_on_signals(stop, watch_stdin=True)
-    fleet = Fleet(spec.workers, lambda address: connect(address, key))
+    credentials = load_credentials(spec.config.tls, PeerRole.GATEWAY)
+    fleet = Fleet(spec.workers, lambda address: connect(address, key, credentials=credentials))
     try:
         notify(Notice("loading tokenizers"))
         models = ModelRegistry(

@@ -71,6 +71,15 @@ class _Snapshot(Collector):
             for identity, load in self._reports:
                 gauge.add_metric(_labels(identity), float(getattr(load, name.replace("seconds", "s"))))
             yield gauge
+        transports = CounterMetricFamily(
+            "twinfer_worker_handoffs_by_transport",
+            "Handoffs committed here by transport",
+            labels=(*LABELS, "transport"),
+        )
+        for identity, load in self._reports:
+            for transport, value in load.handoffs_by_transport.items():
+                transports.add_metric((*_labels(identity), transport), value)
+        yield transports
         yield self._by_state("kv_blocks", "KV blocks by state", lambda load: msgspec.structs.asdict(load.blocks))
         yield self._by_state("handoffs_open", "Open handoffs by side and state", lambda load: load.handoffs)
 

@@ -20,7 +20,7 @@ def choose_route(
     """The route of one request.
 
     A worker excluded by an earlier failure is used again only when nobody else can do its part; a decode worker can
-    do a prefill worker's.
+    do a prefill worker's, and does when it is one that is used again.
 
     Raises:
         CapacityError: none of the workers that could do a phase is alive.
@@ -50,6 +50,8 @@ def choose_route(
     if not prefillers:
         reason = "every prefill worker failed this request" if others else "no prefill worker is ready"
         return Route(decode.identity.worker, None, reason)
+    if decode.identity.worker in excluded:
+        return Route(decode.identity.worker, None, "every decode worker failed this request; this one takes it alone")
     if len(request.prompt) < routing.min_remote_tokens:
         reason = f"the prompt has {len(request.prompt)} tokens, fewer than {routing.min_remote_tokens}"
         return Route(decode.identity.worker, None, reason)

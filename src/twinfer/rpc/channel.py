@@ -1,10 +1,13 @@
 """Where the control plane listens, and how its connections behave."""
 
-import ipaddress
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from twinfer.core.errors import ConfigError
+import grpc
+
+from twinfer.core.address import check_address, is_unix
 from twinfer.rpc.codec import MAX_MESSAGE_BYTES
+from twinfer.tls.credentials import Credentials
 
 Options: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -12,23 +15,49 @@ KEEPALIVE_S = 2.0
 """A peer that answers no ping for that long, after as long a silence, is lost: noticed within twice this time."""
 
 
-def check_local(address: str) -> None:
-    """See that only this machine's processes can read along.
+@dataclass(frozen=True, slots=True)
+class PortLimits:
+    """What strangers may take of a server.
+
+    Attributes:
+        handshake_s: a connection that has not introduced itself by then, in TLS and in HTTP/2, is closed.
+        connections: at once; others are turned away.
+        calls: at once, on one connection.
+        idle_s: a connection without a call is closed after that time; its caller opens another.
+    """
+
+    handshake_s: float = 5.0
+    connections: int = 256
+    calls: int = 64
+    idle_s: float = 300.0
+
+
+DEFAULT_LIMITS = PortLimits()
+
+
+def client_security(address: str, credentials: Credentials | None) -> Any:
+    """What a channel to this address is opened with; ``None`` for plain, within this machine.
 
     Raises:
-        ConfigError: the address is neither a Unix socket nor loopback, or is none at all.
+        ConfigError: the way there would be unencrypted.
     """
-    if address.startswith("unix:"):
-        return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
-        raise ConfigError(f"{address!r} is no address: write host:port or unix:/path")
-    try:
-        local = ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
-        raise ConfigError(f"the control plane has no TLS yet and cannot use {address}: use 127.0.0.1 or unix:/path")
+    check_address(address, encrypted=credentials is not None)
+    if credentials is None or is_unix(address):
+        return None
+    return grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
+
+
+def server_security(address: str, credentials: Credentials | None) -> Any:
+    """What this address is served with; ``None`` for plain, within this machine. Callers must show a certificate.
+
+    Raises:
+        ConfigError: callers would come in unencrypted.
+    """
+    check_address(address, encrypted=credentials is not None)
+    if credentials is None or is_unix(address):
+        return None
+    own = ((credentials.key, credentials.certificate),)
+    return grpc.ssl_server_credentials(own, credentials.authority, require_client_auth=True)
 
 
 def _both_sides(keepalive_s: float) -> Options:
@@ -44,10 +73,14 @@ def _both_sides(keepalive_s: float) -> Options:
     )
 
 
-def server_options(keepalive_s: float) -> Options:
-    """A port in use is an error, and pings are welcome."""
+def server_options(keepalive_s: float, limits: PortLimits) -> Options:
+    """A port in use is an error, pings are welcome, and strangers hold little for a short time."""
     return (
         *_both_sides(keepalive_s),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1000)),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_concurrent_streams", limits.calls),
+        ("grpc.max_connection_idle_ms", int(limits.idle_s * 1000)),
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 100),
         ("grpc.http2.max_ping_strikes", 0),

@@ -12,12 +12,14 @@ from twinfer.core.errors import ProtocolError, TwinferError, WorkerLost
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import ToGateway, ToSink, ToSource, ToWorker
 from twinfer.rpc import codec
-from twinfer.rpc.channel import KEEPALIVE_S, check_local, client_options
+from twinfer.rpc.channel import KEEPALIVE_S, client_options, client_security
 from twinfer.rpc.outbox import Outbox
 from twinfer.rpc.stream import MessageStream
+from twinfer.tls.credentials import Credentials
 
 _PROTOCOL_CODES = (
     grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -29,11 +31,17 @@ T = TypeVar("T")
 class WorkerClient:
     """A connection to one worker, opened at the first call and again after it broke. Belongs to one event loop."""
 
-    def __init__(self, address: str, key: bytes, keepalive_s: float = KEEPALIVE_S) -> None:
-        check_local(address)
+    def __init__(
+        self, address: str, key: bytes, keepalive_s: float = KEEPALIVE_S, credentials: Credentials | None = None
+    ) -> None:
+        security = client_security(address, credentials)
         self.address = address
         self._metadata = ((codec.PROOF_HEADER, codec.proof(key)),)
-        self._channel = grpc.aio.insecure_channel(address, options=client_options(keepalive_s))
+        options = client_options(keepalive_s)
+        if security is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(address, security, options=options)
         self._streams: list[MessageStream[Any, Any]] = []
 
     def gateway_stream(self, outbox: Outbox | None = None) -> MessageStream[ToGateway, ToWorker]:
@@ -71,13 +79,15 @@ class WorkerClient:
         return stream
 
 
-def connect(address: str, key: bytes, keepalive_s: float = KEEPALIVE_S) -> WorkerClient:
+def connect(
+    address: str, key: bytes, keepalive_s: float = KEEPALIVE_S, credentials: Credentials | None = None
+) -> WorkerClient:
     """A client of the worker at ``host:port`` or ``unix:/path``. Returns at once; calls say whether it is there.
 
     Raises:
-        ConfigError: the address is not local, or the key is empty.
+        ConfigError: the address is elsewhere and there are no credentials, or the key is empty.
     """
-    return WorkerClient(address, key, keepalive_s)
+    return WorkerClient(address, key, keepalive_s, credentials)
 
 
 class _ClientWire:

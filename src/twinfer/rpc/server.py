@@ -1,6 +1,7 @@
 """The worker's side of the control plane.
 
-1. A caller that does not prove to hold the cluster key is turned away before anything is read.
+1. A caller that does not prove to hold the cluster key, or whose certificate has not the role for the call, is turned
+   away before anything is read.
 2. Each stream call runs the handler; the call ends when the handler returns, after what it sent is written.
 3. A caller that is gone breaks the stream: the handler sees ``WorkerLost`` when it iterates, and should return.
 """
@@ -20,10 +21,13 @@ import grpc.aio
 from twinfer.core.errors import ConfigError, ProtocolError, TwinferError, WorkerLost
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import ToGateway, ToSink, ToSource, ToWorker
+from twinfer.core.sparse_log import SparseLog
 from twinfer.rpc import codec
-from twinfer.rpc.channel import KEEPALIVE_S, check_local, server_options
+from twinfer.rpc.channel import DEFAULT_LIMITS, KEEPALIVE_S, PortLimits, server_options, server_security
 from twinfer.rpc.codec import Decoder
 from twinfer.rpc.stream import MessageStream
+from twinfer.tls.credentials import Credentials
+from twinfer.tls.roles import PeerRole, role_refusal
 
 _LEAVE_S = 2.0
 """A handler that goes on for so long after its caller is gone is cancelled."""
@@ -53,17 +57,29 @@ class ControlServer:
     Args:
         handler: serves them.
         key: the cluster key.
-        address: ``unix:/path``, or ``host:port`` on loopback; port 0 takes a free one.
+        address: ``unix:/path``, or ``host:port``, on loopback where there are no credentials; port 0 takes a free one.
         keepalive_s: silence after which a peer is asked for a sign of life, and the time it has for it.
+        credentials: for TLS on ``host:port``, with a certificate asked of every caller.
+        limits: for strangers.
     """
 
-    def __init__(self, handler: WorkerHandler, key: bytes, address: str, keepalive_s: float = KEEPALIVE_S) -> None:
-        check_local(address)
+    def __init__(
+        self,
+        handler: WorkerHandler,
+        key: bytes,
+        address: str,
+        keepalive_s: float = KEEPALIVE_S,
+        credentials: Credentials | None = None,
+        limits: PortLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self._limits = limits
+        self._security = server_security(address, credentials)
         self._handler = handler
         self._proof = codec.proof(key)
         self.address = address
         self._keepalive_s = keepalive_s
         self._server: Any = None
+        self._complain = SparseLog(logger.warning)
 
     async def start(self) -> str:
         """Listen; returns the address to connect to.
@@ -73,10 +89,13 @@ class ControlServer:
         """
         if self.address.startswith("unix:"):
             _check_free(self.address)
-        self._server = grpc.aio.server(options=server_options(self._keepalive_s))
+        self._server = grpc.aio.server(options=server_options(self._keepalive_s, self._limits))
         self._server.add_generic_rpc_handlers((self._methods(),))
         try:
-            port = self._server.add_insecure_port(self.address)
+            if self._security is None:
+                port = self._server.add_insecure_port(self.address)
+            else:
+                port = self._server.add_secure_port(self.address, self._security)
         except RuntimeError as error:
             raise _unusable(self.address) from error
         if self.address.startswith("unix:"):
@@ -93,13 +112,15 @@ class ControlServer:
 
     def _methods(self) -> grpc.GenericRpcHandler:
         async def gateway(_: object, context: Any) -> None:
+            await self._authenticate(context, PeerRole.GATEWAY)
             await self._serve(context, codec.to_worker, self._handler.on_gateway)
 
         async def handoff(_: object, context: Any) -> None:
+            await self._authenticate(context, PeerRole.WORKER)
             await self._serve(context, codec.to_sink, self._handler.on_handoff)
 
         async def report(_: bytes, context: Any) -> bytes:
-            await self._authenticate(context)
+            await self._authenticate(context, *PeerRole)
             return codec.encode(await self._handler.report())
 
         return grpc.method_handlers_generic_handler(
@@ -111,16 +132,21 @@ class ControlServer:
             },
         )
 
-    async def _authenticate(self, context: Any) -> None:
+    async def _authenticate(self, context: Any, *roles: PeerRole) -> None:
+        if self._security is not None:
+            names = context.auth_context().get("x509_subject_alternative_name", ())
+            refusal = role_refusal([name.decode() for name in names], roles)
+            if refusal is not None:
+                self._complain("%s was turned away: %s", context.peer(), refusal)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         given = dict(context.invocation_metadata() or ()).get(codec.PROOF_HEADER, "")
         if not hmac.compare_digest(str(given).encode(), self._proof.encode()):
-            logger.warning("%s called without the cluster key and was turned away", context.peer())
+            self._complain("%s called without the cluster key and was turned away", context.peer())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the call does not prove the cluster key")
 
     async def _serve(
         self, context: Any, decoder: Decoder[Any], handle: Callable[[MessageStream[Any, Any]], Awaitable[None]]
     ) -> None:
-        await self._authenticate(context)
         stream: MessageStream[Any, Any] = MessageStream(_ServerWire(context), decoder)
         handler = asyncio.ensure_future(handle(stream))
         handler.add_done_callback(_seen)

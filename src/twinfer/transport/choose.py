@@ -1,4 +1,4 @@
-"""Which of a worker's endpoints another one pulls from."""
+"""Which of a worker's endpoints another one pulls from: the order in which to try them."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -6,18 +6,21 @@ from typing import NamedTuple
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import TransportError
 
+PREFERENCE = ("shm", "tcp+tls", "tcp")
+"""With ``auto``, the best first."""
+
 
 class Choice(NamedTuple):
-    """An endpoint, and why this one."""
+    """An endpoint, and why this one, in words that follow its transport's name."""
 
     endpoint: Endpoint
     reason: str
 
 
-def choose_endpoint(
-    endpoints: Collection[Endpoint], my_host: str, wanted: str = "auto", supported: Collection[str] = ("shm", "tcp")
-) -> Choice:
-    """Shared memory on one host where both sides have it, else TCP; or the transport that is wanted.
+def rank_endpoints(
+    endpoints: Collection[Endpoint], my_host: str, wanted: str = "auto", supported: Collection[str] = PREFERENCE
+) -> tuple[Choice, ...]:
+    """The endpoints to try, in order: the one transport that is wanted, or all that both sides have, the best first.
 
     Args:
         endpoints: what the other worker offers.
@@ -28,19 +31,23 @@ def choose_endpoint(
     Raises:
         TransportError: none fits; the message says what was offered.
     """
-    same_host = [endpoint.transport for endpoint in endpoints if endpoint.host == my_host]
     usable = {
         e.transport: e for e in endpoints if e.transport in supported and (e.transport != "shm" or e.host == my_host)
     }
+    names = [name for name in PREFERENCE if name in usable] if wanted == "auto" else [wanted]
+    if not usable.keys() >= set(names) or not names:
+        raise TransportError(_misfit(endpoints, my_host, wanted, supported))
+    return tuple(Choice(usable[name], _reason(usable[name], my_host, wanted)) for name in names)
+
+
+def _reason(endpoint: Endpoint, my_host: str, wanted: str) -> str:
     if wanted != "auto":
-        if wanted in usable:
-            return Choice(usable[wanted], f"{wanted} is what the configuration asks for")
-    elif "shm" in usable:
-        return Choice(usable["shm"], "shm because both workers are on one host")
-    elif "tcp" in usable:
-        why = "this worker or its peer has no shm" if same_host else "the workers are on different hosts"
-        return Choice(usable["tcp"], f"tcp because {why}")
-    raise TransportError(_misfit(endpoints, my_host, wanted, supported))
+        return "is what the configuration asks for"
+    if endpoint.host != my_host:
+        return "because the workers are on different hosts"
+    if endpoint.transport == "shm":
+        return "because both workers are on one host"
+    return "because this worker or its peer has nothing faster"
 
 
 def _misfit(endpoints: Collection[Endpoint], my_host: str, wanted: str, supported: Collection[str]) -> str:

@@ -29,7 +29,7 @@ from twinfer.transport.base import CONNECT_TIMEOUT_S, SourceMemory, TransportCap
 from twinfer.transport.digest import copy_blocks
 from twinfer.transport.gate import Pace, PullGate
 from twinfer.transport.host import host_id
-from twinfer.transport.listener import Listener
+from twinfer.transport.listener import Listener, Settle
 from twinfer.transport.throttle import unlimited
 
 if sys.platform == "linux":
@@ -92,7 +92,7 @@ class ShmSource:
             raise ConfigError(
                 f"no KV socket in {self._directory}: {error}; name a short, writable directory"
             ) from error
-        self._listener = Listener(server, lambda connection: _serve(connection, fd, greeting), "kv-shm")
+        self._listener = Listener(server, lambda connection, settle: _serve(connection, settle, fd, greeting), "kv-shm")
         return Endpoint("shm", address, host_id())
 
     def offer(self, handoff: HandoffId, blocks: Sequence[int]) -> None:
@@ -198,12 +198,13 @@ class ShmSink:
         self._gate.close()
 
 
-def _serve(connection: socket.socket, fd: int, greeting: bytes) -> None:
+def _serve(connection: socket.socket, settle: Settle, fd: int, greeting: bytes) -> None:
     """Pass the file to one sink, and notice when it leaves."""
     try:
         if not _is_same_user(connection):
             logger.warning("a process of another user asked for the KV pool and was turned away")
             return
+        settle()
         socket.send_fds(connection, [greeting], [fd])
         if connection.recv(1):
             logger.warning("a sink sent bytes over a connection that carries none; it is closed")

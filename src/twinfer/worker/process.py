@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 from twinfer.cluster.lifeline import notify, stop_on_signals
+from twinfer.core.address import reachable
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.errors import TwinferError
@@ -21,6 +22,8 @@ from twinfer.core.ids import new_epoch
 from twinfer.core.process import READY, Notice, WorkerSpec
 from twinfer.rpc.client import connect
 from twinfer.rpc.server import ControlServer
+from twinfer.tls.credentials import load_credentials
+from twinfer.tls.roles import PeerRole
 from twinfer.worker.build import build_engine
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.door import Door
@@ -28,7 +31,7 @@ from twinfer.worker.engine_thread import EngineThread
 from twinfer.worker.reclaimer import Reclaimer
 from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
-from twinfer.worker.transports import make_sinks, start_sources
+from twinfer.worker.transports import make_sinks, start_sources, tcp_source
 
 logger = logging.getLogger(__name__)
 EXIT_CONFIG = 2
@@ -57,16 +60,17 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         # In a thread, so that a signal during a long load is heard.
         engine, memory = await asyncio.to_thread(build_engine, spec, key, clock, lambda stage: notify(Notice(stage)))
         stack.callback(memory.close)
-        sources = start_sources(spec.link, memory, spec.socket_dir, spec.kv_host)
+        credentials = load_credentials(spec.tls, PeerRole.WORKER)
+        sources = start_sources(spec.link, memory, spec.socket_dir, tcp_source(spec, credentials))
         stack.callback(sources.close)
-        sinks = make_sinks(spec.link)
+        sinks = make_sinks(spec.link, credentials)
         stack.callback(sinks.close)
         transfers = ThreadPoolExecutor(1, "transfer")
         stack.callback(transfers.shutdown, cancel_futures=True)
         engine_thread = EngineThread(engine, loop)
         door = Door()
-        server = ControlServer(door, key, spec.listen)
-        address = await server.start()
+        server = ControlServer(door, key, spec.listen, credentials=credentials)
+        address = reachable(await server.start(), spec.advertise)
         stack.push_async_callback(server.stop, GRACE_S)
         identity = WorkerIdentity(
             spec.worker, new_epoch(), spec.pool.role, engine.capabilities, address, sources.endpoints
@@ -84,7 +88,7 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
             wake=engine_thread.wake,
         )
         service = WorkerService(context, sources, sinks, _max_pulls(spec))
-        links = SinkLinks(lambda sink: connect(sink, key), context, service.reception.source)
+        links = SinkLinks(lambda sink: connect(sink, key, credentials=credentials), context, service.reception.source)
         stack.push_async_callback(links.close)
         reclaimer = Reclaimer(service.reception.tick)
         stack.callback(reclaimer.stop)

@@ -75,7 +75,12 @@ class Reception:
             for name, value in msgspec.structs.asdict(desk_counts).items():
                 counts[name] += value
         return msgspec.structs.replace(
-            report, counters=Counters(**counts), handoffs=handoffs, oldest_held_s=oldest_s, healthy=healthy
+            report,
+            counters=Counters(**counts),
+            handoffs=handoffs,
+            handoffs_by_transport=self.sink.by_transport(),
+            oldest_held_s=oldest_s,
+            healthy=healthy,
         )
 
     def _generate(self, message: Generate) -> None:

@@ -84,6 +84,7 @@ class SinkDesk:
         self._ended: OrderedDict[HandoffId, ToSource] = OrderedDict()
         self._received: dict[RequestId, tuple[float, int, int]] = {}
         self._counts: Counter[str] = Counter()
+        self._by_transport: Counter[str] = Counter()
 
     def reserve(self, message: Reserve) -> Granted | Busy | Refused:
         """Promise room and grant it to the source that the gateway chose."""
@@ -182,6 +183,11 @@ class SinkDesk:
             oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
             return dict(states), oldest, Counters(**self._counts)
 
+    def by_transport(self) -> dict[str, int]:
+        """Handoffs committed here, by the transport that brought them."""
+        with self._lock:
+            return dict(self._by_transport)
+
     def _terms(self, message: Reserve, cached_tokens: int) -> GrantTerms:
         me, layout = self._context.identity, self._context.engine.capabilities.layout
         return GrantTerms(
@@ -233,6 +239,8 @@ class SinkDesk:
         cached_tokens = machine.terms.start_block * machine.terms.wire.block_tokens
         self._received[request_id] = (self._context.clock.now() - machine.sealed_at, entry.num_bytes, cached_tokens)
         self._counts["handoffs_in"] += 1
+        if entry.peer is not None:
+            self._by_transport[entry.peer.connection.endpoint.transport] += 1
         self._end(entry, Committed(machine.terms.handoff, machine.terms.attempt))
 
     def _give_up(self, entry: _Open, action: GiveUp) -> None:

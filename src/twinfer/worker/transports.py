@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twinfer.core.address import host_port, is_unix
 from twinfer.core.capabilities import Endpoint, WorkerIdentity
 from twinfer.core.config import LinkConfig
+from twinfer.core.errors import TransportError
 from twinfer.core.ids import HandoffId
+from twinfer.core.process import WorkerSpec
 from twinfer.kv.memory import PoolMemory
+from twinfer.tls.credentials import Credentials
 from twinfer.transport.base import KVSink, KVSource, Peer
-from twinfer.transport.choose import choose_endpoint
+from twinfer.transport.choose import rank_endpoints
 from twinfer.transport.host import host_id
 from twinfer.transport.shm import ShmSink, ShmSource
 from twinfer.transport.tcp.sink import TcpSink
@@ -72,15 +76,25 @@ class Sinks:
     wanted: str
 
     def connect(self, source: WorkerIdentity) -> Connection:
-        """Reach a source by the best transport that both sides have.
+        """Reach a source by the best transport that both sides have and that works.
 
         Raises:
-            TransportError: none fits, or it cannot be reached.
+            TransportError: none fits, or none can be connected.
         """
-        endpoint, reason = choose_endpoint(source.endpoints, self.host, self.wanted, tuple(self.members))
-        logger.info("KV from %s comes over %s", source.worker, reason)
-        sink = self.members[endpoint.transport]
-        return Connection(sink, sink.connect(endpoint, source.capabilities.layout.block_bytes), endpoint)
+        block_bytes = source.capabilities.layout.block_bytes
+        failures: list[str] = []
+        for endpoint, reason in rank_endpoints(source.endpoints, self.host, self.wanted, tuple(self.members)):
+            sink = self.members[endpoint.transport]
+            try:
+                peer = sink.connect(endpoint, block_bytes)
+            except TransportError as error:
+                logger.warning("KV from %s cannot come over %s: %s", source.worker, endpoint.transport, error)
+                failures.append(str(error))
+            else:
+                why = "because nothing better could be connected" if failures else reason
+                logger.info("KV from %s comes over %s %s", source.worker, endpoint.transport, why)
+                return Connection(sink, peer, endpoint)
+        raise TransportError("; ".join(failures))
 
     def close(self) -> None:
         """Fence everything."""
@@ -88,14 +102,19 @@ class Sinks:
             sink.close()
 
 
-def start_sources(link: LinkConfig, memory: PoolMemory, socket_dir: str, kv_host: str) -> Sources:
+def tcp_source(spec: WorkerSpec, credentials: Credentials | None) -> TcpSource:
+    """KV over TCP, on the host on which the worker listens."""
+    host = "127.0.0.1" if is_unix(spec.listen) else host_port(spec.listen).host
+    return TcpSource(host, spec.kv_port, credentials, spec.advertise)
+
+
+def start_sources(link: LinkConfig, memory: PoolMemory, socket_dir: str, tcp: TcpSource) -> Sources:
     """Every way out of this pool that the configuration allows and the machine has.
 
     Raises:
         ConfigError: the one that is asked for cannot be had here.
     """
     shm = ShmSource(Path(socket_dir) if socket_dir else None)
-    tcp = TcpSource(kv_host)
     if link.transport == "shm" or (link.transport == "auto" and memory.fd is not None):
         members: tuple[KVSource, ...] = (shm,) if link.transport == "shm" else (shm, tcp)
     else:
@@ -103,7 +122,9 @@ def start_sources(link: LinkConfig, memory: PoolMemory, socket_dir: str, kv_host
     return Sources(members, tuple(source.start(memory) for source in members))
 
 
-def make_sinks(link: LinkConfig) -> Sinks:
+def make_sinks(link: LinkConfig, credentials: Credentials | None = None) -> Sinks:
     """Every way in; ``link.throttle_mb_per_s`` slows all of them down."""
     pace = Throttle(link.throttle_mb_per_s * 1e6) if link.throttle_mb_per_s else unlimited
-    return Sinks({"shm": ShmSink(pace), "tcp": TcpSink(link.tcp_connections, pace)}, host_id(), link.transport)
+    tcp = TcpSink(link.tcp_connections, pace, credentials)
+    wanted = tcp.capabilities.name if link.transport == "tcp" else link.transport
+    return Sinks({"shm": ShmSink(pace), tcp.capabilities.name: tcp}, host_id(), wanted)

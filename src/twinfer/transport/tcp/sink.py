@@ -9,60 +9,83 @@ pull opens another.
 import contextlib
 import queue
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from xxhash import xxh3_64
 
+from twinfer.core.address import host_port
 from twinfer.core.capabilities import Endpoint
-from twinfer.core.errors import TransportError
+from twinfer.core.errors import ConfigError, TransportError
 from twinfer.core.ids import HandoffId
-from twinfer.transport.base import CONNECT_TIMEOUT_S, check_destinations
+from twinfer.tls.credentials import Credentials, tls_reason
+from twinfer.transport.base import CONNECT_TIMEOUT_S, TransportCapabilities, check_destinations
 from twinfer.transport.gate import Pace, PullGate, RunningPull
-from twinfer.transport.tcp import wire
+from twinfer.transport.listener import cut
+from twinfer.transport.tcp import flow, wire
+from twinfer.transport.tcp.meeting import dial, is_fresh
 from twinfer.transport.throttle import unlimited
 
 _PIECE_BYTES = 1 << 20
+_MAX_PIECE_BLOCKS = 1024
 _MAX_HELPERS = 16
 
 
 class TcpPeer:
     """Open connections to one source that no pull uses now."""
 
-    def __init__(self, endpoint: Endpoint, block_bytes: int, max_idle: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, block_bytes: int, max_idle: int, credentials: Credentials | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.block_bytes = block_bytes
         self._max_idle = max_idle
+        self._credentials = credentials
         self._lock = threading.Lock()
         self._idle: list[socket.socket] = []
         self._closed = False
 
     def take(self, timeout_s: float, own: Callable[[socket.socket], object]) -> socket.socket:
-        """An idle connection, or a new one. ``own`` takes it over before anything is read, so that it can be cut.
+        """An idle connection, or a new one. ``own`` takes it over before anything can wait, so that it can be cut.
 
         Raises:
-            WireError: this peer is closed, what listens there is no source, or its blocks have another size.
+            WireError: this peer is closed, what listens there is no source of this cluster, or its blocks have
+                another size.
             OSError: nothing listens there, or not in time.
         """
-        with self._lock:
-            if self._closed:
-                raise wire.WireError("its connection is closed")
-            if self._idle:
-                connection = self._idle.pop()
-                own(connection)
-                return connection
-        host, _, port = self.endpoint.address.rpartition(":")
-        if not wire.is_loopback(host) or not port.isdecimal():
-            raise wire.WireError("only loopback addresses can be pulled from without TLS")
-        connection = socket.create_connection((host, int(port)), timeout=timeout_s)
-        own(connection)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        theirs = wire.receive_greeting(connection).block_bytes
+        if (idle := self._take_idle()) is not None:
+            own(idle)
+            return idle
+        deadline = time.monotonic() + timeout_s
+        try:
+            address = host_port(self.endpoint.address)
+        except ConfigError as error:
+            raise wire.WireError(str(error)) from error
+        connection = dial(address, self._credentials, deadline, own)
+        try:
+            theirs = wire.receive_greeting(connection, deadline).block_bytes
+        except ssl.SSLError as error:
+            # In TLS 1.3 a client learns only by reading that its certificate was refused.
+            raise wire.WireError(f"it does not take our certificate: {tls_reason(error)}") from error
         if theirs != self.block_bytes:
             raise wire.WireError(f"it has blocks of {theirs} bytes, not {self.block_bytes}")
         return connection
+
+    def _take_idle(self) -> socket.socket | None:
+        """One that its source has not closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                raise wire.WireError("its connection is closed")
+            while self._idle:
+                connection = self._idle.pop()
+                if is_fresh(connection):
+                    return connection
+                connection.close()
+        return None
 
     def give(self, connection: socket.socket) -> None:
         """Take back a connection on which nothing is under way."""
@@ -87,19 +110,24 @@ class TcpSink:
     Args:
         connections: lanes of a big pull.
         pace: slows the link down, for experiments.
+        credentials: for TLS; then only workers of the cluster are asked.
     """
 
-    capabilities = wire.TCP_CAPABILITIES
-
-    def __init__(self, connections: int = 2, pace: Pace = unlimited) -> None:
+    def __init__(self, connections: int = 2, pace: Pace = unlimited, credentials: Credentials | None = None) -> None:
         self._connections = connections
+        self._credentials = credentials
         self._pace = pace
         self._gate = PullGate()
         self._helpers = ThreadPoolExecutor(_MAX_HELPERS, thread_name_prefix="kv-tcp-pull")
 
+    @property
+    def capabilities(self) -> TransportCapabilities:
+        """What this transport can do."""
+        return wire.capabilities(encrypted=self._credentials is not None)
+
     def connect(self, endpoint: Endpoint, block_bytes: int) -> TcpPeer:
         """Open a first connection; see ``KVSink``."""
-        peer = TcpPeer(endpoint, block_bytes, self._connections)
+        peer = TcpPeer(endpoint, block_bytes, self._connections, self._credentials)
         opened: list[socket.socket] = []
         try:
             peer.give(peer.take(CONNECT_TIMEOUT_S, opened.append))
@@ -149,7 +177,7 @@ class _Piece(NamedTuple):
 
 
 def _cut(blocks: Sequence[int], destinations: Sequence[memoryview], block_bytes: int) -> list[_Piece]:
-    step = max(1, min(wire.MAX_IOVECS, _PIECE_BYTES // block_bytes))
+    step = max(1, min(_MAX_PIECE_BLOCKS, _PIECE_BYTES // block_bytes))
     starts = range(0, len(blocks), step)
     return [_Piece(i, blocks[s : s + step], destinations[s : s + step]) for i, s in enumerate(starts)]
 
@@ -209,13 +237,14 @@ class _Transfer:
 
     def _own(self, connection: socket.socket) -> None:
         self._connections.append(connection)
-        self._pull.when_stopped(lambda: _shut(connection))
+        self._pull.when_stopped(lambda: cut(connection))
 
     def _ask(self, connection: socket.socket, lane: Sequence[_Piece]) -> None:
         blocks = tuple(block for piece in lane for block in piece.blocks)
         connection.settimeout(self._pull.seconds_left())
         wire.send_request(connection, wire.Request(self._handoff, blocks))
-        refusal = wire.receive_accept(connection, len(blocks) * self._peer.block_bytes)
+        deadline = time.monotonic() + self._pull.seconds_left()
+        refusal = wire.receive_accept(connection, len(blocks) * self._peer.block_bytes, deadline)
         if refusal is not None:
             raise self._pull.fail(f"the source refused, {refusal}")
 
@@ -223,10 +252,10 @@ class _Transfer:
         first = 0
         while first < len(views):
             connection.settimeout(self._pull.seconds_left())
-            received = connection.recvmsg_into(views[first:])[0]
+            received = flow.receive_some(connection, views, first)
             if received == 0:
                 raise wire.WireError("the source broke off")
-            first = wire.advance(views, first, received)
+            first = flow.advance(views, first, received)
             self._pace(received, self._pull)
 
 
@@ -254,8 +283,3 @@ class _OrderedDigest:
 def _end(futures: Sequence[Future[None]]) -> None:
     """Return when none of them runs or will; their errors are the one that is raised already."""
     wait([future for future in futures if not future.cancel()])
-
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # closed already
-        connection.shutdown(socket.SHUT_RDWR)

@@ -4,18 +4,23 @@ import logging
 import socket
 from collections.abc import Sequence
 
+from twinfer.core.address import HOW_TO_LEAVE, HostPort, announced, is_loopback
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import HandoffId
-from twinfer.transport.base import SourceMemory
+from twinfer.core.sparse_log import SparseLog
+from twinfer.tls.credentials import Credentials
+from twinfer.transport.base import SourceMemory, TransportCapabilities
 from twinfer.transport.host import host_id
-from twinfer.transport.listener import Listener
+from twinfer.transport.listener import PATIENCE_S, Listener, Settle
 from twinfer.transport.offers import OfferBook
-from twinfer.transport.tcp import wire
+from twinfer.transport.tcp import flow, wire
+from twinfer.transport.tcp.meeting import introduce, prepare
 
 _STALL_S = 30.0
 """A sink that takes no byte for that long is cut off."""
-_MAX_SEND_BYTES = 8 << 20
+_IDLE_S = 300.0
+"""A connection that asks for nothing for that long is closed; the sink opens another when it needs one."""
 
 logger = logging.getLogger(__name__)
 
@@ -24,30 +29,47 @@ class TcpSource:
     """Serves offered blocks of one pool to whoever knows the handoff, whose id is 128 random bits.
 
     Args:
-        host: a loopback address; elsewhere TCP would need TLS, which is not there yet.
+        host: address to bind, loopback where there are no credentials.
         port: 0 takes a free one.
+        credentials: for TLS; then only workers of the cluster are answered.
+        advertise: host to announce instead of the one that is bound.
+        patience_s: time in which a new peer must show who it is: by its certificate, else by a request it may make.
     """
 
-    capabilities = wire.TCP_CAPABILITIES
-
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        if not wire.is_loopback(host):
-            raise ConfigError(f"KV would leave this machine unencrypted from {host}: use 127.0.0.1")
-        self._host = host
-        self._port = port
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        credentials: Credentials | None = None,
+        advertise: str = "",
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        if credentials is None and not is_loopback(host):
+            raise ConfigError(f"KV would leave this machine unencrypted from {host}: use 127.0.0.1, or {HOW_TO_LEAVE}")
+        self._listen = HostPort(host, port)
+        self._credentials = credentials
+        self._advertise = announced(host, advertise)
+        self._patience_s = patience_s
         self._offers = OfferBook()
         self._listener: Listener | None = None
+
+    @property
+    def capabilities(self) -> TransportCapabilities:
+        """What this transport can do."""
+        return wire.capabilities(encrypted=self._credentials is not None)
 
     def start(self, memory: SourceMemory) -> Endpoint:
         """Listen; see ``KVSource``."""
         try:
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            server = socket.create_server((self._host, self._port), family=family, backlog=128)
+            family = socket.AF_INET6 if ":" in self._listen.host else socket.AF_INET
+            server = socket.create_server(self._listen, family=family, backlog=128)
         except OSError as error:
-            raise ConfigError(f"KV cannot be served on {self._host}:{self._port}: {error}; choose port 0") from error
-        port = server.getsockname()[1]
-        self._listener = Listener(server, _Server(memory, self._offers).serve, "kv-tcp")
-        return Endpoint("tcp", f"{self._host}:{port}", host_id())
+            raise ConfigError(f"KV cannot be served on {self._listen}: {error}; choose port 0") from error
+        serve = _Server(memory, self._offers, self._patience_s).serve
+        context = None if self._credentials is None else self._credentials.server
+        address = HostPort(self._advertise, server.getsockname()[1])
+        self._listener = Listener(server, serve, "kv-tcp", context, self._patience_s)
+        return Endpoint(self.capabilities.name, str(address), host_id())
 
     def offer(self, handoff: HandoffId, blocks: Sequence[int]) -> None:
         """These blocks may be read under this handoff."""
@@ -66,35 +88,40 @@ class TcpSource:
 class _Server:
     """Talks to one sink at a time, on that connection's thread."""
 
-    def __init__(self, memory: SourceMemory, offers: OfferBook) -> None:
+    def __init__(self, memory: SourceMemory, offers: OfferBook, patience_s: float) -> None:
         self._memory = memory
         self._offers = offers
+        self._patience_s = patience_s
+        self._complain = SparseLog(logger.warning)
+        self._mention = SparseLog(logger.info)
 
-    def serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket, settle: Settle) -> None:
         """Answer until the sink leaves or breaks the protocol."""
+        peer = "a peer"
         try:
-            peer = connection.getpeername()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            peer = str(connection.getpeername())
+            prepare(connection)
+            if introduce(connection, self._patience_s):
+                settle()
             wire.send_greeting(connection, wire.Greeting(self._memory.block_bytes, self._memory.num_blocks))
-            while (request := wire.receive_request(connection, _STALL_S)) is not None:
-                self._answer(connection, request)
+            while (request := wire.receive_request(connection, _IDLE_S, _STALL_S)) is not None:
+                self._answer(connection, request, settle)
         except wire.WireError as error:
-            logger.warning("closed the KV connection of %s: %s", peer, error)
+            self._complain("closed the KV connection of %s: %s", peer, error)
         except OSError as error:
-            logger.info("a KV connection ended: %s", error)
+            self._mention("the KV connection of %s ended: %s", peer, error)
 
-    def _answer(self, connection: socket.socket, request: wire.Request) -> None:
+    def _answer(self, connection: socket.socket, request: wire.Request, settle: Settle) -> None:
         reason = self._offers.refusal(request.handoff, request.blocks)
         if reason is not None:
             connection.sendall(wire.refusal(reason))
             return
-        size, pool = self._memory.block_bytes, self._memory.view
+        settle()
+        size = self._memory.block_bytes
         views = [memoryview(wire.accept_header(len(request.blocks) * size))]
-        views += [pool[block * size : (block + 1) * size] for block in request.blocks]
+        views += flow.runs(self._memory.view, request.blocks, size)
         first = 0
         while first < len(views):
             if not self._offers.is_open(request.handoff):
                 raise wire.WireError(f"the offer {request.handoff} was released while it was read")
-            sent = connection.sendmsg(wire.iovecs(views, first, _MAX_SEND_BYTES))
-            first = wire.advance(views, first, sent)
+            first = flow.advance(views, first, flow.send_some(connection, views, first))

@@ -8,10 +8,9 @@ A connection carries one request at a time. Whoever reads something else closes 
 request is count x block_bytes. A source that stops half-way, since its offer was released, closes the connection.
 """
 
-import ipaddress
 import socket
 import struct
-from collections.abc import Sequence
+import time
 from typing import NamedTuple
 
 from twinfer.core.ids import HandoffId
@@ -20,19 +19,6 @@ from twinfer.transport.base import TransportCapabilities
 MAX_BLOCKS = 1 << 16
 MAX_ID_BYTES = 64
 MAX_REASON_BYTES = 512
-MAX_IOVECS = 1024
-"""Linux's IOV_MAX."""
-
-TCP_CAPABILITIES = TransportCapabilities(
-    name="tcp",
-    direction="pull",
-    one_sided=False,
-    cancel_is_fence=True,
-    encrypted=False,
-    restricts_reads=True,
-    memory_kinds=("host",),
-    max_descriptors=MAX_BLOCKS,
-)
 
 _GREETING = struct.Struct("<4sQQ")
 _REQUEST = struct.Struct("<4sHI")
@@ -59,12 +45,18 @@ class Greeting(NamedTuple):
     num_blocks: int
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine can be behind that name."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def capabilities(*, encrypted: bool) -> TransportCapabilities:
+    """Of plain TCP and of TLS, which differ in their name and in who can read along."""
+    return TransportCapabilities(
+        name="tcp+tls" if encrypted else "tcp",
+        direction="pull",
+        one_sided=False,
+        cancel_is_fence=True,
+        encrypted=encrypted,
+        restricts_reads=True,
+        memory_kinds=("host",),
+        max_descriptors=MAX_BLOCKS,
+    )
 
 
 def send_greeting(connection: socket.socket, greeting: Greeting) -> None:
@@ -72,9 +64,9 @@ def send_greeting(connection: socket.socket, greeting: Greeting) -> None:
     connection.sendall(_GREETING.pack(b"TWK1", *greeting))
 
 
-def receive_greeting(connection: socket.socket) -> Greeting:
+def receive_greeting(connection: socket.socket, deadline: float) -> Greeting:
     """Read whom we reached."""
-    magic, *numbers = _GREETING.unpack(_receive_exactly(connection, _GREETING.size))
+    magic, *numbers = _GREETING.unpack(_receive_exactly(connection, _GREETING.size, deadline))
     if magic != b"TWK1":
         raise WireError("it is no KV source of this version")
     return Greeting(*numbers)
@@ -90,24 +82,28 @@ def send_request(connection: socket.socket, request: Request) -> None:
     connection.sendall(b"".join((header, handoff, struct.pack(f"<{len(blocks)}I", *blocks))))
 
 
-def receive_request(connection: socket.socket, stall_s: float) -> Request | None:
-    """The next request, waiting for it as long as it takes; ``None`` when the sink has left.
+def receive_request(connection: socket.socket, idle_s: float, stall_s: float) -> Request | None:
+    """The next request, waiting ``idle_s`` for its begin; ``None`` when the sink has left or asks for nothing.
 
-    Once it has begun, and for the answer, the connection's timeout is ``stall_s``.
+    The rest has to follow within ``stall_s``, which is the connection's timeout afterwards.
 
     Raises:
         WireError: something else came.
         OSError: the connection broke, or the rest of the request did not come.
     """
-    connection.settimeout(None)
-    begin = connection.recv(_REQUEST.size)
+    connection.settimeout(idle_s)
+    try:
+        begin = connection.recv(_REQUEST.size)
+    except TimeoutError:
+        return None
     if not begin:
         return None
-    connection.settimeout(stall_s)
-    magic, id_bytes, count = _REQUEST.unpack(begin + _receive_exactly(connection, _REQUEST.size - len(begin)))
+    deadline = time.monotonic() + stall_s
+    magic, id_bytes, count = _REQUEST.unpack(begin + _receive_exactly(connection, _REQUEST.size - len(begin), deadline))
     if magic != b"TWQ1" or id_bytes > MAX_ID_BYTES or not 0 < count <= MAX_BLOCKS:
         raise WireError("it sent no request of this version")
-    body = _receive_exactly(connection, id_bytes + 4 * count)
+    body = _receive_exactly(connection, id_bytes + 4 * count, deadline)
+    connection.settimeout(stall_s)
     try:
         handoff = HandoffId(body[:id_bytes].decode())
     except UnicodeDecodeError as error:
@@ -126,38 +122,22 @@ def refusal(reason: str) -> bytes:
     return _ANSWER.pack(b"TWA1", _STATUS_REFUSED, len(text)) + text
 
 
-def receive_accept(connection: socket.socket, num_bytes: int) -> str | None:
+def receive_accept(connection: socket.socket, num_bytes: int, deadline: float) -> str | None:
     """``None`` when exactly so many bytes follow, else the source's reason for refusing."""
-    magic, status, length = _ANSWER.unpack(_receive_exactly(connection, _ANSWER.size))
+    magic, status, length = _ANSWER.unpack(_receive_exactly(connection, _ANSWER.size, deadline))
     if magic == b"TWA1" and status == _STATUS_OK and length == num_bytes:
         return None
     if magic == b"TWA1" and status == _STATUS_REFUSED and length <= MAX_REASON_BYTES:
-        return _receive_exactly(connection, length).decode(errors="replace")
+        return _receive_exactly(connection, length, deadline).decode(errors="replace")
     raise WireError(f"it answered with something else than the {num_bytes} bytes asked for")
 
 
-def advance(views: list[memoryview], first: int, num_bytes: int) -> int:
-    """Strike the next ``num_bytes`` off ``views[first:]``; returns the new first, whose view is cut at its begin."""
-    while num_bytes:
-        size = views[first].nbytes
-        if num_bytes < size:
-            views[first] = views[first][num_bytes:]
-            return first
-        num_bytes -= size
-        first += 1
-    return first
-
-
-def iovecs(views: Sequence[memoryview], first: int, max_bytes: int) -> Sequence[memoryview]:
-    """As many views from ``first`` on as one system call should take: they are set up anew for each."""
-    count = max(1, min(MAX_IOVECS, max_bytes // max(1, views[-1].nbytes)))
-    return views[first : first + count]
-
-
-def _receive_exactly(connection: socket.socket, num_bytes: int) -> bytes:
+def _receive_exactly(connection: socket.socket, num_bytes: int, deadline: float) -> bytes:
+    """However slowly they drip in, the deadline (monotonic seconds) is for all of them."""
     buffer = bytearray(num_bytes)
     view, got = memoryview(buffer), 0
     while got < num_bytes:
+        connection.settimeout(max(deadline - time.monotonic(), 1e-3))
         count = connection.recv_into(view[got:])
         if count == 0:
             raise WireError(f"it broke off after {got} of {num_bytes} bytes")

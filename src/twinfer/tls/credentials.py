@@ -1,0 +1,110 @@
+"""What a process shows its peers and asks of them: TLS 1.3, both sides with a certificate of the cluster's authority.
+
+A server's certificate must name the host that was dialled and be fit for servers, which a gateway's is not. A client's
+must carry a role that may do what it asks for.
+"""
+
+import ssl
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinfer.core.config import TlsConfig
+from twinfer.core.errors import ConfigError
+from twinfer.tls.roles import PeerRole, role_refusal
+
+_HANDSHAKE_FLIGHTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One process's certificate, key and authority, read once.
+
+    Attributes:
+        authority, certificate, key: in PEM, for gRPC.
+        server, client: for sockets.
+    """
+
+    authority: bytes
+    certificate: bytes
+    key: bytes
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+def load_credentials(config: TlsConfig, role: PeerRole) -> Credentials | None:
+    """Read the files of ``[tls]`` and see that peers will accept them; ``None`` where none are configured.
+
+    Raises:
+        ConfigError: a file cannot be read, the certificate does not fit the key, the authority or the role, or is
+            not valid now.
+    """
+    if not config.enabled:
+        return None
+    try:
+        authority, certificate, key = (Path(path).read_bytes() for path in (config.ca, config.cert, config.key))
+        credentials = Credentials(
+            authority,
+            certificate,
+            key,
+            _context(ssl.PROTOCOL_TLS_SERVER, config),
+            _context(ssl.PROTOCOL_TLS_CLIENT, config),
+        )
+        names = _seen_by_peers(config, credentials.server)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the certificate {config.cert} cannot be used with {config.key} and {config.ca}: {tls_reason(error)}; "
+            f"make new ones with: twinfer certs"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}, which [tls] names: {error.strerror}") from error
+    refusal = role_refusal(names, [role])
+    if refusal is not None:
+        raise ConfigError(f"{config.cert} is not for a {role}: {refusal}")
+    return credentials
+
+
+def peer_refusal(connection: ssl.SSLSocket, allowed: Collection[PeerRole]) -> str | None:
+    """Why the peer of a finished handshake is not one of these; ``None`` when it is."""
+    return role_refusal(_names(connection), allowed)
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """What went wrong, without OpenSSL's line numbers."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return str(error.verify_message)
+    return (error.reason or str(error)).replace("_", " ").lower()
+
+
+def _context(protocol: int, config: TlsConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(config.ca)
+    # Without a password at hand OpenSSL would ask the terminal for one.
+    context.load_cert_chain(config.cert, config.key, password=lambda: "")
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0  # connections are kept instead of resumed
+    return context
+
+
+def _seen_by_peers(config: TlsConfig, server: ssl.SSLContext) -> list[str]:
+    """The names on our certificate after a handshake with ourselves, in memory."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, config)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(to_client, to_server)
+    verifier = server.wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, verifier) * _HANDSHAKE_FLIGHTS:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    return _names(verifier)
+
+
+def _names(end: ssl.SSLSocket | ssl.SSLObject) -> list[str]:
+    certificate = end.getpeercert() or {}
+    alternatives = certificate.get("subjectAltName", ())
+    return [str(entry[1]) for entry in alternatives]

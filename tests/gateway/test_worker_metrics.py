@@ -1,0 +1,20 @@
+"""The workers' reports as Prometheus text."""
+
+from tests.fakes import MODEL, POOL
+from twinfer.core.capabilities import Role, WorkerIdentity
+from twinfer.core.ids import Epoch, WorkerId
+from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.gateway.worker_metrics import render
+
+
+def test_handoffs_are_counted_by_transport():
+    """Each transport that brought KV has its own series."""
+    capabilities = emulated_capabilities(MODEL, POOL)
+    identity = WorkerIdentity(WorkerId("d"), Epoch("e"), Role.DECODE, capabilities, "unix:/d")
+    counts = {"shm": 3, "tcp+tls": 2}
+    report = LoadReport(BlockCounts(8, 8, 0, 0), Counters(handoffs_in=5), handoffs_by_transport=counts)
+    lines = render([(identity, report)]).splitlines()
+    for transport, count in counts.items():
+        labels = f'model="{MODEL.id}",role="decode",transport="{transport}",worker="d"'
+        assert f"twinfer_worker_handoffs_by_transport_total{{{labels}}} {count}.0" in lines
