@@ -16,6 +16,8 @@ class Faults:
         leave: the client leaves.
         hurry: the request has so little time that its deadline strikes in the middle.
         forge: a grant is altered on its way.
+        picky: a worker accepts KV of its own numeric provenance only.
+        misinform: the gateway reserves with what another worker said of its KV.
     """
 
     lose: float = 0.01
@@ -31,3 +33,5 @@ class Faults:
     leave: float = 0.03
     hurry: float = 0.02
     forge: float = 0.01
+    picky: float = 0.2
+    misinform: float = 0.01
