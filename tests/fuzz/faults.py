@@ -17,6 +17,8 @@ class Faults:
         hurry: the request has so little time that its deadline strikes in the middle.
         isolate: a worker is cut off from the other workers for a while, on purpose.
         forge: a grant is altered on its way.
+        picky: a worker accepts KV of its own numeric provenance only.
+        misinform: the gateway reserves with what another worker said of its KV.
     """
 
     lose: float = 0.01
@@ -33,3 +35,5 @@ class Faults:
     hurry: float = 0.02
     isolate: float = 0.01
     forge: float = 0.01
+    picky: float = 0.2
+    misinform: float = 0.01
