@@ -122,11 +122,33 @@ async def test_workers_started_by_hand(place: Path, demo_model: ServedModel):
 
 
 async def test_incompatible_pair(place: Path, demo_model: ServedModel):
-    """A prefill worker whose KV the decode worker cannot read computes nothing; the answer comes without it."""
-    with serving(place / "odd", EMULATED, "pool.prefill.block_tokens=32") as deployment:
+    """A prefill worker whose KV the decode worker does not take computes nothing; the answer comes without it, and from
+    the second request on nobody is asked again."""
+    with serving(place / "odd", EMULATED, "pool.prefill.kv_dtype=bf16") as deployment:
         async with openai_client(deployment.url) as client:
-            heard = await chat(client, EMULATED_ID, PROMPT, 8, ignore_eos=True)
-        assert expected_tokens(demo_model, PROMPT, 8) == heard.tokens
-        assert heard.route == "aggregated"
-        assert deployment.scrape().of("prefill-0", "prefill_tokens_total") == 0
+            for text in (PROMPT, f"Again: {PROMPT}"):
+                heard = await chat(client, EMULATED_ID, text, 8, ignore_eos=True)
+                assert expected_tokens(demo_model, text, 8) == heard.tokens
+                assert heard.route == "aggregated"
+        scrape = deployment.scrape()
+        assert scrape.of("prefill-0", "prefill_tokens_total") == 0
+        assert scrape.of("decode-0", "pairs_refused_total") == 1
+        deployment.wait_idle()
+
+
+async def test_workers_that_differ(place: Path, demo_model: ServedModel):
+    """Other blocks and another KV dtype on either side: the prompt is computed on one and converted for the other."""
+    differences = (
+        "pool.prefill.block_tokens=24",
+        "pool.prefill.kv_dtype=bf16",
+        "pool.decode.kv_dtype=fp8",
+        'pool.decode.accept=["emulated/bf16"]',
+    )
+    with serving(place / "differ", EMULATED, *differences) as deployment:
+        async with openai_client(deployment.url) as client:
+            for text in (PROMPT, f"{PROMPT} And again: {PROMPT}"):
+                heard = await chat(client, EMULATED_ID, text, 8, ignore_eos=True)
+                assert expected_tokens(demo_model, text, 8) == heard.tokens
+                assert heard.route == "disaggregated"
+        assert deployment.scrape().of("decode-0", "prefill_tokens_total") == 0
         deployment.wait_idle()

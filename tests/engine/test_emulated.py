@@ -13,7 +13,7 @@ from twinfer.kv.elements import ElementView
 PROMPT = list(range(30))
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "fp8"])
 def test_answers_are_the_same_in_every_dtype(dtype: KVDtype) -> None:
     """Elements are small integers, exact in all of them."""
     engine = SmallEngine(64, msgspec.structs.replace(POOL, kv_dtype=dtype))
@@ -21,7 +21,7 @@ def test_answers_are_the_same_in_every_dtype(dtype: KVDtype) -> None:
     assert {"r": expected_output(PROMPT, 6)} == engine.run()
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "fp8"])
 def test_elements_are_stored_in_the_canonical_layout(dtype: KVDtype) -> None:
     """What is written for a position is read back, wherever its block lies, and lies where the layout says."""
     layout = KVLayout(num_layers=2, num_kv_heads=3, head_dim=4, block_tokens=4, dtype=dtype)

@@ -17,6 +17,9 @@ class Faults:
         hurry: the request has so little time that its deadline strikes in the middle.
         isolate: a worker is cut off from the other workers for a while, on purpose.
         forge: a grant is altered on its way.
+        picky: a worker accepts KV of its own numeric provenance only.
+        differ: the workers of this world do not lay their KV out alike.
+        misinform: the gateway reserves with what another worker said of its KV.
     """
 
     lose: float = 0.01
@@ -33,3 +36,6 @@ class Faults:
     hurry: float = 0.02
     isolate: float = 0.01
     forge: float = 0.01
+    picky: float = 0.2
+    differ: float = 0.6
+    misinform: float = 0.01

@@ -12,9 +12,11 @@ from twinfer.core.ids import TenantId
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.sink import SinkHandoff
 from twinfer.worker import source_desk
+from twinfer.worker.intake import Intake
 from twinfer.worker.sink_desk import SinkDesk
 
 _pulled, _offered, _sealed = SinkHandoff.pulled, SinkHandoff.offered, SinkHandoff.sealed
+_terms, _init = SinkDesk._terms, Intake.__init__
 _commit_if_whole, _end, _root = SinkHandoff._commit_if_whole, SinkDesk._end, BlockHasher.root
 
 
@@ -46,6 +48,16 @@ def _accept_forged(grant: Grant, cluster_key: bytes) -> GrantTerms:
         raise source_desk.GrantRefused("malformed: cannot be read") from error
 
 
+def _count_in_own_blocks(self: SinkDesk, message: Any, plan: Any, cached_tokens: int) -> GrantTerms:
+    terms = _terms(self, message, plan, cached_tokens)
+    return msgspec.structs.replace(terms, start_block=cached_tokens // plan.sink.block_tokens)
+
+
+def _keep_the_surplus(self: Intake, plan: Any, tokens: range, *others: Any) -> None:
+    first = tokens.start // plan.source.block_tokens * plan.source.block_tokens
+    _init(self, plan, range(first, tokens.stop), *others)
+
+
 def _forget_tenant(self: BlockHasher, tenant: TenantId, salt: str) -> bytes:
     del tenant
     return _root(self, TenantId("everybody"), salt)
@@ -60,6 +72,8 @@ MUTANTS: dict[str, Callable[[], list[Any]]] = {
     "commit early": lambda: [patch.object(SinkHandoff, "_commit_if_whole", _commit_early)],
     "free early": lambda: [patch.object(SinkDesk, "_end", _free_early)],
     "accept forged grants": lambda: [patch.object(source_desk, "verify", _accept_forged)],
+    "count the start in the sink's blocks": lambda: [patch.object(SinkDesk, "_terms", _count_in_own_blocks)],
+    "write what the sink has already": lambda: [patch.object(Intake, "__init__", _keep_the_surplus)],
     "forget the tenant": lambda: [patch.object(BlockHasher, "root", _forget_tenant)],
     "never let a lease end": lambda: [patch.object(Lease, "expired", lambda self, now: False)],
 }

@@ -8,11 +8,11 @@ from tests.fuzz.faults import Faults
 from tests.fuzz.schedule import Schedule
 from tests.fuzz.virtual_worker import HANDOFF, VirtualWorker
 from twinfer.core.errors import CapacityError, TwinferError
-from twinfer.core.ids import HandoffId, ModelId, RequestId, TenantId, WorkerId
+from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import Busy, Failed, Frame, Granted, Load, Refused, ToGateway, ToWorker
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import Route
-from twinfer.handoff.gateway_side import Emit, GatewayAction, GatewayRequest, Passing, Plan, Replan, Send
+from twinfer.handoff.gateway_side import Emit, GatewayAction, GatewayRequest, Mismatch, Passing, Plan, Replan, Send
 
 DEADLINE_S = 20.0
 
@@ -66,6 +66,7 @@ class VirtualGateway:
         self.alive = True
         self.num_handoffs = 0
         self.num_kept = 0
+        self._mismatched: set[tuple[Epoch, Epoch]] = set()
 
     def start(self, number: int) -> None:
         """A client asks something."""
@@ -112,7 +113,7 @@ class VirtualGateway:
         elif isinstance(message, Busy):
             self._act(job, job.machine.busy(worker, message.retry_after_s, self._schedule.now()))
         elif isinstance(message, Refused):
-            self._act(job, job.machine.refused(worker, message.reason))
+            self._act(job, job.machine.refused(worker, message.reason, incompatible=message.incompatible))
         elif isinstance(message, Failed):
             self._act(job, job.machine.failed(worker, message.kind, message.reason))
 
@@ -149,7 +150,8 @@ class VirtualGateway:
             self._act(job, job.machine.unplannable(CapacityError("no decode worker is up", 0.2), self._schedule.now()))
             return
         decode = dice.choice([w for w in decoders if w.name not in excluded] or decoders)
-        if keep is not None and any(w.life.identity.epoch == keep.source_epoch for w in prefillers):
+        prefillers = [w for w in prefillers if (w.epoch, decode.epoch) not in self._mismatched]
+        if keep is not None and any(w.epoch == keep.source_epoch for w in prefillers):
             self.num_kept += 1
             self._act(job, job.machine.planned(Plan(Route(decode.name, keep.source, "fuzz"), keep)))
             return
@@ -158,7 +160,9 @@ class VirtualGateway:
             return
         source = dice.choice([w for w in prefillers if w.name not in excluded] or prefillers)
         handoff = HandoffId(f"{dice.getrandbits(128):032x}")
-        passing = Passing(handoff, source.name, source.life.identity.epoch)
+        misinformed = self._schedule.chance("misinform", self._faults.misinform)
+        described = dice.choice(prefillers) if misinformed else source
+        passing = Passing(handoff, source.name, source.epoch, described.life.identity.capabilities)
         self._act(job, job.machine.planned(Plan(Route(decode.name, source.name, "fuzz"), passing)))
 
     def _act(self, job: Job, actions: Sequence[GatewayAction]) -> None:
@@ -168,6 +172,8 @@ class VirtualGateway:
                 self._deliver(self, action.worker, action.message)
             elif isinstance(action, Emit):
                 self._emit(job, [token.token_id for token in action.tokens])
+            elif isinstance(action, Mismatch):
+                self._mismatched.add((self._workers[action.prefill].epoch, self._workers[action.decode].epoch))
             elif isinstance(action, Replan):
                 self._schedule.after(action.pause_s, lambda again=action: self._plan(job, again.exclude, again.keep))
             else:

@@ -1,12 +1,14 @@
 """A worker in virtual time: the product's engine, reception and desks; only threads, sockets and clocks are replaced.
 
+In some worlds workers differ in tokens per block and KV dtype, so that most handoffs are converted on arrival.
+
 A crash throws one incarnation away with everything it held and scheduled; its memory stays readable to peers that
 mapped it, as with shared memory. The next incarnation has another epoch and a pool full of old bytes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -17,6 +19,7 @@ from twinfer.core.capabilities import Endpoint, Role, WorkerIdentity
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import TransportError
 from twinfer.core.ids import Epoch, HandoffId, WorkerId
+from twinfer.core.layout import KVDtype
 from twinfer.core.messages import Heartbeat, Offer, Seal, ToSink, ToSource, ToWorker, Withdraw
 from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
@@ -31,12 +34,26 @@ from twinfer.worker.sink_desk import SourcePeer
 from twinfer.worker.transports import Connection, Sources
 
 HANDOFF = HandoffConfig(lease_s=2.0, heartbeat_s=0.5, chunk_kib=1, max_parked_fraction=0.8)
-NUM_BLOCKS = 48
+POOL_TOKENS = 192
+BLOCK_TOKENS = (4, 4, 3, 8, 16)
+DTYPES: tuple[KVDtype, ...] = ("fp32", "fp32", "bf16", "fp16", "fp8")
 STEP_S = 0.004
 TICK_S = 0.25
 RESTART_S = 0.5
 MAX_PULLS = 2
 LAND_LATE_S = 0.05
+
+
+class Form(NamedTuple):
+    """How a worker lays its KV out."""
+
+    block_tokens: int
+    kv_dtype: KVDtype
+
+    @classmethod
+    def draw(cls, schedule: Schedule) -> "Form":
+        """Any."""
+        return cls(schedule.random.choice(BLOCK_TOKENS), schedule.random.choice(DTYPES))
 
 
 class Memory:
@@ -193,18 +210,31 @@ class VirtualWorker:
 
     network: Network
 
-    def __init__(self, name: str, role: Role, schedule: Schedule, faults: Faults) -> None:
+    def __init__(self, name: str, role: Role, schedule: Schedule, faults: Faults, form: Form) -> None:
         self.name = WorkerId(name)
         self._role = role
         self._schedule = schedule
         self._faults = faults
         self._num_lives = 0
+        self._pool = msgspec.structs.replace(
+            POOL,
+            block_tokens=form.block_tokens,
+            kv_dtype=form.kv_dtype,
+            accept=() if schedule.chance("picky", faults.picky) else ("*",),
+        )
         self._capabilities = msgspec.structs.replace(
-            emulated_capabilities(MODEL, POOL), num_blocks=NUM_BLOCKS, max_context_tokens=NUM_BLOCKS * POOL.block_tokens
+            emulated_capabilities(MODEL, self._pool),
+            num_blocks=POOL_TOKENS // self._pool.block_tokens,
+            max_context_tokens=POOL_TOKENS,
         )
         self.life = self._begin()
         self._tick()
         self._beat()
+
+    @property
+    def epoch(self) -> Epoch:
+        """Of the present incarnation."""
+        return self.life.identity.epoch
 
     def crash(self) -> None:
         """Die, and come back after a while as somebody else."""
@@ -253,13 +283,13 @@ class VirtualWorker:
 
     def _begin(self) -> Life:
         self._num_lives += 1
-        layout = self._capabilities.layout
-        memory = Memory(NUM_BLOCKS, layout.block_bytes, fill=0x40 + self._num_lives % 8)
+        layout, num_blocks = self._capabilities.layout, self._capabilities.num_blocks
+        memory = Memory(num_blocks, layout.block_bytes, fill=0x40 + self._num_lives % 8)
         epoch = Epoch(f"{self.name}-{self._num_lives}")
         identity = WorkerIdentity(self.name, epoch, self._role, self._capabilities, f"virtual:{self.name}")
         runner = EmulatedRunner(memory.view, layout, self._capabilities.vocab_size, POOL.emulation, self._schedule)
-        engine = assemble(POOL, self._capabilities, runner, KEY, self._schedule)
-        engine.exports.max_parked_blocks = int(NUM_BLOCKS * HANDOFF.max_parked_fraction)
+        engine = assemble(self._pool, self._capabilities, runner, KEY, self._schedule)
+        engine.exports.max_parked_blocks = int(num_blocks * HANDOFF.max_parked_fraction)
         life: Life
 
         def run(delay_s: float) -> Callable[..., None]:
@@ -275,7 +305,7 @@ class VirtualWorker:
             memory,  # type: ignore[arg-type]
             self._schedule,
             HANDOFF,
-            (),
+            self._pool.accept,
             transfer=run(0.01),
             soon=lambda call, *args: self._schedule.after(0.0, lambda: life.alive and call(*args)),
             wake=lambda: self._wake(life),

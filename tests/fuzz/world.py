@@ -8,7 +8,7 @@ import msgspec
 from tests.fuzz.faults import Faults
 from tests.fuzz.schedule import Schedule
 from tests.fuzz.virtual_gateway import DEADLINE_S, VirtualGateway, Wrong
-from tests.fuzz.virtual_worker import HANDOFF, Life, Memory, VirtualWorker
+from tests.fuzz.virtual_worker import HANDOFF, Form, Life, Memory, VirtualWorker
 from twinfer.core.capabilities import Role
 from twinfer.core.grant import Grant
 from twinfer.core.ids import Epoch, WorkerId
@@ -61,7 +61,14 @@ class World:
         self.schedule = Schedule(seed)
         self._faults = faults
         roles = [("p0", Role.PREFILL), ("p1", Role.PREFILL), ("d0", Role.DECODE), ("d1", Role.DECODE)]
-        self.workers = {WorkerId(name): VirtualWorker(name, role, self.schedule, faults) for name, role in roles}
+        differ = self.schedule.chance("differ", faults.differ)
+        common = Form.draw(self.schedule)
+        self.workers = {
+            WorkerId(name): VirtualWorker(
+                name, role, self.schedule, faults, Form.draw(self.schedule) if differ else common
+            )
+            for name, role in roles
+        }
         for worker in self.workers.values():
             worker.network = self
         self._sessions: dict[tuple[VirtualGateway, Epoch], Session] = {}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 
 from tests.fakes import MODEL, POOL, a_request
@@ -191,6 +192,26 @@ async def test_failures_reach_the_client_after_bounded_attempts(cluster: Cluster
     cluster.d0.say(Failed(wire_id, FailureKind.ENGINE, "third"))
     with pytest.raises(EngineFailure, match="refused the request: not mine"):
         await collect(generation)
+
+
+async def test_a_pair_that_refused_is_not_asked_again(cluster: Cluster) -> None:
+    """The request is answered another way; later ones do not try; a worker that started anew may fit."""
+    for attempt in range(2):
+        collected = asyncio.create_task(collect(cluster.dispatcher.start(LONG, None)))
+        if attempt == 0:
+            refused = await cluster.d0.hears(Reserve)
+            cluster.d0.say(Refused(refused, "incompatible: other heads", incompatible=True))
+        wire_id = await cluster.d0.hears(Generate)
+        cluster.d0.say(Frame(tokens(wire_id, 0, 1, 2, 3, last=True), (Done(wire_id, Timings()),)))
+        assert await collected == [1, 2, 3]
+    assert cluster.p.heard.empty()
+    assert cluster.fleet.snapshot().mismatched == {(WorkerId("p"), WorkerId("d0"))}
+    cluster.p.identity = msgspec.structs.replace(cluster.p.identity, epoch=Epoch("later"))
+    cluster.p.die()
+    await cluster.until(lambda: bool(cluster.fleet.missing()))
+    cluster.p.down = False
+    await cluster.until(lambda: not cluster.fleet.missing())
+    assert cluster.fleet.snapshot().mismatched == frozenset()
 
 
 async def test_busy_workers_are_asked_again(cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import a_request
+from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
@@ -16,12 +16,14 @@ from twinfer.core.messages import Cancel, FailureKind, Generate, Prefill, Reserv
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route
 from twinfer.core.tokens import FinishReason, Token
+from twinfer.engine.assemble import emulated_capabilities
 from twinfer.handoff.gateway_side import (
     Emit,
     End,
     GatewayAction,
     GatewayRequest,
     GatewayState,
+    Mismatch,
     Passing,
     Plan,
     Replan,
@@ -31,6 +33,7 @@ from twinfer.handoff.gateway_side import (
 P, D, E = WorkerId("p"), WorkerId("d"), WorkerId("e")
 GRANT = Grant(b"terms", b"signature")
 REQUEST = a_request([1] * 100, max_tokens=4)
+CAPABILITIES = emulated_capabilities(MODEL, POOL)
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Client:
     tokens: list[int] = field(default_factory=list)
     outcomes: list[TwinferError | None] = field(default_factory=list)
     replans: list[Replan] = field(default_factory=list)
+    mismatches: list[Mismatch] = field(default_factory=list)
 
     def act(self, actions: list[GatewayAction]) -> None:
         for action in actions:
@@ -49,6 +53,8 @@ class Client:
                 self.sent.append((action.worker, action.message))
             elif isinstance(action, Emit):
                 self.tokens += [token.token_id for token in action.tokens]
+            elif isinstance(action, Mismatch):
+                self.mismatches.append(action)
             elif isinstance(action, End):
                 self.outcomes.append(action.error)
             else:
@@ -65,7 +71,7 @@ def a_client(request: GenerationRequest = REQUEST, **policy: float) -> Client:
 
 def split(decode: WorkerId = D, handoff: str = "h") -> Plan:
     """A disaggregated plan."""
-    return Plan(Route(decode, P, "test"), Passing(HandoffId(handoff), P, Epoch("ep")))
+    return Plan(Route(decode, P, "test"), Passing(HandoffId(handoff), P, Epoch("ep"), CAPABILITIES))
 
 
 def drawn(index: int, token_id: int | None = None, last: bool = False) -> tuple[Token, ...]:
@@ -152,6 +158,47 @@ def test_recovery_through_a_handoff_repeats_token_zero_only() -> None:
     for index in (0, 0, 1, 2, 3):
         client.act(client.machine.tokens(drawn(index, last=index == 3)))
     assert (client.tokens, client.outcomes) == ([10, 11, 12, 13], [None])
+
+
+@pytest.mark.parametrize("when", ["reserve", "prefill", "hello"])
+def test_pair_that_does_not_fit_is_nobodys_failure(when: str) -> None:
+    """Whoever finds it out: the pair is named, nobody is excluded, and no attempt is lost."""
+    client = a_client(max_attempts=1)
+    client.act(client.machine.planned(split()))
+    if when == "reserve":
+        client.act(client.machine.refused(D, "other heads", incompatible=True))
+    else:
+        client.act(client.machine.granted(GRANT, 0))
+        if when == "prefill":
+            client.act(client.machine.refused(P, "another layout", incompatible=True))
+        else:
+            client.act(client.machine.failed(P, FailureKind.INCOMPATIBLE, "refused by the sink"))
+    assert [Mismatch(P, D)] == client.mismatches
+    assert [Replan(frozenset(), 0.0, "incompatible")] == client.replans
+    assert client.machine.legs == frozenset()
+    client.act(client.machine.planned(Plan(Route(D, None, "test"))))
+    for index in range(4):
+        client.act(client.machine.tokens(drawn(index, last=index == 3)))
+    assert client.outcomes == [None]
+
+
+def test_pair_that_is_tried_again_all_the_same_is_a_failure() -> None:
+    """A router that does not listen cannot keep a request going round for ever."""
+    client = a_client(max_attempts=1)
+    for _ in range(2):
+        client.act(client.machine.planned(split()))
+        client.act(client.machine.refused(D, "other heads", incompatible=True))
+    assert [str(error) for error in client.outcomes] == ["worker d cannot take part: other heads"]
+
+
+def test_generating_where_the_prompt_is_cached_names_its_provenance() -> None:
+    """What the decode worker has may be the prefill worker's numbers: it is told that these may be used."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 48))
+    generate = client.sent[-1][1]
+    assert isinstance(generate, Generate)
+    assert generate.provenance == "emulated/fp32"
 
 
 def test_error_names_the_leg_that_failed_first() -> None:

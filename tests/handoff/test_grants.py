@@ -9,6 +9,7 @@ from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.errors import GrantRefused
 from twinfer.core.grant import Grant, GrantTerms, request_digest
 from twinfer.core.ids import Epoch, TenantId, WorkerId
+from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.handoff.grants import check_for_source, sign, verify
@@ -19,7 +20,13 @@ ME = WorkerIdentity(WorkerId("p"), Epoch("ep"), Role.PREFILL, emulated_capabilit
 
 def granted(**changes: object) -> GrantTerms:
     """Terms that fit REQUEST and ME, apart from the changes."""
-    fitting = {"request": request_digest(REQUEST), "fingerprint": ME.capabilities.fingerprint.digest()}
+    mine = ME.capabilities
+    fitting = {
+        "request": request_digest(REQUEST),
+        "fingerprint": mine.fingerprint.digest(),
+        "wire": mine.layout,
+        "provenance": mine.provenance,
+    }
     return msgspec.structs.replace(terms(), **(fitting | changes))
 
 
@@ -57,6 +64,8 @@ def test_another_cluster_key_is_a_forgery() -> None:
         ({"tenant": TenantId("other")}, REQUEST, 0.0, "foreign"),
         ({}, a_request([1, 2, 4]), 0.0, "widened"),
         ({"fingerprint": "other"}, REQUEST, 0.0, "incompatible"),
+        ({"wire": KVLayout(1, 1, 8, 16, "fp32")}, REQUEST, 0.0, "incompatible"),
+        ({"provenance": "bf16/bf16"}, REQUEST, 0.0, "incompatible"),
     ],
 )
 def test_each_misuse_has_its_reason(

@@ -41,8 +41,9 @@ def terms(start_block: int = 0) -> GrantTerms:
         sink=WorkerId("d"),
         sink_epoch=Epoch("ed"),
         sink_address="unix:/d",
-        start_block=start_block,
         wire=LAYOUT,
+        provenance="emulated/fp32",
+        start_block=start_block,
         ttl_s=LEASE_S,
         expires_unix_s=1e12,
     )

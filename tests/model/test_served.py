@@ -27,13 +27,13 @@ def test_describe_as_asked(tiny: TinyCheckpoints, cache_dir: Path) -> None:
     assert (half.provenance, mixed.provenance, mixed.max_context_tokens) == ("bf16/bf16", "bf16/fp32", 100)
     assert {plain.fingerprint} == {plain.fingerprint, half.fingerprint, mixed.fingerprint}
     assert mixed.layout(4).dtype == "fp32"
+    quantised = describe(source, cache_dir, kv_dtype="fp8")
+    assert (quantised.provenance, quantised.layout(4).dtype) == ("fp32/fp8", "fp8")
 
 
 def test_refused(tiny: TinyCheckpoints, cache_dir: Path) -> None:
     """What cannot be served is refused with the option's name."""
     source = str(tiny("tiny-llama"))
-    with pytest.raises(ConfigError, match="kv_dtype 'fp8' is not supported by the native engine"):
-        describe(source, cache_dir, kv_dtype="fp8")
     with pytest.raises(ConfigError, match="max_context_tokens 513 is more than the 512 of the model"):
         describe(source, cache_dir, max_context_tokens=513)
 

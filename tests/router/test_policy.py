@@ -78,6 +78,21 @@ def test_failed_worker_is_avoided_unless_it_is_the_only_one() -> None:
         assert ends(choose_route(LONG, PAIR, ROUTING, RouteKind.DISAGGREGATED, excluded)) == ("d", "p")
 
 
+def test_a_pair_that_cannot_pass_kv_is_not_chosen() -> None:
+    """Another source, or none; a client that insists on a handoff gets another decode worker, or a reason."""
+    workers = [a_worker(name, Role.PREFILL) for name in ("p0", "p1")]
+    workers += [a_worker("d0", Role.DECODE), a_worker("d1", Role.DECODE, in_flight=3)]
+    names = [state.identity.worker for state in workers]
+    odd = ClusterSnapshot(tuple(workers), frozenset({(names[0], names[2])}))
+    assert ends(choose_route(LONG, odd, ROUTING)) == ("d0", "p1")
+    worse = ClusterSnapshot(tuple(workers), frozenset({(names[0], names[2]), (names[1], names[2])}))
+    assert ends(choose_route(LONG, worse, ROUTING)) == ("d0", None)
+    assert ends(choose_route(LONG, worse, ROUTING, RouteKind.DISAGGREGATED)) == ("d1", "p0")
+    hopeless = ClusterSnapshot(PAIR.workers, frozenset({(WorkerId("p"), WorkerId("d"))}))
+    with pytest.raises(CapacityError, match="no prefill worker"):
+        choose_route(LONG, hopeless, ROUTING, RouteKind.DISAGGREGATED)
+
+
 def test_refusals_say_why() -> None:
     """Nobody there is a matter of time; a prompt too long for all is the client's."""
     with pytest.raises(CapacityError, match="no worker of"):

@@ -2,24 +2,27 @@
 
 import asyncio
 
-from tests.fakes import a_request, expected_output
+from tests.fakes import MODEL, a_request, expected_output
 from tests.worker.hand_source import hand_source
-from tests.worker.workplace import HANDOFF, Caller, Station, calling, station
+from tests.worker.workplace import HANDOFF, SMALL, Caller, Station, calling, station
 from twinfer.core.capabilities import Role
 from twinfer.core.ids import Epoch, HandoffId, WorkerId
 from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Generate, Granted, Prefill, Reserve
+from twinfer.engine.assemble import emulated_capabilities
 
 PROMPT = list(range(1, 31))
 NUM_OUTPUT = 5
 REQUEST = a_request(PROMPT, NUM_OUTPUT)
+CAPABILITIES = emulated_capabilities(MODEL, SMALL)
 
 
 def reserve(name: str, source: Station | None = None, num_tokens: int = 30) -> Reserve:
     """A reservation; without a source, for one that will never come."""
     request = a_request(list(range(100, 100 + num_tokens)), NUM_OUTPUT, name)
     if source is None:
-        return Reserve(request, HandoffId(name), 1, WorkerId("nobody"), Epoch("never"))
-    return Reserve(request, HandoffId(name), 1, source.identity.worker, source.identity.epoch)
+        return Reserve(request, HandoffId(name), 1, WorkerId("nobody"), Epoch("never"), CAPABILITIES)
+    them = source.identity
+    return Reserve(request, HandoffId(name), 1, them.worker, them.epoch, them.capabilities)
 
 
 async def in_a_long_step(worker: Station, caller: Caller) -> None:
@@ -48,7 +51,11 @@ async def test_sink_in_a_long_step():
 async def test_no_free_block():
     """With every block promised or bound to silent sources, leases bring all of them back, and the next one fits."""
     async with station("d", Role.DECODE, num_blocks=16) as sink, hand_source() as source, calling(sink) as [caller]:
-        caller.send(Reserve(REQUEST, HandoffId("h"), 1, source.identity.worker, source.identity.epoch), reserve("b"))
+        them = source.identity
+        caller.send(
+            Reserve(REQUEST, HandoffId("h"), 1, them.worker, them.epoch, them.capabilities),
+            reserve("b"),
+        )
         await caller.hear(Granted, 2)
         chunks, _ = source.compute(REQUEST)
         await source.introduce(sink)

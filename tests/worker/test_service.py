@@ -22,7 +22,8 @@ REQUEST = a_request(PROMPT, NUM_OUTPUT)
 
 def reserve(request: GenerationRequest, source: Station, handoff: str = "h", attempt: int = 1) -> Reserve:
     """A reservation for what this source will pass."""
-    return Reserve(request, HandoffId(handoff), attempt, source.identity.worker, source.identity.epoch)
+    them = source.identity
+    return Reserve(request, HandoffId(handoff), attempt, them.worker, them.epoch, them.capabilities)
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,8 @@ EXPECTED = list(enumerate(expected_output(PROMPT, NUM_OUTPUT)))
 
 async def reserved(caller: Caller, source: HandSource) -> None:
     """Room is promised for handoff ``h`` from this source."""
-    caller.send(Reserve(REQUEST, HandoffId("h"), 1, source.identity.worker, source.identity.epoch))
+    them = source.identity
+    caller.send(Reserve(REQUEST, HandoffId("h"), 1, them.worker, them.epoch, them.capabilities))
     await caller.hear(Granted)
 
 
@@ -73,13 +74,14 @@ async def test_another_start_of_the_source():
 
 
 async def test_incompatible_source():
-    """Another block size is refused at the first word, in words that name the difference."""
-    odd = msgspec.structs.replace(SMALL, block_tokens=8)
+    """Another KV dtype, where it is not accepted, is refused at the first word, in words that name the difference."""
+    odd = msgspec.structs.replace(SMALL, kv_dtype="bf16")
     async with station("d", Role.DECODE) as sink, hand_source(odd) as source:
         hello = await source.introduce(sink)
         assert hello.refusal is not None
-        assert "another KV layout" in hello.refusal
-        assert "block_tokens=8" in hello.refusal
+        assert hello.incompatible
+        assert "numeric provenance emulated/bf16 there, emulated/fp32 here" in hello.refusal
+        assert sink.load.counters.pairs_refused == 1
         await eventually(lambda: source.ended or None, "the end of the stream")
         assert is_at_rest(sink.load)
 

@@ -2,6 +2,9 @@
 
 Two blocks have the same hash only when tenant, model, numeric provenance and every token up to their end are the
 same. The chain's root is HMAC(cluster key, tenant, salt, fingerprint, provenance), so tenants never share a prefix.
+
+KV that came from another provenance, and what was computed on top of it, is not the worker's own: its chain has a root
+of its own (:meth:`BlockHasher.after`), so that nobody finds it who did not ask for that mixture.
 """
 
 import hmac
@@ -23,8 +26,15 @@ class BlockHasher:
 
     def __init__(self, cluster_key: bytes, fingerprint: Fingerprint, provenance: str, block_tokens: int) -> None:
         self._cluster_key = cluster_key
+        self._fingerprint = fingerprint
         self._context = msgspec.msgpack.encode((fingerprint, provenance))
+        self.provenance = provenance
         self.block_tokens = block_tokens
+
+    def after(self, foreign: str) -> "BlockHasher":
+        """Hashes blocks in which KV of another provenance has a part, be it that they hold it or build on it."""
+        mixture = f"{self.provenance} after {foreign}"
+        return BlockHasher(self._cluster_key, self._fingerprint, mixture, self.block_tokens)
 
     def root(self, tenant: TenantId, salt: str = "") -> BlockHash:
         """The parent of a tenant's first block; requests with another salt of theirs share no block."""

@@ -79,13 +79,13 @@ class PoolConfig(_Table, frozen=True):
     weights: WeightFormat = "checkpoint"
     """Precision of the weights; ``checkpoint`` keeps the file's own."""
     kv_dtype: KVDtype | Literal["weights"] = "weights"
-    """Element type of the KV pool; ``weights`` takes theirs."""
+    """Element type of the KV pool; ``weights`` takes theirs. Where a source's differs, ``accept`` must name it."""
     accept: tuple[str, ...] = ()
-    """Numeric provenances (``weights/kv``) of KV it takes besides its own; ``*`` takes any."""
+    """Numeric provenances (``weights/kv``, such as ``bf16/fp8``) of KV it takes besides its own; ``*`` takes any."""
     kv_mib: int = 512
     """Size of the KV pool of one worker, in MiB."""
     block_tokens: int = 16
-    """Token positions in one KV block; the same in all pools that pass KV to each other."""
+    """Token positions in one KV block, at least 1. Pools of one model may differ: KV is cut anew where it arrives."""
     max_step_tokens: int = 512
     """Positions computed in one step at most: the size of a prefill chunk."""
     max_running: int = 64

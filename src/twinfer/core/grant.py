@@ -23,8 +23,10 @@ class GrantTerms(msgspec.Struct, frozen=True):
         fingerprint: digest of the model's fingerprint.
         source, source_epoch: who may offer.
         sink, sink_epoch, sink_address: who may read, and where its control stream is.
-        start_block: blocks before it are already on the sink; the source offers ``[start_block, end)``.
-        wire: layout in which the bytes travel.
+        wire: layout in which the bytes travel: the source's own. The sink converts.
+        provenance: numeric provenance of the source, which the sink takes.
+        start_block: in blocks of ``wire``; all tokens before it are on the sink already. The source offers
+            ``[start_block, end)``, and the sink drops what it has of the first one.
         ttl_s: seconds that each side grants, on its own clock from its own start.
         expires_unix_s: wall clock after which nobody accepts it; a bound, with the usual doubt about clocks.
     """
@@ -39,8 +41,9 @@ class GrantTerms(msgspec.Struct, frozen=True):
     sink: WorkerId
     sink_epoch: Epoch
     sink_address: str
-    start_block: int
     wire: KVLayout
+    provenance: str
+    start_block: int
     ttl_s: float
     expires_unix_s: float
 

@@ -37,6 +37,8 @@ class Counters(msgspec.Struct, frozen=True):
     handoffs_aborted: int = 0
     handoffs_expired: int = 0
     grants_refused: int = 0
+    pairs_refused: int = 0
+    """Handoffs refused because the other worker's KV cannot be read here, or is not accepted."""
     integrity_failures: int = 0
     resends: int = 0
     kv_bytes_in: int = 0

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.grant import Grant
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
@@ -26,20 +26,31 @@ class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 
 
 class Generate(_Message, frozen=True):
-    """Compute both phases here. ``emitted`` are output tokens of an earlier attempt, which continue."""
+    """Compute both phases here.
+
+    Args:
+        emitted: output tokens of an earlier attempt, which continue.
+        provenance: cached KV of this numeric provenance may stand for a prefix, where the worker accepts it; empty
+            takes the worker's own only.
+    """
 
     request: GenerationRequest
     emitted: tuple[int, ...] = ()
+    provenance: str = ""
 
 
 class Reserve(_Message, frozen=True):
-    """To the sink: promise room for the request's prompt, for KV that ``source`` will offer."""
+    """To the sink: promise room for the request's prompt, for KV that ``source`` will offer.
+
+    ``capabilities`` are the source's, as it told the gateway: the sink says at once whether it can take such KV.
+    """
 
     request: GenerationRequest
     handoff: HandoffId
     attempt: int
     source: WorkerId
     source_epoch: Epoch
+    capabilities: Capabilities
 
 
 class Prefill(_Message, frozen=True):
@@ -88,10 +99,11 @@ class Busy(_Message, frozen=True):
 
 
 class Refused(_Message, frozen=True):
-    """Not here, for this reason, however often asked."""
+    """Not here, for this reason, however often asked; ``incompatible`` when only this pair of workers is to blame."""
 
     request_id: RequestId
     reason: str
+    incompatible: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True):
@@ -115,6 +127,8 @@ class FailureKind(StrEnum):
     """The engine failed on this request; trying again elsewhere may help."""
     HANDOFF = "handoff"
     """The KV did not arrive; the request can be planned again."""
+    INCOMPATIBLE = "incompatible"
+    """The two workers cannot pass KV to each other; with other workers the request can be served."""
     DEADLINE = "deadline"
     """The request's own time is over."""
 
@@ -191,10 +205,14 @@ ToSink: TypeAlias = SourceHello | Offer | Seal | Withdraw | Heartbeat
 
 
 class SinkHello(_Message, frozen=True):
-    """Answers ``SourceHello``: accepted, or refused for this reason, before any byte moves."""
+    """Answers ``SourceHello``: accepted, or refused for this reason, before any byte moves.
+
+    ``incompatible`` when the source's KV cannot be read here, rather than merely not reached.
+    """
 
     identity: WorkerIdentity
     refusal: str | None = None
+    incompatible: bool = False
 
 
 class OfferAgain(_Message, frozen=True):

@@ -3,7 +3,7 @@
 import msgspec
 
 from twinfer.core.capabilities import WorkerIdentity
-from twinfer.core.ids import ModelId
+from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.load import LoadReport
 
 
@@ -22,9 +22,14 @@ class WorkerState(msgspec.Struct, frozen=True):
 
 
 class ClusterSnapshot(msgspec.Struct, frozen=True):
-    """All live workers, in the order of the configuration."""
+    """All live workers, in the order of the configuration.
+
+    Args:
+        mismatched: pairs (source, sink) of them that cannot pass KV, as was found out.
+    """
 
     workers: tuple[WorkerState, ...]
+    mismatched: frozenset[tuple[WorkerId, WorkerId]] = frozenset()
 
     def serving(self, model: ModelId) -> tuple[WorkerState, ...]:
         """Those that serve a model."""

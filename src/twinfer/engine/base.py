@@ -71,8 +71,11 @@ class KVExport(Protocol):
 class KVIngest(Protocol):
     """The sink's side: promise, bind, fill, commit. Nothing is attendable, nor findable, before commit."""
 
-    def promise(self, request: GenerationRequest) -> int | None:
+    def promise(self, request: GenerationRequest, foreign: str = "") -> int | None:
         """Promise room for the prompt; returns its prefix tokens already here, which stay held, or ``None`` if full.
+
+        ``foreign`` is the numeric provenance of the KV that will come, unless that is the engine's own. Then what is
+        here already may be of it too, and neither what comes nor what is computed on it is found as the engine's own.
 
         Raises:
             InvalidRequest: the prompt does not fit this engine.
@@ -115,8 +118,12 @@ class Engine(Protocol):
         """The sink's side of its KV."""
         ...
 
-    def submit(self, request: GenerationRequest, emitted: tuple[int, ...] = ()) -> None:
-        """Generate here, both phases; ``emitted`` are output tokens of an earlier attempt, which continue.
+    def submit(self, request: GenerationRequest, emitted: tuple[int, ...] = (), foreign: str = "") -> None:
+        """Generate here, both phases.
+
+        Args:
+            emitted: output tokens of an earlier attempt, which continue.
+            foreign: numeric provenance, besides the engine's own, whose cached KV may stand for a prefix.
 
         Raises:
             InvalidRequest: prompt and output so far do not fit this engine.

@@ -33,21 +33,22 @@ class IngestLedger:
     def __len__(self) -> int:
         return len(self._open)
 
-    def promise(self, request: GenerationRequest, now: float) -> int | None:
-        """Set room aside for the prompt; the number of its tokens that are here already, or ``None`` if full."""
+    def promise(self, request: GenerationRequest, now: float, foreign: str) -> int | None:
+        """Set room aside for the prompt; the number of its tokens that are here already, or ``None`` if full.
+
+        ``foreign`` is the numeric provenance of what will come, unless it is the engine's own.
+        """
+        size, pool = self._loop.block_tokens, self._loop.pool
         if request.request_id in self._open:
-            return len(self._open[request.request_id].prefix) * self._loop.hasher.block_tokens
+            return len(self._open[request.request_id].prefix) * size
         self._loop.check(request.prompt)
-        hasher, pool = self._loop.hasher, self._loop.pool
-        sequence = TokenSequence(request, Purpose.ANSWER, arrived=now)
-        findable = (len(request.prompt) - 1) // hasher.block_tokens
-        prefix = pool.match(sequence.block_hashes(findable, hasher), findable)
-        num_promised = -(-len(request.prompt) // hasher.block_tokens) - len(prefix)
+        sequence = TokenSequence(request, Purpose.ANSWER, arrived=now, foreign=foreign)
+        prefix = self._loop.prefixes.hold(sequence, len(request.prompt))
+        num_promised = -(-len(request.prompt) // size) - len(prefix)
         if not pool.promise(num_promised):
             pool.release(prefix)
             return None
-        sequence.cached_tokens = len(prefix) * hasher.block_tokens
-        sequence.num_published = len(prefix)
+        sequence.cached_tokens = len(prefix) * size
         self._open[request.request_id] = _Ingest(sequence, prefix, num_promised)
         return sequence.cached_tokens
 
@@ -64,6 +65,7 @@ class IngestLedger:
         ingest = self._open.pop(request_id)
         sequence = ingest.sequence
         sequence.blocks = ingest.prefix + ingest.bound
+        sequence.mixed = bool(sequence.foreign)
         sequence.num_computed = len(sequence.request.prompt)
         sequence.output.append(first_token.token_id)
         sequence.first_scheduled = sequence.first_token = sequence.last_token = now

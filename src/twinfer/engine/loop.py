@@ -19,6 +19,7 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Timings, Token
 from twinfer.engine.base import Exported, Failure, StepOutcome
+from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.scheduler import Limits, Scheduler
 from twinfer.engine.sequence import Purpose, TokenSequence
 from twinfer.kv.block_pool import BlockPool
@@ -42,12 +43,13 @@ class EngineLoop:
 
     def __init__(self, pool: BlockPool, hasher: BlockHasher, limits: Limits, vocab_size: int) -> None:
         self.pool = pool
-        self.hasher = hasher
+        self.prefixes = PrefixCache(pool, hasher)
+        self.block_tokens = hasher.block_tokens
         self.limits = limits
         self.parked: dict[RequestId, TokenSequence] = {}
         """Exports whose prompt is computed; their blocks stay until released."""
         self._vocab_size = vocab_size
-        self._scheduler = Scheduler(pool, hasher, limits)
+        self._scheduler = Scheduler(self.prefixes, limits)
         self._sequences: dict[RequestId, TokenSequence] = {}
         self._prefill_tokens = 0
         self._cached_tokens = 0
@@ -68,8 +70,19 @@ class EngineLoop:
         if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
             raise InvalidRequest(f"the prompt holds token ids outside [0, {self._vocab_size})")
 
-    def submit(self, request: GenerationRequest, purpose: Purpose, now: float, emitted: tuple[int, ...] = ()) -> None:
+    def submit(
+        self,
+        request: GenerationRequest,
+        purpose: Purpose,
+        now: float,
+        emitted: tuple[int, ...] = (),
+        foreign: str = "",
+    ) -> None:
         """Queue a request; one that is known already is left as it is.
+
+        Args:
+            emitted: output tokens of an earlier attempt.
+            foreign: numeric provenance, besides the engine's own, whose cached KV may stand for its prefix.
 
         Raises:
             InvalidRequest: it does not fit this engine.
@@ -80,13 +93,13 @@ class EngineLoop:
         self.check(request.prompt, len(emitted))
         if len(self._scheduler.waiting) >= self.limits.max_waiting:
             raise CapacityError(f"the queue is full with {self.limits.max_waiting} requests; try again later")
-        sequence = TokenSequence(request, purpose, arrived=now, output=list(emitted))
+        sequence = TokenSequence(request, purpose, arrived=now, output=list(emitted), foreign=foreign)
         self._adopt(sequence)
         self._scheduler.waiting.append(sequence)
 
     def resume(self, sequence: TokenSequence) -> None:
         """Take over a sequence whose prompt another worker computed into ``sequence.blocks``."""
-        self._publish(sequence)
+        self.prefixes.publish(sequence)
         self._adopt(sequence)
         self._scheduler.running.append(sequence)
 
@@ -154,7 +167,7 @@ class EngineLoop:
         )
 
     def _advance(self, sequence: TokenSequence, part: Slice, draw: Draw | None, now: float, report: _Report) -> None:
-        first_final = sequence.num_computed // self.hasher.block_tokens
+        first_final = sequence.num_computed // self.block_tokens
         if sequence.num_computed == sequence.cached_tokens:
             self._cached_tokens += sequence.cached_tokens
             first_final = 0
@@ -163,7 +176,7 @@ class EngineLoop:
         else:
             self._prefill_tokens += len(part.token_ids)
         sequence.num_computed = part.end
-        self._publish(sequence)
+        self.prefixes.publish(sequence)
         if sequence.purpose is Purpose.EXPORT:
             self._export(sequence, first_final, report)
         if draw is not None and part.sample_index is not None:
@@ -187,18 +200,10 @@ class EngineLoop:
 
     def _export(self, sequence: TokenSequence, first_block: int, report: _Report) -> None:
         complete = sequence.num_computed == len(sequence.request.prompt)
-        last_block = len(sequence.blocks) if complete else sequence.num_computed // self.hasher.block_tokens
+        last_block = len(sequence.blocks) if complete else sequence.num_computed // self.block_tokens
         if complete or last_block > first_block:
             blocks = tuple(sequence.blocks[first_block:last_block])
             report.exported.append(Exported(sequence.request.request_id, first_block, blocks, complete))
-
-    def _publish(self, sequence: TokenSequence) -> None:
-        num_full = sequence.num_computed // self.hasher.block_tokens
-        if num_full > sequence.num_published:
-            hashes = sequence.block_hashes(num_full, self.hasher)
-            for index in range(sequence.num_published, num_full):
-                self.pool.publish(sequence.blocks[index], hashes[index])
-            sequence.num_published = num_full
 
     def _fail(self, sequence: TokenSequence, kind: FailureKind, reason: str, report: _Report) -> None:
         self._failures += 1

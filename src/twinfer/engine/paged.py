@@ -59,10 +59,10 @@ class PagedEngine:
         """What it serves."""
         return self._capabilities
 
-    def submit(self, request: GenerationRequest, emitted: tuple[int, ...] = ()) -> None:
+    def submit(self, request: GenerationRequest, emitted: tuple[int, ...] = (), foreign: str = "") -> None:
         """Generate here, both phases."""
         with self._lock:
-            self._loop.submit(request, Purpose.ANSWER, self._clock.now(), emitted)
+            self._loop.submit(request, Purpose.ANSWER, self._clock.now(), emitted, foreign)
 
     def cancel(self, request_id: RequestId) -> None:
         """Forget a request; an open ingest is not a request yet and is withdrawn instead."""
@@ -124,10 +124,10 @@ class _Ingests:
         self._clock = clock
         self._lock = lock
 
-    def promise(self, request: GenerationRequest) -> int | None:
+    def promise(self, request: GenerationRequest, foreign: str = "") -> int | None:
         """Promise room for the prompt."""
         with self._lock:
-            return self._ledger.promise(request, self._clock.now())
+            return self._ledger.promise(request, self._clock.now(), foreign)
 
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Turn the promise into blocks."""

@@ -12,10 +12,9 @@
 from collections import deque
 from dataclasses import dataclass
 
-from twinfer.core.block_hash import BlockHasher
 from twinfer.core.step import Slice
+from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, TokenSequence
-from twinfer.kv.block_pool import BlockPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,9 @@ class Limits:
 class Scheduler:
     """The queues of one engine, and the only place that gives blocks to sequences."""
 
-    def __init__(self, pool: BlockPool, hasher: BlockHasher, limits: Limits) -> None:
-        self.pool = pool
-        self.hasher = hasher
+    def __init__(self, prefixes: PrefixCache, limits: Limits) -> None:
+        self.prefixes = prefixes
+        self.pool = prefixes.pool
         self.limits = limits
         self.waiting: deque[TokenSequence] = deque()
         self.running: list[TokenSequence] = []
@@ -81,10 +80,9 @@ class Scheduler:
         sequence.blocks = []
 
     def _admit(self, sequence: TokenSequence, fresh: list[int]) -> bool:
-        size = self.hasher.block_tokens
+        size = self.prefixes.block_tokens
         num_tokens = sequence.num_tokens
-        findable = (num_tokens - 1) // size  # at least the last position is computed, for its logits
-        held = self.pool.match(sequence.block_hashes(findable, self.hasher), findable)
+        held = self.prefixes.hold(sequence, num_tokens)
         missing = -(-num_tokens // size) - len(held)
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
         taken = self.pool.allocate(missing) if missing + reserve <= self.pool.num_available else None
@@ -92,7 +90,6 @@ class Scheduler:
             self.pool.release(held)
             return False
         sequence.blocks = held + taken
-        sequence.num_published = len(held)
         sequence.num_computed = len(held) * size
         sequence.cached_tokens = sequence.num_computed
         if num_tokens % size:
@@ -102,7 +99,7 @@ class Scheduler:
 
     def _grow(self, sequence: TokenSequence, fresh: list[int]) -> bool:
         """Make sure that the next position has a block; false when the sequence had to give way itself."""
-        if sequence.num_computed < len(sequence.blocks) * self.hasher.block_tokens:
+        if sequence.num_computed < len(sequence.blocks) * self.prefixes.block_tokens:
             return True
         while (taken := self.pool.allocate(1)) is None:
             victim = self._youngest_idle()

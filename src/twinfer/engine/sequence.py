@@ -26,8 +26,10 @@ class TokenSequence:
         output: tokens drawn so far, here or by an earlier attempt; append-only while in flight.
         blocks: pool block of every ``block_tokens`` positions; append-only while in flight.
         num_computed: positions ``[0, num_computed)`` are in the blocks.
-        hashes: of full blocks, as far as they were needed.
+        hashes: of full blocks by the chain's provenance, as far as they were needed.
         num_published: full blocks entered into the prefix cache.
+        foreign: another numeric provenance whose KV may stand for its prefix; empty for none.
+        mixed: its blocks hold such KV.
     """
 
     request: GenerationRequest
@@ -36,8 +38,10 @@ class TokenSequence:
     output: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     num_computed: int = 0
-    hashes: list[BlockHash] = field(default_factory=list)
+    hashes: dict[str, list[BlockHash]] = field(default_factory=dict)
     num_published: int = 0
+    foreign: str = ""
+    mixed: bool = False
     cached_tokens: int = 0
     first_scheduled: float | None = None
     first_token: float | None = None
@@ -69,12 +73,12 @@ class TokenSequence:
 
     def block_hashes(self, num_blocks: int, hasher: BlockHasher) -> list[BlockHash]:
         """Hashes of the first ``num_blocks`` blocks, all of them full; kept for the next call."""
-        size = hasher.block_tokens
-        while len(self.hashes) < num_blocks:
-            start = len(self.hashes) * size
-            parent = self.hashes[-1] if self.hashes else hasher.root(self.request.tenant, self.request.cache_salt)
-            self.hashes.append(hasher.extend(parent, self.tokens(start, start + size)))
-        return self.hashes[:num_blocks]
+        size, hashes = hasher.block_tokens, self.hashes.setdefault(hasher.provenance, [])
+        while len(hashes) < num_blocks:
+            start = len(hashes) * size
+            parent = hashes[-1] if hashes else hasher.root(self.request.tenant, self.request.cache_salt)
+            hashes.append(hasher.extend(parent, self.tokens(start, start + size)))
+        return hashes[:num_blocks]
 
     def finish_reason(self, max_context_tokens: int) -> FinishReason | None:
         """Why the last token ends the answer, if it does."""

@@ -16,7 +16,17 @@ from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.worker_metrics import render
-from twinfer.handoff.gateway_side import Emit, End, GatewayAction, GatewayRequest, Passing, Plan, Replan, Send
+from twinfer.handoff.gateway_side import (
+    Emit,
+    End,
+    GatewayAction,
+    GatewayRequest,
+    Mismatch,
+    Passing,
+    Plan,
+    Replan,
+    Send,
+)
 from twinfer.router.policy import choose_route
 
 NO_ROUTE = Route(WorkerId(""), None, "not routed")
@@ -145,7 +155,7 @@ class FleetGeneration:
         elif isinstance(message, Busy):
             self._act(self._machine.busy(worker, message.retry_after_s, time.monotonic()))
         elif isinstance(message, Refused):
-            self._act(self._machine.refused(worker, message.reason))
+            self._act(self._machine.refused(worker, message.reason, incompatible=message.incompatible))
         elif isinstance(message, Failed):
             self._act(self._machine.failed(worker, message.kind, message.reason))
 
@@ -180,7 +190,9 @@ class FleetGeneration:
             self._act(self._machine.unplannable(error, time.monotonic()))
             return
         self._stamps.reserve_sent = time.monotonic()
-        if keep is not None and keep.source_epoch in {state.identity.epoch for state in snapshot.workers}:
+        epochs = {state.identity.epoch for state in snapshot.workers}
+        fits = keep is not None and (keep.source, route.decode) not in snapshot.mismatched
+        if keep is not None and fits and keep.source_epoch in epochs:
             same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
             self._act(self._machine.planned(Plan(same_kv, keep)))
         elif self._machine.has_decoded:
@@ -196,6 +208,8 @@ class FleetGeneration:
             elif isinstance(action, Emit):
                 self._tokens += action.tokens
                 self._news.set()
+            elif isinstance(action, Mismatch):
+                self._fleet.mark_mismatch(action.prefill, action.decode)
             elif isinstance(action, Replan):
                 self._recovery.replans.labels(action.reason).inc()
                 loop = asyncio.get_running_loop()
@@ -228,8 +242,8 @@ class FleetGeneration:
 def _passing(route: Route, snapshot: ClusterSnapshot) -> Passing | None:
     if route.prefill is None:
         return None
-    epoch = next(s.identity.epoch for s in snapshot.workers if s.identity.worker == route.prefill)
-    return Passing(new_handoff_id(), route.prefill, epoch)
+    source = next(s.identity for s in snapshot.workers if s.identity.worker == route.prefill)
+    return Passing(new_handoff_id(), source.worker, source.epoch, source.capabilities)
 
 
 def _ms(seconds: float) -> float:

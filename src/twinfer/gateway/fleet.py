@@ -11,7 +11,7 @@ from typing import Protocol
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import TwinferError
-from twinfer.core.ids import RequestId, WorkerId
+from twinfer.core.ids import Epoch, RequestId, WorkerId
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import Busy, Failed, Frame, Hello, Load, Refused, ToGateway, ToWorker
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
@@ -183,11 +183,22 @@ class Fleet:
 
     def __init__(self, addresses: Mapping[WorkerId, str], dial: Dial) -> None:
         self._links = {worker: WorkerLink(address, dial(address)) for worker, address in addresses.items()}
+        self._mismatched: dict[tuple[WorkerId, WorkerId], tuple[Epoch, Epoch]] = {}
 
     def snapshot(self) -> ClusterSnapshot:
         """Those that can be used now."""
-        states = (link.state() for link in self._links.values())
-        return ClusterSnapshot(tuple(state for state in states if state is not None))
+        found = (link.state() for link in self._links.values())
+        states = tuple(state for state in found if state is not None)
+        epochs = {state.identity.worker: state.identity.epoch for state in states}
+        mismatched = (pair for pair, of in self._mismatched.items() if of == (epochs.get(pair[0]), epochs.get(pair[1])))
+        return ClusterSnapshot(states, frozenset(mismatched))
+
+    def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
+        """These two cannot pass KV, as long as neither is another incarnation."""
+        ours, theirs = self._links[source].identity, self._links[sink].identity
+        if ours is not None and theirs is not None:
+            logger.warning("%s cannot pass KV to %s: they are not paired again", source, sink)
+            self._mismatched[source, sink] = ours.epoch, theirs.epoch
 
     def link(self, worker: WorkerId) -> WorkerLink:
         """A worker by name."""

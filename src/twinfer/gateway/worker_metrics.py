@@ -28,6 +28,7 @@ COUNTER_HELP = {
     "handoffs_aborted": "Handoffs given up",
     "handoffs_expired": "Handoffs whose lease ran out",
     "grants_refused": "Grants that were forged, stale, foreign or widened",
+    "pairs_refused": "Handoffs refused because the source's KV cannot be read",
     "integrity_failures": "Chunks whose digest did not match",
     "resends": "Chunks asked for again",
     "kv_bytes_in": "KV bytes received",

@@ -10,12 +10,14 @@
    handoff, the request is generated there instead.
 3. Tokens are released in index order, each once. The decode worker repeats token 0, which must be the same one: a
    sequence is a pure function of request and emitted tokens, so a difference is an error, not a choice.
-4. When a leg fails the other leg is cancelled and the request is planned again with what was emitted, without the
+4. Two workers that cannot pass KV to each other are a pair not to be tried again, and no failure of either: the
+   request is planned once more.
+5. When a leg fails the other leg is cancelled and the request is planned again with what was emitted, without the
    worker that failed, a bounded number of times. The error a client sees is that of the leg that failed first. What was
    decoded is computed again like a prompt, where it goes on: after a handoff it would be decoded again, step by step.
-5. When the decode worker dies before it took over, the prefill worker keeps the KV and another decode worker is granted
+6. When the decode worker dies before it took over, the prefill worker keeps the KV and another decode worker is granted
    it, as the next attempt at the same handoff: nothing is computed twice.
-6. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
+7. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
 """
 
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from twinfer.core.capabilities import Capabilities
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
@@ -73,11 +76,12 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """What a disaggregated attempt needs besides its route: a fresh handoff id, and which start of the source."""
+    """What a disaggregated attempt needs besides its route: a fresh handoff id, and what the source said of itself."""
 
     handoff: HandoffId
     source: WorkerId
     source_epoch: Epoch
+    capabilities: Capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,15 @@ class Replan:
     keep: Passing | None = None
 
 
-GatewayAction: TypeAlias = Send | Emit | Replan | End
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """These two cannot pass KV, this way round: remember it, before the request is planned again."""
+
+    prefill: WorkerId
+    decode: WorkerId
+
+
+GatewayAction: TypeAlias = Send | Emit | Replan | Mismatch | End
 
 
 @dataclass(slots=True)
@@ -130,6 +142,7 @@ class GatewayRequest:
     cached_tokens: int = 0
     journal: list[int] = field(default_factory=list)
     _excluded: set[WorkerId] = field(default_factory=set)
+    _mismatched: set[Mismatch] = field(default_factory=set)
     _legs: set[WorkerId] = field(default_factory=set)
     _first_error: TwinferError | None = None
     _num_failures: int = 0
@@ -174,8 +187,8 @@ class GatewayRequest:
         if passing is None:
             return [*actions, *self._generate(request)]
         self.state = GatewayState.RESERVED
-        reserve = Reserve(request, passing.handoff, self.attempt, passing.source, passing.source_epoch)
-        return [*actions, Send(plan.route.decode, reserve)]
+        source = (passing.source, passing.source_epoch, passing.capabilities)
+        return [*actions, Send(plan.route.decode, Reserve(request, passing.handoff, self.attempt, *source))]
 
     def unplannable(self, error: TwinferError, now: float) -> list[GatewayAction]:
         """The router found no route. A request under way waits for a worker to come back; a new one does not."""
@@ -195,8 +208,9 @@ class GatewayRequest:
         left = len(self.request.prompt) - cached_tokens
         if left < self.min_remote_tokens and not self.forced:
             reason = f"{cached_tokens} of {len(self.request.prompt)} prompt tokens are cached on {decode}"
+            provenance = self.plan.passing.capabilities.provenance
             self.plan = Plan(Route(decode, None, reason))
-            return [Send(decode, Cancel(self.wire_id)), *self._generate(request)]
+            return [Send(decode, Cancel(self.wire_id)), *self._generate(request, provenance)]
         self.state = GatewayState.DISPATCHED
         self._legs.add(prefill)
         return [Send(prefill, Prefill(request, grant))]
@@ -234,14 +248,18 @@ class GatewayRequest:
         self.state = GatewayState.RECOVERING
         return [*actions, Replan(frozenset(self._excluded), retry_after_s, "busy")]
 
-    def refused(self, worker: WorkerId, reason: str) -> list[GatewayAction]:
-        """A worker cannot do it, however often asked."""
+    def refused(self, worker: WorkerId, reason: str, *, incompatible: bool = False) -> list[GatewayAction]:
+        """A worker cannot do it, however often asked; ``incompatible``: but another pair can."""
+        if incompatible:
+            return self._pair_failed(worker, reason)
         return self._leg_failed(worker, "refused", EngineFailure(f"worker {worker} refused the request: {reason}"))
 
     def failed(self, worker: WorkerId, kind: FailureKind, reason: str) -> list[GatewayAction]:
         """A worker gave its part up."""
         if kind is FailureKind.DEADLINE:
             return [] if self.ended else self._fail(DeadlineExceeded(f"worker {worker}: {reason}"))
+        if kind is FailureKind.INCOMPATIBLE:
+            return self._pair_failed(worker, reason)
         return self._leg_failed(worker, kind.value, EngineFailure(f"worker {worker}: {reason}"))
 
     def lost(self, worker: WorkerId) -> list[GatewayAction]:
@@ -269,10 +287,24 @@ class GatewayRequest:
         self.state = GatewayState.FAILED
         return self._cancel_legs()
 
-    def _generate(self, request: GenerationRequest) -> list[GatewayAction]:
+    def _generate(self, request: GenerationRequest, provenance: str = "") -> list[GatewayAction]:
         assert self.plan is not None
         self.state = GatewayState.DISPATCHED
-        return [Send(self.plan.route.decode, Generate(request, tuple(self.journal)))]
+        return [Send(self.plan.route.decode, Generate(request, tuple(self.journal), provenance))]
+
+    def _pair_failed(self, worker: WorkerId, reason: str) -> list[GatewayAction]:
+        if self.ended or worker not in self._legs:
+            return []
+        route = self.plan.route if self.plan is not None else None
+        pair = None if route is None or route.prefill is None else Mismatch(route.prefill, route.decode)
+        if pair is None or pair in self._mismatched:
+            error = EngineFailure(f"worker {worker} cannot take part: {reason}")
+            return self._leg_failed(worker, FailureKind.INCOMPATIBLE.value, error)
+        self._mismatched.add(pair)
+        self._legs.discard(worker)
+        actions = self._cancel_legs()
+        self.state = GatewayState.RECOVERING
+        return [*actions, pair, Replan(frozenset(self._excluded), 0.0, FailureKind.INCOMPATIBLE.value)]
 
     def _leg_failed(self, worker: WorkerId, reason: str, error: TwinferError) -> list[GatewayAction]:
         if self.ended or worker not in self._legs:

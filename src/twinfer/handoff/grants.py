@@ -49,8 +49,10 @@ def check_for_source(
         return "widened: the grant is for another request"
     if terms.fingerprint != me.capabilities.fingerprint.digest():
         return "incompatible: the grant is for another model"
-    if terms.wire != me.capabilities.layout:
-        return f"incompatible: the grant asks for KV as {terms.wire}, this worker has {me.capabilities.layout}"
+    mine = me.capabilities
+    if terms.wire != mine.layout or terms.provenance != mine.provenance:
+        asked, made = f"{terms.provenance} in {terms.wire}", f"{mine.provenance} in {mine.layout}"
+        return f"incompatible: the grant asks for KV of {asked}, this worker makes {made}"
     return None
 
 

@@ -5,7 +5,8 @@
         └───────────────────┴──lease over──────────────────────> EXPIRED
 
 1. A reservation makes a promise of blocks and starts the lease.
-2. The first offer binds the promise to blocks; every offered chunk is pulled, a bounded number at a time, in any order.
+2. The first offer binds the promise to blocks; every offered chunk is pulled, a bounded number at a time, in any order,
+   and converted if the source's layout is another one.
 3. A chunk whose digest differs is asked for once more; the second time the handoff is aborted.
 4. Commit needs the seal, every chunk it counts, the digest of each, the root over all, and every block covered once.
    Nothing is attendable before (rule R1).
@@ -46,7 +47,8 @@ class SinkHandoff:
     Attributes:
         terms: what was granted.
         request: whose KV it is.
-        end_block: one past the last block of the prompt; ``[terms.start_block, end_block)`` travel.
+        end_block: one past the last block of the prompt; ``[terms.start_block, end_block)`` travel. Blocks are the
+            wire's, which are the source's: what they become here is not this machine's concern.
         lease: when it ends by itself.
         max_pulls: chunks in flight at once.
     """
@@ -101,7 +103,7 @@ class SinkHandoff:
         return actions + self._pulls()
 
     def pulled(self, index: int, digest: int, now: float) -> list[SinkAction]:
-        """A chunk arrived; ``digest`` is that of the bytes as they lie in the bound blocks."""
+        """A chunk arrived, and if ``digest``, that of its bytes as they lie here, is right, it is in its place."""
         self._pulling.discard(index)
         if not self.is_open:
             return []

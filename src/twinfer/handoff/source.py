@@ -4,8 +4,8 @@
         └─────────────────────────┴───────────────────────────────────────────────────┴──> FINISHED, ABORTED, EXPIRED
 
 1. The grant was checked before any compute; the prompt is queued on the engine.
-2. Blocks that became final are cut into chunks. Each is digested at once, before anything else may touch it, and then
-   offered. Blocks that the sink has already are left out.
+2. Blocks that became final, in this worker's own layout, are cut into chunks. Each is digested at once, before anything
+   else may touch it, and then offered. Blocks that the sink has already are left out.
 3. The seal follows the last chunk and carries the first token.
 4. Committed, withdrawn or expired: the blocks turn into ordinary cache, and reads are refused from then on.
 5. When the sink died before it committed, another one may be granted the same KV as the next attempt: everything is

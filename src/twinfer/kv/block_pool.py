@@ -89,6 +89,10 @@ class BlockPool:
             held.append(block)
         return held
 
+    def is_resident(self, block_hash: BlockHash) -> bool:
+        """Whether a block of this hash is here."""
+        return block_hash in self._by_hash
+
     def count_match(self, hashes: Sequence[BlockHash]) -> int:
         """Length of the run that :meth:`match` would look at, without holding anything."""
         for count, block_hash in enumerate(hashes):

@@ -1,36 +1,73 @@
-"""A KV pool seen as small numbers with numpy, for whoever needs its values without torch.
-
-numpy has no bfloat16, so such elements are handled as the upper half of a float32.
-"""
+"""KV blocks seen as numbers with numpy, for whoever needs their values without torch."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinfer.core.layout import KVDtype, KVLayout
+from twinfer.core.layout import SCALE_BYTES, KVLayout
+from twinfer.kv.formats import STORAGE, Float32s, Scales, Stored, decode, encode
 
-_STORAGE: dict[KVDtype, type[np.generic]] = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
+ALL = slice(None)
 
 
-class ElementView:
-    """Token rows of a pool in the canonical layout, read and written as float32 values.
+class BlockArrays:
+    """Consecutive blocks of a buffer, which they alias.
 
-    Args:
-        buffer: the pool's bytes, writable.
-        layout: how they are laid out; fp8 has no numpy form.
+    Attributes:
+        elements: ``[block, layer, K | V, kv_head, token, head_dim]`` as they are stored.
+        scales: of fp8, ``[block, layer, K | V, kv_head, token]``.
     """
 
     def __init__(self, buffer: memoryview, layout: KVLayout) -> None:
-        if layout.dtype not in _STORAGE:
-            raise ValueError(f"a pool of {layout.dtype} cannot be viewed with numpy; use fp32, bf16 or fp16")
+        self.layout = layout
+        storage = STORAGE[layout.dtype]
+        heads = (buffer.nbytes // layout.block_bytes, layout.num_layers, 2, layout.num_kv_heads)
+        runs = np.frombuffer(buffer, np.uint8).reshape(*heads, layout.head_bytes)
+        row_bytes = layout.head_dim * storage.itemsize
+        shape, strides = (
+            (*heads, layout.block_tokens, layout.head_dim),
+            (*runs.strides[:-1], row_bytes, storage.itemsize),
+        )
+        self.elements: Stored = np.ndarray(shape, storage, runs.data, 0, strides)
+        self.scales: Scales | None = None
+        if SCALE_BYTES[layout.dtype]:
+            self.scales = runs[..., layout.block_tokens * row_bytes :]
+
+    def zero(self, block: int, first_token: int = 0) -> None:
+        """Overwrite a block with zeros, from a token on."""
+        self.elements[block, :, :, :, first_token:] = 0
+        if self.scales is not None:
+            self.scales[block, :, :, :, first_token:] = 0
+
+    def read(self, block: int, tokens: slice, layers: slice = ALL) -> Float32s:
+        """Values of some tokens and layers, ``[layer, K | V, kv_head, token, head_dim]``."""
+        scales = None if self.scales is None else self.scales[block, layers, :, :, tokens]
+        return decode(self.elements[block, layers, :, :, tokens], scales, self.layout.dtype)
+
+    def write(self, block: int, tokens: slice, values: Float32s, layers: slice = ALL) -> None:
+        """Store values of some tokens and layers, in the same shape."""
+        stored, scales = encode(values, self.layout.dtype)
+        self.elements[block, layers, :, :, tokens] = stored
+        if self.scales is not None and scales is not None:
+            self.scales[block, layers, :, :, tokens] = scales
+
+
+class ElementView:
+    """Token rows of a pool in the canonical layout, read and written as small numbers.
+
+    Args:
+        buffer: the pool's bytes, writable.
+        layout: how they are laid out.
+    """
+
+    def __init__(self, buffer: memoryview, layout: KVLayout) -> None:
         self._layout = layout
-        storage = np.frombuffer(buffer, dtype=_STORAGE[layout.dtype])
-        self._blocks = storage.reshape(-1, *layout.block_shape)
+        self._blocks = BlockArrays(buffer, layout)
 
     def zero_block(self, block: int) -> None:
         """Overwrite a whole block with zeros."""
-        self._blocks[block] = 0
+        self._blocks.zero(block)
 
     def write_tokens(self, block_table: Sequence[int], start: int, rows: NDArray[np.int8]) -> None:
         """Store one row of elements per position, from position ``start`` on.
@@ -40,34 +77,21 @@ class ElementView:
             start: first position written.
             rows: ``[positions, layers * 2 * heads * head_dim]``, in that element order.
         """
-        size = self._layout.block_tokens
+        size, (layers, kinds, heads, _, head_dim) = self._layout.block_tokens, self._layout.block_shape
         done = 0
         while done < len(rows):
             block, offset = divmod(start + done, size)
             num = min(size - offset, len(rows) - done)
-            part = self._encode(rows[done : done + num]).reshape(num, *self._row_shape)
-            self._blocks[block_table[block], :, :, :, offset : offset + num] = part.transpose(1, 2, 3, 0, 4)
+            part = rows[done : done + num].reshape(num, layers, kinds, heads, head_dim)
+            values = np.ascontiguousarray(part.transpose(1, 2, 3, 0, 4), np.float32)
+            self._blocks.write(block_table[block], slice(offset, offset + num), values)
             done += num
 
-    def read_tokens(self, block_table: Sequence[int], num_tokens: int) -> NDArray[np.float32]:
+    def read_tokens(self, block_table: Sequence[int], num_tokens: int) -> Float32s:
         """The rows of the first ``num_tokens`` positions, ``[positions, layers * 2 * heads * head_dim]``."""
-        size = self._layout.block_tokens
+        size, blocks = self._layout.block_tokens, self._blocks
         table = list(block_table[: -(-num_tokens // size)])
-        blocks = self._decode(self._blocks[table])
-        rows = blocks.transpose(0, 4, 1, 2, 3, 5).reshape(len(table) * size, -1)
+        scales = None if blocks.scales is None else blocks.scales[table]
+        values = decode(blocks.elements[table], scales, self._layout.dtype)
+        rows = values.transpose(0, 4, 1, 2, 3, 5).reshape(len(table) * size, -1)
         return rows[:num_tokens]
-
-    @property
-    def _row_shape(self) -> tuple[int, int, int, int]:
-        return (self._layout.num_layers, 2, self._layout.num_kv_heads, self._layout.head_dim)
-
-    def _encode(self, rows: NDArray[np.int8]) -> NDArray[np.generic]:
-        values = rows.astype(np.float32)
-        if self._layout.dtype == "bf16":
-            return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-        return values.astype(_STORAGE[self._layout.dtype])
-
-    def _decode(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
-        if self._layout.dtype == "bf16":
-            return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return stored.astype(np.float32)

@@ -24,7 +24,7 @@ class ModelRunner:
     Args:
         spec: the model's shape.
         weights: on any torch device; their type is that of all arithmetic.
-        pool: ``[num_blocks, *layout.block_shape]`` on the same device; the caller's, and written by every step.
+        pool: ``[num_blocks, *stored_shape(layout)]`` on the same device; the caller's, and written by every step.
         layout: of the pool.
         max_context_tokens: positions of a sequence, at most.
     """

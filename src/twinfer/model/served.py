@@ -26,7 +26,7 @@ class ServedModel:
     checkpoint: Checkpoint
     fingerprint: Fingerprint
     weights: Precision
-    kv_dtype: Precision
+    kv_dtype: KVDtype
     max_context_tokens: int
 
     @property
@@ -68,10 +68,8 @@ def describe(
     checkpoint = read_checkpoint(locate(source))
     spec = checkpoint.spec
     precision = spec.dtype if weights == "checkpoint" else weights
-    kv_precision = precision if kv_dtype == "weights" else kv_dtype
-    if kv_precision == "fp8":
-        raise ConfigError("kv_dtype 'fp8' is not supported by the native engine; use fp32, bf16 or fp16")
     context = max_context_tokens or spec.max_positions
     if context > spec.max_positions:
         raise ConfigError(f"max_context_tokens {context} is more than the {spec.max_positions} of the model {source!r}")
-    return ServedModel(checkpoint, fingerprint(checkpoint, cache_dir), precision, kv_precision, context)
+    kv = precision if kv_dtype == "weights" else kv_dtype
+    return ServedModel(checkpoint, fingerprint(checkpoint, cache_dir), precision, kv, context)

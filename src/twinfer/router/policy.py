@@ -20,7 +20,7 @@ def choose_route(
     """The route of one request.
 
     A worker excluded by an earlier failure is used again only when nobody else can do its part; a decode worker can
-    do a prefill worker's, and does when it is one that is used again.
+    do a prefill worker's, and does when it is one that is used again. A pair that cannot pass KV is not used at all.
 
     Raises:
         CapacityError: none of the workers that could do a phase is alive.
@@ -35,20 +35,22 @@ def choose_route(
         raise ContextOverflow(
             f"the prompt has {len(request.prompt)} tokens; the workers hold {longest}, answer included"
         )
-    decoders = _preferred((s for s in serving if s.identity.role.decodes), excluded)
+    decoders = [state for state in serving if state.identity.role.decodes]
     if not decoders:
         raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
-    decode = min(decoders, key=_decode_load)
-    others = [s for s in serving if s.identity.role.prefills and s.identity.worker != decode.identity.worker]
-    prefillers = [s for s in others if s.identity.worker not in excluded]
-    if forced is RouteKind.AGGREGATED:
-        return Route(decode.identity.worker, None, "forced by the client")
+    sources = {state.identity.worker: _sources(state, serving, snapshot.mismatched) for state in decoders}
     if forced is RouteKind.DISAGGREGATED:
-        if not others:
+        decoders = [state for state in decoders if sources[state.identity.worker]]
+        if not decoders:
             raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
-        return Route(decode.identity.worker, _least_queued(prefillers or others), "forced by the client")
+    decode = min(_preferred(decoders, excluded), key=_decode_load)
+    others = sources[decode.identity.worker]
+    prefillers = [state for state in others if state.identity.worker not in excluded]
+    if forced is not None:
+        prefill = _least_queued(prefillers or others) if forced is RouteKind.DISAGGREGATED else None
+        return Route(decode.identity.worker, prefill, "forced by the client")
     if not prefillers:
-        reason = "every prefill worker failed this request" if others else "no prefill worker is ready"
+        reason = "every prefill worker failed this request" if others else "no prefill worker is ready that fits"
         return Route(decode.identity.worker, None, reason)
     if decode.identity.worker in excluded:
         return Route(decode.identity.worker, None, "every decode worker failed this request; this one takes it alone")
@@ -57,6 +59,15 @@ def choose_route(
         return Route(decode.identity.worker, None, reason)
     reason = f"the prompt has at least {routing.min_remote_tokens} uncached tokens"
     return Route(decode.identity.worker, _least_queued(prefillers), reason)
+
+
+def _sources(
+    decode: WorkerState, serving: Iterable[WorkerState], mismatched: Collection[tuple[WorkerId, WorkerId]]
+) -> list[WorkerState]:
+    """Whose KV a decode worker may be sent."""
+    sink = decode.identity.worker
+    others = (state for state in serving if state.identity.role.prefills and state.identity.worker != sink)
+    return [state for state in others if (state.identity.worker, sink) not in mismatched]
 
 
 def _preferred(states: Iterable[WorkerState], excluded: Collection[WorkerId]) -> list[WorkerState]:

@@ -7,6 +7,7 @@ from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, LoadReport
 from twinfer.core.messages import AboutRequest, Busy, Cancel, Done, Failed, Generate, Prefill, Refused, Reserve
 from twinfer.engine.base import StepOutcome
+from twinfer.worker.compatibility import accepts
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.sessions import GatewayOutlet, Sessions
 from twinfer.worker.sink_desk import SinkDesk
@@ -84,9 +85,11 @@ class Reception:
         )
 
     def _generate(self, message: Generate) -> None:
-        request = message.request
+        request, engine = message.request, self._context.engine
+        own = message.provenance == engine.capabilities.provenance
+        foreign = message.provenance if not own and accepts(self._context.accept, message.provenance) else ""
         try:
-            self._context.engine.submit(request, message.emitted)
+            engine.submit(request, message.emitted, foreign)
         except InvalidRequest as error:
             self._sessions.tell(request.request_id, Refused(request.request_id, str(error)))
         except CapacityError:

@@ -28,7 +28,6 @@ from twinfer.core.messages import (
 )
 from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
-from twinfer.worker.compatibility import refusal
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.reception import Reception
 from twinfer.worker.sink_desk import SourcePeer
@@ -169,18 +168,19 @@ class WorkerService:
     async def _meet(self, hello: SourceHello, stream: SourceStream) -> SourcePeer | None:
         """Accept or refuse a source, before any byte moves."""
         me, them = self._context.identity, hello.identity
-        objection = refusal(them.capabilities, me.capabilities, self._context.accept)
-        if objection is None:
-            try:
-                connection = await asyncio.to_thread(self._sinks.connect, them)
-            except TransportError as error:
-                objection = str(error)
-            else:
-                stream.send_soon(SinkHello(me))
-                return SourcePeer(them, connection, stream.send_soon)
-        logger.warning("refused KV from %s: %s", them.worker, objection)
-        stream.send_soon(SinkHello(me, objection))
-        return None
+        objection = self.reception.sink.objection(them)
+        if objection is not None:
+            logger.warning("refused KV from %s: %s", them.worker, objection)
+            stream.send_soon(SinkHello(me, objection, incompatible=True))
+            return None
+        try:
+            connection = await asyncio.to_thread(self._sinks.connect, them)
+        except TransportError as error:
+            logger.warning("no way to KV of %s: %s", them.worker, error)
+            stream.send_soon(SinkHello(me, str(error)))
+            return None
+        stream.send_soon(SinkHello(me))
+        return SourcePeer(them, connection, stream.send_soon)
 
     async def _beat(self, peer: SourcePeer, stream: SourceStream) -> None:
         while True:

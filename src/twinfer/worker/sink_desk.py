@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.errors import InvalidRequest, TransportError
 from twinfer.core.grant import GrantTerms, request_digest
 from twinfer.core.ids import HandoffId, RequestId
@@ -41,7 +41,9 @@ from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction
 from twinfer.handoff.grants import sign
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.sink import SinkHandoff, SinkState
+from twinfer.worker.compatibility import ConversionPlan, negotiate
 from twinfer.worker.context import Outbox, WorkerContext
+from twinfer.worker.intake import Intake, Staging
 from twinfer.worker.transports import Connection
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class SourcePeer:
 class _Open:
     machine: SinkHandoff
     grant: Granted
-    bound: tuple[int, ...] = ()
+    intake: Intake
     peer: SourcePeer | None = None
     num_bytes: int = 0
     wanted: bool = True
@@ -78,6 +80,7 @@ class SinkDesk:
         self._context = context
         self._outbox = outbox
         self._max_pulls = max_pulls
+        self._staging = Staging(max_pulls * context.handoff.chunk_kib * 1024)
         self._lock = threading.Lock()
         self._open: dict[HandoffId, _Open] = {}
         self._by_request: dict[RequestId, HandoffId] = {}
@@ -95,20 +98,23 @@ class SinkDesk:
                 return known.grant
             if message.handoff in self._ended:
                 return Refused(request.request_id, "the handoff has ended already")
+            plan = self._negotiate(message.capabilities)
+            if isinstance(plan, str):
+                return Refused(request.request_id, f"incompatible: {plan}", incompatible=True)
             try:
-                cached_tokens = self._context.engine.ingests.promise(request)
+                foreign = plan.provenance if plan.foreign else ""
+                cached_tokens = self._context.engine.ingests.promise(request, foreign)
             except InvalidRequest as error:
                 return Refused(request.request_id, str(error))
             if cached_tokens is None:
                 return Busy(request.request_id, BUSY_RETRY_S)
-            terms = self._terms(message, cached_tokens)
-            granted = Granted(request.request_id, sign(terms, self._context.cluster_key), cached_tokens)
-            lease = Lease.start(self._context.clock.now(), self._context.handoff.lease_s, request.deadline_s)
-            end_block = terms.wire.blocks_for(len(request.prompt))
-            machine = SinkHandoff(terms, request, end_block, lease, self._max_pulls)
-            self._open[message.handoff] = _Open(machine, granted)
-            self._by_request[request.request_id] = message.handoff
-            return granted
+            return self._grant(message, plan, cached_tokens)
+
+    def objection(self, source: WorkerIdentity) -> str | None:
+        """Why KV of this source cannot be taken at all, in words; ``None`` when it can."""
+        with self._lock:
+            plan = self._negotiate(source.capabilities)
+            return plan if isinstance(plan, str) else None
 
     def hear(self, peer: SourcePeer, message: Offer | Seal | Withdraw | Heartbeat) -> None:
         """A source speaks."""
@@ -125,7 +131,9 @@ class SinkDesk:
                 return
             entry.peer = peer
             machine, epoch = entry.machine, peer.identity.epoch
-            if isinstance(message, Offer):
+            if epoch == machine.terms.source_epoch and not _is_as_granted(machine.terms, peer.identity):
+                actions = machine.cancelled("incompatible: the source is not what room was reserved for")
+            elif isinstance(message, Offer):
                 actions = machine.offered(message.chunk, epoch, now)
             elif isinstance(message, Seal):
                 actions = machine.sealed(message, epoch, now)
@@ -188,8 +196,25 @@ class SinkDesk:
         with self._lock:
             return dict(self._by_transport)
 
-    def _terms(self, message: Reserve, cached_tokens: int) -> GrantTerms:
-        me, layout = self._context.identity, self._context.engine.capabilities.layout
+    def _negotiate(self, source: Capabilities) -> ConversionPlan | str:
+        plan = negotiate(source, self._context.identity.capabilities, self._context.accept)
+        self._counts["pairs_refused"] += isinstance(plan, str)
+        return plan
+
+    def _grant(self, message: Reserve, plan: ConversionPlan, cached_tokens: int) -> Granted:
+        request, context = message.request, self._context
+        terms = self._terms(message, plan, cached_tokens)
+        granted = Granted(request.request_id, sign(terms, context.cluster_key), cached_tokens)
+        lease = Lease.start(context.clock.now(), context.handoff.lease_s, request.deadline_s)
+        end_block = terms.wire.blocks_for(len(request.prompt))
+        machine = SinkHandoff(terms, request, end_block, lease, self._max_pulls)
+        intake = Intake(plan, range(cached_tokens, len(request.prompt)), context.memory, self._staging)
+        self._open[message.handoff] = _Open(machine, granted, intake)
+        self._by_request[request.request_id] = message.handoff
+        return granted
+
+    def _terms(self, message: Reserve, plan: ConversionPlan, cached_tokens: int) -> GrantTerms:
+        me = self._context.identity
         return GrantTerms(
             handoff=message.handoff,
             attempt=message.attempt,
@@ -201,8 +226,9 @@ class SinkDesk:
             sink=me.worker,
             sink_epoch=me.epoch,
             sink_address=me.control,
-            start_block=cached_tokens // layout.block_tokens,
-            wire=layout,
+            wire=plan.source,
+            provenance=plan.provenance,
+            start_block=cached_tokens // plan.source.block_tokens,
             ttl_s=self._context.handoff.lease_s,
             expires_unix_s=time.time() + self._context.handoff.lease_s,
         )
@@ -218,7 +244,7 @@ class SinkDesk:
             if isinstance(action, Pull):
                 self._context.transfer(self._pull, entry, action.chunk)
             elif isinstance(action, Bind):
-                entry.bound = self._context.engine.ingests.bind(entry.machine.request.request_id)
+                entry.intake.bind(self._context.engine.ingests.bind(entry.machine.request.request_id))
                 if entry.peer is not None:
                     entry.peer.connection.sink.admit(entry.machine.terms.handoff)
             elif isinstance(action, Commit):
@@ -236,8 +262,8 @@ class SinkDesk:
         self._context.engine.ingests.commit(request_id, action.first_token)
         self._context.wake()
         assert machine.sealed_at is not None
-        cached_tokens = machine.terms.start_block * machine.terms.wire.block_tokens
-        self._received[request_id] = (self._context.clock.now() - machine.sealed_at, entry.num_bytes, cached_tokens)
+        transfer_s = self._context.clock.now() - machine.sealed_at
+        self._received[request_id] = (transfer_s, entry.num_bytes, entry.grant.cached_tokens)
         self._counts["handoffs_in"] += 1
         if entry.peer is not None:
             self._by_transport[entry.peer.connection.endpoint.transport] += 1
@@ -259,6 +285,7 @@ class SinkDesk:
         handoff = entry.machine.terms.handoff
         if entry.peer is not None:
             entry.peer.connection.sink.fence(handoff)
+        entry.intake.stop()
         del self._open[handoff]
         del self._by_request[entry.machine.request.request_id]
         self._ended[handoff] = outcome
@@ -270,22 +297,22 @@ class SinkDesk:
         machine, peer = entry.machine, entry.peer
         if peer is None or not machine.is_open:
             return
-        first = chunk.first_block - machine.terms.start_block
-        targets = entry.bound[first : first + len(chunk.source_blocks)]
-        views = [self._context.memory.block(block) for block in targets]
         try:
-            digest = peer.connection.sink.pull(
-                peer.connection.peer, machine.terms.handoff, chunk.source_blocks, views, machine.lease.cap
-            )
+            digest = entry.intake.pull(peer.connection, machine.terms.handoff, chunk, machine.lease.cap)
             self._context.isolation.check()
         except TransportError as error:
             with self._lock:
                 self._counts["resends"] += machine.is_open
                 self._act(entry, machine.pull_failed(chunk.index, str(error)))
             return
-        num_bytes = len(targets) * self._context.memory.block_bytes
+        num_bytes = len(chunk.source_blocks) * machine.terms.wire.block_bytes
         with self._lock:
             entry.num_bytes += num_bytes
             self._counts["kv_bytes_in"] += num_bytes
             self._counts["integrity_failures"] += machine.is_open and digest != chunk.digest
             self._act(entry, machine.pulled(chunk.index, digest, self._context.clock.now()))
+
+
+def _is_as_granted(terms: GrantTerms, source: WorkerIdentity) -> bool:
+    """Whether a source that introduced itself is the one that the gateway described."""
+    return (terms.wire, terms.provenance) == (source.capabilities.layout, source.capabilities.provenance)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from twinfer.core.errors import TwinferError
-from twinfer.core.messages import Heartbeat, SinkHello, SourceHello, ToSink, ToSource
+from twinfer.core.messages import FailureKind, Heartbeat, SinkHello, SourceHello, ToSink, ToSource
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.source_desk import SourceDesk
 
@@ -119,7 +119,8 @@ class SinkLink:
             self._accepted(stream, again)
         else:
             logger.warning("%s takes no KV from here: %s", message.identity.worker, message.refusal)
-            self._desk.refused(self, f"incompatible: {message.refusal}")
+            kind = FailureKind.INCOMPATIBLE if message.incompatible else FailureKind.HANDOFF
+            self._desk.refused(self, kind, message.refusal)
 
     def _accepted(self, stream: HandoffStream, again: bool) -> None:
         self._stream = stream

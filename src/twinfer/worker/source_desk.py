@@ -86,7 +86,7 @@ class SourceDesk:
                     self._accept(terms, message, links)
         except GrantRefused as error:
             self._counts["grants_refused"] += 1
-            return Refused(request.request_id, str(error))
+            return Refused(request.request_id, str(error), incompatible=str(error).startswith("incompatible:"))
         except InvalidRequest as error:
             return Refused(request.request_id, str(error))
         except CapacityError:
@@ -126,12 +126,13 @@ class SourceDesk:
                 self._act(entry, entry.machine.gone())
                 self._tell_failed(entry, f"the decode worker gave up: {message.reason}")
 
-    def refused(self, link: Link, reason: str) -> None:
+    def refused(self, link: Link, kind: FailureKind, reason: str) -> None:
         """A sink refuses this worker altogether: nothing towards it can succeed."""
         with self._lock:
             for entry in [entry for entry in self._open.values() if entry.link is link]:
-                self._act(entry, entry.machine.cancelled(reason))
-                self._tell_failed(entry, reason)
+                said = f"{kind.value}: {reason}"
+                self._act(entry, entry.machine.cancelled(said))
+                self._tell_failed(entry, said, kind)
 
     def reconnected(self, link: Link) -> None:
         """A control stream is new: repeat what was said on the one before, for handoffs still open."""
@@ -225,9 +226,9 @@ class SourceDesk:
         elif entry.machine.state is SourceState.ABORTED:
             self._counts["handoffs_aborted"] += 1
 
-    def _tell_failed(self, entry: _Open, reason: str) -> None:
+    def _tell_failed(self, entry: _Open, reason: str, kind: FailureKind = FailureKind.HANDOFF) -> None:
         request_id = entry.machine.request.request_id
-        self._context.soon(self._outbox.tell, request_id, Failed(request_id, FailureKind.HANDOFF, reason))
+        self._context.soon(self._outbox.tell, request_id, Failed(request_id, kind, reason))
 
     def _digest(self, entry: _Open, action: Digest) -> None:
         """On the transfer thread."""
