@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-e2e check bench clean
+.PHONY: help setup nixl serve test test-e2e check bench clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ setup: $(READY) ## create .venv with everything pinned; PYTHON= chooses the inte
 $(READY): pyproject.toml constraints.txt tools/install.sh
 	@PYTHON="$(PYTHON)" tools/install.sh
 	@touch $@
+
+nixl: setup ## add NIXL for KV over RDMA, 130 MB: without its own torch, because Twinfer has one
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt nixl-cu12
 
 serve: setup ## serve the demo model at http://127.0.0.1:8000; ARGS= goes to twinfer serve
 	@$(BIN)/twinfer serve $(ARGS)

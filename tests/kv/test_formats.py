@@ -11,6 +11,7 @@ from twinfer.core.layout import KVDtype
 from twinfer.kv.formats import Float32s, decode, encode
 
 DTYPES: tuple[KVDtype, ...] = ("fp32", "bf16", "fp16", "fp8")
+SMALLEST_SCALE = 2.0**-126
 ROWS = st.lists(st.lists(st.floats(-6e4, 6e4, width=32), min_size=4, max_size=4), min_size=1, max_size=4).map(
     lambda rows: np.array(rows, np.float32)
 )
@@ -32,9 +33,16 @@ def test_small_integers_are_exact(dtype: KVDtype, scale: float) -> None:
 @given(values=ROWS)
 def test_fp8_is_within_its_precision(values: Float32s) -> None:
     """An element is off by a sixteenth of itself at most, or by half a step of the row's smallest magnitudes."""
-    largest = np.abs(values).max(axis=-1, keepdims=True)
-    error = np.abs(through(values, "fp8") - values)
-    assert (error <= np.maximum(np.abs(values) / 16, largest / 224 * 2.0**-10)).all()
+    exact = values.astype(np.float64)
+    largest = np.maximum(np.abs(exact).max(axis=-1, keepdims=True), 224 * SMALLEST_SCALE)
+    error = np.abs(through(values, "fp8") - exact)
+    assert (error <= np.maximum(np.abs(exact) / 16, largest / 224 * 2.0**-10)).all()
+
+
+def test_fp8_of_next_to_nothing() -> None:
+    """Below the smallest scale there are coarser steps for what is there, never another sign or a large value."""
+    held = through(np.array([[2.0**-140, -(2.0**-134), 0, 0]], np.float32), "fp8")
+    assert [[0.0, -(2.0**-134), 0.0, 0.0]] == held.tolist()
 
 
 @given(values=ROWS)

@@ -1,6 +1,7 @@
 """A process that serves a KV pool until it is killed: prints its endpoint as one line of JSON."""
 
 import sys
+from collections.abc import Callable
 
 import msgspec
 
@@ -9,6 +10,8 @@ from twinfer.core.ids import HandoffId
 from twinfer.kv.memory import PoolMemory
 from twinfer.tls.credentials import Credentials, load_credentials
 from twinfer.tls.roles import PeerRole
+from twinfer.transport.base import KVSource
+from twinfer.transport.nixl import NixlSource
 from twinfer.transport.shm import ShmSource
 from twinfer.transport.tcp import TcpSource
 
@@ -31,7 +34,8 @@ def main() -> None:
     """Serve all blocks under one handoff."""
     memory = PoolMemory(NUM_BLOCKS, BLOCK_BYTES, prefault=False)
     fill(memory)
-    source = ShmSource() if sys.argv[1] == "shm" else TcpSource(credentials=credentials(sys.argv[2:]))
+    makers: dict[str, Callable[[], KVSource]] = {"shm": ShmSource, "nixl": NixlSource}
+    source = makers.get(sys.argv[1], lambda: TcpSource(credentials=credentials(sys.argv[2:])))()
     endpoint = source.start(memory)
     source.offer(HANDOFF, range(NUM_BLOCKS))
     sys.stdout.buffer.write(msgspec.json.encode(endpoint) + b"\n")

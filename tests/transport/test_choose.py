@@ -13,10 +13,13 @@ TLS = Endpoint("tcp+tls", "10.0.0.1:4000", "here")
 FAR_SHM = Endpoint("shm", "@twinfer-kv-2", "there")
 FAR_TCP = Endpoint("tcp", "10.0.0.2:4000", "there")
 FAR_TLS = Endpoint("tcp+tls", "10.0.0.2:4000", "there")
+NIXL = Endpoint("nixl", "127.0.0.1:4001#secret", "here")
+FAR_NIXL = Endpoint("nixl", "10.0.0.2:4001#secret", "there")
 
 ONE_HOST = "because both workers are on one host"
 NOTHING_FASTER = "because this worker or its peer has nothing faster"
 OTHER_HOST = "because the workers are on different hosts"
+RDMA = "because both workers have RDMA"
 ASKED = "is what the configuration asks for"
 
 
@@ -29,6 +32,9 @@ ASKED = "is what the configuration asks for"
         ((FAR_SHM, FAR_TLS), "auto", ("shm", "tcp+tls"), (Choice(FAR_TLS, OTHER_HOST),)),
         ((TCP, SHM), "auto", ("tcp",), (Choice(TCP, NOTHING_FASTER),)),
         ((TCP,), "auto", ("shm", "tcp"), (Choice(TCP, NOTHING_FASTER),)),
+        ((FAR_TCP, FAR_NIXL), "auto", ("tcp", "nixl"), (Choice(FAR_NIXL, RDMA), Choice(FAR_TCP, OTHER_HOST))),
+        ((FAR_TCP, FAR_NIXL), "auto", ("shm", "tcp"), (Choice(FAR_TCP, OTHER_HOST),)),
+        ((TCP, NIXL, SHM), "nixl", ("shm", "tcp", "nixl"), (Choice(NIXL, ASKED),)),
         ((TCP, SHM), "tcp", ("shm", "tcp"), (Choice(TCP, ASKED),)),
         ((TCP, SHM), "shm", ("shm", "tcp"), (Choice(SHM, ASKED),)),
     ],

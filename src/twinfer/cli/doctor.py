@@ -27,13 +27,14 @@ from rich.text import Text
 
 from twinfer.cli.configuration import CACHE_VARIABLE, cache_dir
 from twinfer.core.config import Config
-from twinfer.core.errors import TwinferError
+from twinfer.core.errors import ConfigError, TwinferError
 from twinfer.core.ids import HandoffId
 from twinfer.gateway.serve import bind
 from twinfer.kv.memory import PoolMemory
 from twinfer.model.checkpoint import locate, read_checkpoint
 from twinfer.transport.base import KVSink, KVSource, PeerT
 from twinfer.transport.digest import digest_blocks
+from twinfer.transport.nixl import NixlSink, NixlSource, nixl_available, rdma_devices
 from twinfer.transport.shm import ShmSink, ShmSource
 from twinfer.transport.tcp import TcpSink, TcpSource
 
@@ -101,6 +102,7 @@ def checks(config: Config) -> list[Callable[[], Row]]:
         ),
         populate,
         lambda: transport("TCP", "on loopback; between machines with certificates", TcpSource(), TcpSink()),
+        nixl,
         foreign,
         lambda: port(config.gateway.host, config.gateway.port),
         lambda: cache(Path(cache_dir(config))),
@@ -183,7 +185,7 @@ def native_engine(module: Any) -> Row:
     return Row("native engine", Status.OK, "Llama, Mistral, Qwen2 and Qwen3 models", needed=True)
 
 
-def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT]) -> Row:
+def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT], *, needed: bool = True) -> Row:
     """Pull one block from a pool of our own, the way a decode worker does."""
     handoff = HandoffId("d0" * 16)
     target = memoryview(bytearray(b"\xff" * mmap.PAGESIZE))
@@ -197,10 +199,21 @@ def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT]) -> R
                 digest = sink.pull(peer, handoff, [0], [target], time.monotonic() + _PULL_S)
             whole = digest == digest_blocks(pool, [0])
     except (OSError, TwinferError) as error:
-        return Row(name, Status.NO, f"{error}", needed=True)
+        return Row(name, Status.NO, f"{error}", needed=needed)
     if not whole:
-        return Row(name, Status.NO, "a block arrived damaged; this machine's memory or kernel is faulty", needed=True)
-    return Row(name, Status.OK, words, needed=True)
+        return Row(name, Status.NO, "a block arrived damaged; this machine's memory or kernel is faulty", needed=needed)
+    return Row(name, Status.OK, words, needed=needed)
+
+
+def nixl() -> Row:
+    """An optional extra, tried on this machine's loopback."""
+    if (missing := nixl_available()) is not None:
+        return Row("NIXL", Status.NOTE, missing)
+    devices = ", ".join(rdma_devices()) or "none"
+    try:
+        return transport("NIXL", f"UCX works; RDMA devices: {devices}", NixlSource(), NixlSink(), needed=False)
+    except ConfigError as error:
+        return Row("NIXL", Status.NO, str(error))
 
 
 def populate() -> Row:
@@ -218,10 +231,10 @@ def populate() -> Row:
 
 
 def foreign() -> Row:
-    """Other people's engines, transports and clusters, of which this version uses none."""
-    present = [name for name in ("vllm", "ray", "nixl") if importlib.util.find_spec(name) is not None]
+    """Other people's engines and clusters, of which this version uses none."""
+    present = [name for name in ("vllm", "ray") if importlib.util.find_spec(name) is not None]
     found = f"{', '.join(present)} installed" if present else "none installed"
-    return Row("vLLM, Ray, NIXL", Status.NOTE, f"{found}; this version does not use them yet")
+    return Row("vLLM, Ray", Status.NOTE, f"{found}; this version does not use them yet")
 
 
 def port(host: str, number: int) -> Row:

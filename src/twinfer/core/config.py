@@ -101,12 +101,17 @@ class PoolConfig(_Table, frozen=True):
 class LinkConfig(_Table, frozen=True):
     """How KV travels."""
 
-    transport: Literal["auto", "shm", "tcp"] = "auto"
-    """``auto`` takes shared memory on one host, else TCP, encrypted where there is ``[tls]``."""
+    transport: Literal["auto", "shm", "tcp", "nixl"] = "auto"
+    """``auto`` takes shared memory on one host, else NIXL where RDMA is and the network is trusted, else TCP, encrypted
+    where there is ``[tls]``."""
     max_in_flight_mib: int = 64
     """Bytes a sink pulls at once from one peer."""
     tcp_connections: int = 2
     """Connections over which one large pull is dealt out."""
+    nixl_backend: Literal["UCX", "LIBFABRIC"] = "UCX"
+    """NIXL's plugin; ``LIBFABRIC`` is for EFA."""
+    trust_network: bool = False
+    """Lets NIXL use RDMA or a public address: whoever reaches it there can read and write a worker's memory."""
     throttle_mb_per_s: float = 0.0
     """Slows the link down on purpose, for experiments; 0 does not."""
 

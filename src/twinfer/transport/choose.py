@@ -6,7 +6,7 @@ from typing import NamedTuple
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import TransportError
 
-PREFERENCE = ("shm", "tcp+tls", "tcp")
+PREFERENCE = ("shm", "nixl", "tcp+tls", "tcp")
 """With ``auto``, the best first."""
 
 
@@ -43,6 +43,8 @@ def rank_endpoints(
 def _reason(endpoint: Endpoint, my_host: str, wanted: str) -> str:
     if wanted != "auto":
         return "is what the configuration asks for"
+    if endpoint.transport == "nixl":
+        return "because both workers have RDMA"
     if endpoint.host != my_host:
         return "because the workers are on different hosts"
     if endpoint.transport == "shm":

@@ -31,7 +31,7 @@ from twinfer.worker.engine_thread import EngineThread
 from twinfer.worker.reclaimer import Reclaimer
 from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
-from twinfer.worker.transports import make_sinks, start_sources, tcp_source
+from twinfer.worker.transports import make_sinks, nixl_fabric, start_sources, tcp_source
 
 logger = logging.getLogger(__name__)
 EXIT_CONFIG = 2
@@ -61,9 +61,9 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         engine, memory = await asyncio.to_thread(build_engine, spec, key, clock, lambda stage: notify(Notice(stage)))
         stack.callback(memory.close)
         credentials = load_credentials(spec.tls, PeerRole.WORKER)
-        sources = start_sources(spec.link, memory, spec.socket_dir, tcp_source(spec, credentials))
+        sources = start_sources(spec.link, memory, spec.socket_dir, tcp_source(spec, credentials), nixl_fabric(spec))
         stack.callback(sources.close)
-        sinks = make_sinks(spec.link, credentials)
+        sinks = make_sinks(spec.link, credentials, nixl_fabric(spec))
         stack.callback(sinks.close)
         transfers = ThreadPoolExecutor(1, "transfer")
         stack.callback(transfers.shutdown, cancel_futures=True)

@@ -1,7 +1,7 @@
 """The transports of one worker: every way its pool can be read, and every way it can read others'."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from twinfer.tls.credentials import Credentials
 from twinfer.transport.base import KVSink, KVSource, Peer
 from twinfer.transport.choose import rank_endpoints
 from twinfer.transport.host import host_id
+from twinfer.transport.nixl import LOOPBACK, Fabric, NixlSink, NixlSource, nixl_available, rdma_devices
 from twinfer.transport.shm import ShmSink, ShmSource
 from twinfer.transport.tcp.sink import TcpSink
 from twinfer.transport.tcp.source import TcpSource
@@ -108,23 +109,46 @@ def tcp_source(spec: WorkerSpec, credentials: Credentials | None) -> TcpSource:
     return TcpSource(host, spec.kv_port, credentials, spec.advertise)
 
 
-def start_sources(link: LinkConfig, memory: PoolMemory, socket_dir: str, tcp: TcpSource) -> Sources:
+def nixl_fabric(spec: WorkerSpec) -> Fabric:
+    """The network that NIXL uses: that on which the worker listens."""
+    host = "127.0.0.1" if is_unix(spec.listen) else spec.advertise or host_port(spec.listen).host
+    return Fabric(host, spec.link.nixl_backend, spec.link.trust_network)
+
+
+def start_sources(
+    link: LinkConfig, memory: PoolMemory, socket_dir: str, tcp: TcpSource, fabric: Fabric = LOOPBACK
+) -> Sources:
     """Every way out of this pool that the configuration allows and the machine has.
 
     Raises:
         ConfigError: the one that is asked for cannot be had here.
     """
-    shm = ShmSource(Path(socket_dir) if socket_dir else None)
-    if link.transport == "shm" or (link.transport == "auto" and memory.fd is not None):
-        members: tuple[KVSource, ...] = (shm,) if link.transport == "shm" else (shm, tcp)
-    else:
-        members = (tcp,)
+    makers: dict[str, Callable[[], KVSource]] = {
+        "shm": lambda: ShmSource(Path(socket_dir) if socket_dir else None),
+        "nixl": lambda: NixlSource(fabric),
+        "tcp": lambda: tcp,
+    }
+    has = {"shm": memory.fd is not None, "nixl": _has_fast_nixl(fabric), "tcp": True}
+    names = (link.transport,) if link.transport in makers else tuple(name for name in makers if has[name])
+    members = tuple(makers[name]() for name in names)
     return Sources(members, tuple(source.start(memory) for source in members))
 
 
-def make_sinks(link: LinkConfig, credentials: Credentials | None = None) -> Sinks:
-    """Every way in; ``link.throttle_mb_per_s`` slows all of them down."""
+def make_sinks(link: LinkConfig, credentials: Credentials | None = None, fabric: Fabric = LOOPBACK) -> Sinks:
+    """Every way in; ``link.throttle_mb_per_s`` slows all of them down.
+
+    Raises:
+        ConfigError: NIXL is asked for and cannot be had here.
+    """
     pace = Throttle(link.throttle_mb_per_s * 1e6) if link.throttle_mb_per_s else unlimited
     tcp = TcpSink(link.tcp_connections, pace, credentials)
+    members: dict[str, KVSink[Any]] = {"shm": ShmSink(pace), tcp.capabilities.name: tcp}
+    if link.transport == "nixl" or (link.transport == "auto" and _has_fast_nixl(fabric)):
+        members["nixl"] = NixlSink(fabric, pace)
     wanted = tcp.capabilities.name if link.transport == "tcp" else link.transport
-    return Sinks({"shm": ShmSink(pace), tcp.capabilities.name: tcp}, host_id(), wanted)
+    return Sinks(members, host_id(), wanted)
+
+
+def _has_fast_nixl(fabric: Fabric) -> bool:
+    """Whether NIXL is worth having unasked: RDMA is there, and may be used without encryption."""
+    return fabric.trusted and bool(rdma_devices()) and nixl_available() is None
