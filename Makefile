@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e check bench clean
+.PHONY: help setup nixl serve test test-e2e check bench fuzz kills clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,12 @@ check: setup ## format, lint, types, layers and size budget
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/size_budget.py
+
+fuzz: setup ## drive 100,000 handoffs through the real state machines in virtual time, with faults at every step
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+kills: setup ## kill workers and gateway a hundred times under load, and check every answer
+	$(BIN)/python tools/hundred_kills.py $(ARGS)
 
 bench: setup ## what moving KV between two processes costs, next to memcpy
 	$(BIN)/python tools/bench_handoff.py $(ARGS)

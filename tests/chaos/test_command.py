@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from twinfer.chaos.plan import Kind
 from twinfer.cli import main
-from twinfer.cli.chaos import as_configured, local_port
+from twinfer.cli.chaos import as_configured, kinds_of, local_port
 from twinfer.cluster.deployment import DeploymentRecord, WorkerRecord
 from twinfer.core.config import HandoffConfig
 from twinfer.core.config_text import parse_config
@@ -58,6 +59,17 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for lesson in ("right by R7", "handoff.allow_isolation=true", "twinfer chaos http://127.0.0.1:8000\n", "Exit code"):
         assert lesson in shown
+
+
+def test_kinds_by_name() -> None:
+    """All that is allowed, or only what is asked for; a name that is none is answered with those that are."""
+    assert kinds_of(None, allow_partitions=True) == set(Kind)
+    assert kinds_of(None, allow_partitions=False) == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
+    assert kinds_of(["kill", "long pause"], allow_partitions=False) == {Kind.KILL, Kind.LONG_PAUSE}
+    with pytest.raises(ConfigError, match="'axe' is no kind of disturbance: --only takes 'kill', 'pause'"):
+        kinds_of(["axe"], allow_partitions=True)
+    with pytest.raises(ConfigError, match=r"start it with --set handoff\.allow_isolation=true"):
+        kinds_of(["partition"], allow_partitions=False)
 
 
 def test_a_configuration_gives_lease_and_roles() -> None:

@@ -1,19 +1,20 @@
 """Plans: the same for the same seed, even over kinds and roles, and within the bounds of the lease."""
 
 from collections import Counter
+from collections.abc import Collection
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinfer.chaos.plan import GATEWAY, LONG, MAX_AFTER_S, SHORT, Event, Kind, make_plan
+from twinfer.chaos.plan import GATEWAY, LONG, MAX_AFTER_S, PARTITIONS, SHORT, Event, Kind, make_plan
 
 TARGETS = {"prefill": ("prefill-0", "prefill-1"), "decode": ("decode-0", "decode-1"), GATEWAY: (GATEWAY,)}
 LEASE_S = 4.0
 
 
-def plan(num_events: int, seed: int = 0, *, partitions: bool = True) -> tuple[Event, ...]:
+def plan(num_events: int, seed: int = 0, kinds: Collection[Kind] = tuple(Kind)) -> tuple[Event, ...]:
     """For two pools."""
-    return make_plan(TARGETS, LEASE_S, num_events, seed, partitions=partitions)
+    return make_plan(TARGETS, LEASE_S, num_events, seed, kinds)
 
 
 @given(seed=st.integers(0, 1000), num_events=st.integers(0, 60))
@@ -36,10 +37,12 @@ def test_every_kind_befalls_every_role_equally_often() -> None:
     assert {kind for kind, role in counts if role == GATEWAY} == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
 
 
-def test_partitions_need_permission() -> None:
-    """Without it there are none."""
-    kinds = {event.kind for event in plan(30, partitions=False)}
-    assert kinds == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
+def test_only_what_is_asked_for_is_drawn() -> None:
+    """Kills alone go round the roles; without partitions there are none."""
+    counts = Counter((event.kind, event.role) for event in plan(30, kinds=[Kind.KILL]))
+    assert counts == {(Kind.KILL, role): 10 for role in TARGETS}
+    without = plan(30, kinds=set(Kind) - PARTITIONS)
+    assert {event.kind for event in without} == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
 
 
 def test_targets_and_moments_are_within_bounds() -> None:

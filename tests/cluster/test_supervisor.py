@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.child_process import Play
 from twinfer.cluster.child import Command, describe_exit
-from twinfer.cluster.supervisor import StartError, Supervisor
+from twinfer.cluster.supervisor import StartError, Supervisor, next_pause
 
 KEY = bytes(32)
 
@@ -67,6 +67,15 @@ def told(supervisor: Supervisor) -> Told:
     reporter = supervisor._reporter
     assert isinstance(reporter, Told)
     return reporter
+
+
+def test_pauses_grow_until_a_process_lives_for_a_while() -> None:
+    """What dies at its start is tried ever more slowly; what was ready and lived comes back at once."""
+    pauses = [0.1]
+    for lived_s in (0.0, 1.0, 4.9, 5.1, 0.0):
+        pauses.append(next_pause(pauses[-1], lived_s))
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 0.1, 0.2]
+    assert next_pause(9.0, 0.0) == 10.0
 
 
 async def test_starts_together_and_reports_stages(supervisor: Supervisor) -> None:

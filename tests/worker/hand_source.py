@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from tests.fakes import KEY
+from tests.fakes import KEY, a_request
 from tests.worker.workplace import LINK, SMALL, Station, eventually, small_engine
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.config import PoolConfig
-from twinfer.core.ids import Epoch, HandoffId, WorkerId, new_epoch
+from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId, new_epoch
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import Heartbeat, Offer, Seal, SinkHello, SourceHello, ToSink, ToSource
 from twinfer.core.request import GenerationRequest
@@ -60,6 +60,14 @@ class HandSource:
             part = tuple(blocks[start : start + CHUNK_BLOCKS])
             chunks.append(Chunk(len(chunks), start, part, digest_blocks(self._small.memory, part)))
         return chunks, outcome.tokens[0]
+
+    def reuse(self, request_id: RequestId, prompts: Sequence[Sequence[int]]) -> None:
+        """What a lease's end brings: the KV is let go of, and other prompts take its blocks."""
+        self._small.engine.exports.release(request_id)
+        for number, prompt in enumerate(prompts):
+            other = a_request(prompt, 1, f"other{number}")
+            self.compute(other)
+            self._small.engine.exports.release(other.request_id)
 
     def offers(self, handoff: str, chunks: list[Chunk], attempt: int = 1) -> list[ToSink]:
         """All chunks as messages."""

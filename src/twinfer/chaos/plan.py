@@ -1,7 +1,7 @@
 """What is done to whom, and when: a list drawn from a seed before anything begins. Pure."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,8 +27,6 @@ class Kind(StrEnum):
     """The same for longer than that."""
 
 
-_FOR_GATEWAYS = (Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE)
-_PARTITIONS = (Kind.PARTITION, Kind.LONG_PARTITION)
 _BOUNDS = {Kind.KILL: (0.0, 0.0), Kind.LONG_PAUSE: LONG, Kind.LONG_PARTITION: LONG}
 
 
@@ -53,8 +51,11 @@ class Event:
         return f"{self.kind} {self.target}" + (f" for {self.duration_s:.1f} s" if self.duration_s else "")
 
 
+PARTITIONS = frozenset({Kind.PARTITION, Kind.LONG_PARTITION})
+
+
 def make_plan(
-    targets: Mapping[str, Sequence[str]], lease_s: float, num_events: int, seed: int, *, partitions: bool
+    targets: Mapping[str, Sequence[str]], lease_s: float, num_events: int, seed: int, kinds: Collection[Kind]
 ) -> tuple[Event, ...]:
     """Every kind for every role comes up equally often, in random order, on a random process of that role.
 
@@ -63,20 +64,18 @@ def make_plan(
         lease_s: of the deployment.
         num_events: how many.
         seed: of the dice.
-        partitions: whether workers allow them.
+        kinds: those that may be drawn; none of partitions only, where there is a gateway alone.
     """
     dice = random.Random(seed)
-    cells = [(kind, role) for role in targets for kind in _kinds(role, partitions)]
+    cells = [(kind, role) for role in targets for kind in Kind if kind in kinds and _fits(kind, role)]
     drawn: list[tuple[Kind, str]] = []
     while len(drawn) < num_events:
         drawn += dice.sample(cells, len(cells))
     return tuple(_event(dice, kind, role, targets[role], lease_s) for kind, role in drawn[:num_events])
 
 
-def _kinds(role: str, partitions: bool) -> Sequence[Kind]:
-    if role == GATEWAY:
-        return _FOR_GATEWAYS
-    return [kind for kind in Kind if partitions or kind not in _PARTITIONS]
+def _fits(kind: Kind, role: str) -> bool:
+    return role != GATEWAY or kind not in PARTITIONS
 
 
 def _event(dice: random.Random, kind: Kind, role: str, names: Sequence[str], lease_s: float) -> Event:

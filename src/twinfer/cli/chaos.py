@@ -5,6 +5,7 @@ import asyncio
 import ipaddress
 import math
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from rich.console import Console
 
-from twinfer.chaos.plan import make_plan
+from twinfer.chaos.plan import PARTITIONS, Kind, make_plan
 from twinfer.chaos.processes import Processes
 from twinfer.chaos.prompts import make_questions
 from twinfer.chaos.report import Report
@@ -42,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config is not None or arguments.set:
         record = as_configured(record, load_config(arguments))
     processes, lease_s = Processes(path, record), record.handoff.lease_s
-    partitions = record.handoff.allow_isolation
-    plan = make_plan(processes.targets, lease_s, arguments.events, arguments.seed, partitions=partitions)
+    kinds = kinds_of(arguments.only, allow_partitions=record.handoff.allow_isolation)
+    plan = make_plan(processes.targets, lease_s, arguments.events, arguments.seed, kinds)
     report = Report(plan, make_questions(arguments.prompts, arguments.seed))
     settings = Settings(
         model=record.models[0],
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_s=math.inf if arguments.minutes is None else arguments.minutes * 60,
     )
     console = Console(highlight=False)
-    if not partitions:
+    if not arguments.only and not PARTITIONS & kinds:
         console.print("No partitions: for these, start it with --set handoff.allow_isolation=true", style="yellow")
     show = Show(console, len(plan))
     asyncio.run(_run(processes, settings, report, show))
@@ -64,6 +65,25 @@ def run(arguments: argparse.Namespace) -> int:
     if report.interrupted and not report.faulty:
         return EXIT_INTERRUPTED
     return 0 if report.clean else EXIT_NOT_CLEAN
+
+
+def kinds_of(only: Sequence[str] | None, *, allow_partitions: bool) -> frozenset[Kind]:
+    """What may be done.
+
+    Raises:
+        ConfigError: there is no such kind, or partitions are asked for where workers do not allow them.
+    """
+    if not only:
+        return frozenset(Kind) if allow_partitions else frozenset(Kind) - PARTITIONS
+    for name in only:
+        if name not in set(Kind):
+            raise ConfigError(
+                f"{name!r} is no kind of disturbance: --only takes {', '.join(repr(kind.value) for kind in Kind)}"
+            )
+    kinds = frozenset(map(Kind, only))
+    if PARTITIONS & kinds and not allow_partitions:
+        raise ConfigError("partitions are not allowed there: start it with --set handoff.allow_isolation=true")
+    return kinds
 
 
 def write_json(path: str, result: dict[str, Any]) -> None:

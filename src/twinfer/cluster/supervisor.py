@@ -15,8 +15,13 @@ from twinfer.core.process import Notice
 
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 10.0
-CALM_S = 60.0
-"""A process that lived that long may die once more without a pause."""
+CALM_S = 5.0
+"""A process that was ready and lived that long may die once more without a pause."""
+
+
+def next_pause(last_s: float, lived_s: float) -> float:
+    """Seconds before a process is started again that lived for so long after a pause of so many; 0 if never ready."""
+    return FIRST_PAUSE_S if lived_s > CALM_S else min(last_s * 2, MAX_PAUSE_S)
 
 
 class StartError(TwinferError):
@@ -102,7 +107,7 @@ class Supervisor:
             code = await watch
             if self._stopping:
                 return
-            pause_s = FIRST_PAUSE_S if loop.time() - born > CALM_S else min(pause_s * 2, MAX_PAUSE_S)
+            pause_s = next_pause(pause_s, loop.time() - born if child.ready.is_set() else 0.0)
             self._reporter.died(command.name, child.error or describe_exit(code), pause_s)
             await asyncio.sleep(pause_s)
             child = self._children[command.name] = Child(command, self._noticed)

@@ -24,6 +24,7 @@ from twinfer.tls.roles import PeerRole
 
 EXIT_CONFIG = 2
 READY_POLL_S = 0.02
+FIRST_LOOK_S = 2.0
 
 
 def run_gateway() -> int:
@@ -52,6 +53,7 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         dispatcher = FleetDispatcher(fleet, spec.config)
         app = build_app(spec.config, models, dispatcher)
         announcing = asyncio.create_task(_announce(fleet))
+        await _look_around(fleet, stop)
         await serve(app, socket.socket(fileno=spec.socket_fd), stop)
         announcing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -61,6 +63,14 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         if spec.record:
             Path(spec.record).unlink(missing_ok=True)
     return 0
+
+
+async def _look_around(fleet: Fleet, stop: asyncio.Event) -> None:
+    """Give workers that are up a moment to say so: better to be accepted late than to hear that nobody is there."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_S):
+            while fleet.missing() and not stop.is_set():
+                await asyncio.sleep(READY_POLL_S)
 
 
 async def _announce(fleet: Fleet) -> None:
