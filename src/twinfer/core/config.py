@@ -106,7 +106,7 @@ class LinkConfig(_Table, frozen=True):
     where there is ``[tls]``."""
     max_in_flight_mib: int = 64
     """Bytes a sink pulls at once from one peer."""
-    tcp_connections: int = 2
+    tcp_connections: int = 1
     """Connections over which one large pull is dealt out."""
     nixl_backend: Literal["UCX", "LIBFABRIC"] = "UCX"
     """NIXL's plugin; ``LIBFABRIC`` is for EFA."""
@@ -123,7 +123,7 @@ class HandoffConfig(_Table, frozen=True):
     """A side that hears nothing of a handoff for that long frees what it holds for it."""
     heartbeat_s: float = 2.0
     """How often each side says which handoffs it still holds; well below ``lease_s``."""
-    chunk_kib: int = 1024
+    chunk_kib: int = 2048
     """Bytes in one offered chunk, at most (at least one block)."""
     max_parked_fraction: float = 0.5
     """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""

@@ -34,15 +34,15 @@ def copy_blocks(
     Raises:
         TransportError: the pull was fenced, or is late.
     """
-    hasher = xxh3_64()
+    hasher, source = xxh3_64(), np.frombuffer(pool, np.uint8)
     for block, destination in zip(source_blocks, destinations, strict=True):
-        size = destination.nbytes
+        target = np.frombuffer(destination, np.uint8)
+        size = len(target)
         for start in range(0, size, _STRIP_BYTES):
             pull.check()
-            strip = destination[start : start + _STRIP_BYTES]
+            strip = target[start : start + _STRIP_BYTES]
             offset = block * size + start
-            # Not a slice assignment: numpy releases the GIL while it copies.
-            np.copyto(np.frombuffer(strip, np.uint8), np.frombuffer(pool[offset : offset + len(strip)], np.uint8))
-            hasher.update(strip)
+            np.copyto(strip, source[offset : offset + len(strip)])  # a slice assignment would keep the GIL
+            hasher.update(strip.data)
             pace(len(strip), pull)
     return hasher.intdigest()

@@ -11,7 +11,7 @@ import threading
 from twinfer.core.errors import TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.core.manifest import Chunk
-from twinfer.kv.convert import convert, stretches
+from twinfer.kv.convert import Stretch, convert, stretches
 from twinfer.kv.elements import BlockArrays
 from twinfer.kv.memory import PoolMemory
 from twinfer.worker.compatibility import ConversionPlan
@@ -112,8 +112,13 @@ class Intake:
         stop = start + len(chunk.source_blocks) * plan.source.block_tokens
         tokens = range(max(start, self._tokens.start), min(stop, self._tokens.stop))
         for stretch in stretches(tokens, plan.source.block_tokens, plan.sink.block_tokens):
-            target = self._bound[stretch.sink_block - self._first_bound]
-            local = stretch._replace(source_block=stretch.source_block - chunk.first_block, sink_block=target)
+            local = Stretch(
+                stretch.source_block - chunk.first_block,
+                stretch.source_offset,
+                self._bound[stretch.sink_block - self._first_bound],
+                stretch.sink_offset,
+                stretch.num_tokens,
+            )
             with self._writing:
                 if self._stopped:
                     return

@@ -113,7 +113,7 @@ class TcpSink:
         credentials: for TLS; then only workers of the cluster are asked.
     """
 
-    def __init__(self, connections: int = 2, pace: Pace = unlimited, credentials: Credentials | None = None) -> None:
+    def __init__(self, connections: int = 1, pace: Pace = unlimited, credentials: Credentials | None = None) -> None:
         self._connections = connections
         self._credentials = credentials
         self._pace = pace
