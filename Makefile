@@ -2,10 +2,10 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := src tests tools
+SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e check bench fuzz kills clean
+.PHONY: help setup nixl serve test test-e2e check fuzz kills bench bench-gateway clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ kills: setup ## kill workers and gateway a hundred times under load, and check e
 
 bench: setup ## what moving KV between two processes costs, next to memcpy
 	$(BIN)/python tools/bench_handoff.py $(ARGS)
+
+bench-gateway: setup ## requests and streamed tokens per second of one gateway core, next to an echo
+	$(BIN)/python -m bench.gateway $(ARGS)
 
 clean: ## remove what make created: .venv, caches and build outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info

@@ -15,7 +15,7 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 120
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("src", "tests", "tools")
+FOLDERS = ("src", "tests", "tools", "bench")
 
 
 def excesses(paths: Sequence[Path]) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Benchmarks of parts of Twinfer, each beside its limit or a baseline in the same run."""
