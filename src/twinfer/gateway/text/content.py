@@ -1,0 +1,69 @@
+"""An answer's content as every dialect gets it: deltas while it is generated, blocks when it is whole.
+
+A block begins with a delta of another kind than the last one's, and with every ``ToolCallStart``.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the text; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of what is thought before the text; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStart:
+    """A tool is being called.
+
+    Attributes:
+        id: drawn by the gateway; matches ``[a-zA-Z0-9_-]{1,64}``.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """More of the JSON text of the arguments; all of a call's together are one JSON object."""
+
+    json: str
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta
+
+
+@dataclass(frozen=True, slots=True)
+class TextBlock:
+    """Text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningBlock:
+    """What was thought."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallBlock:
+    """A call of a tool; ``json`` is the object it is called with."""
+
+    id: str
+    name: str
+    json: str
+
+
+Block: TypeAlias = TextBlock | ReasoningBlock | ToolCallBlock
