@@ -1,6 +1,5 @@
 """The served models as the gateway knows them: names, tokenizer, template, limits and defaults."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,11 +7,9 @@ import msgspec
 
 from twinfer.core.errors import UnknownModel
 from twinfer.core.ids import ModelId
+from twinfer.gateway.names import WILDCARD, is_foreign_arn, plain_name, without_version
 from twinfer.gateway.text.chat import ChatTemplate, Message, join_text
 from twinfer.gateway.text.tokenizer import Tokenizer
-
-_PREFIXES = ("us.", "eu.", "apac.", "us-gov.", "global.")
-_ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:(?:foundation-model|inference-profile)/(.+)", re.DOTALL)
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True):
@@ -74,6 +71,9 @@ class ModelRegistry:
         for model in models:
             for name in (model.id, *model.aliases):
                 self._by_name.setdefault(name, model)
+        self._by_stem: dict[str, ServedModel] = {}
+        for name, model in self._by_name.items():
+            self._by_stem.setdefault(without_version(name), model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models)
@@ -84,18 +84,16 @@ class ModelRegistry:
         Raises:
             UnknownModel: none of them; ``where`` holds the name.
         """
-        arn = _ARN.fullmatch(name)
-        plain = arn[1] if arn else name
-        for candidate in (plain, _without_prefix(plain)):
-            if candidate != "*" and candidate in self._by_name:
-                return self._by_name[candidate]
-        if "*" in self._by_name:
-            return self._by_name["*"]
+        plain = plain_name(name)
+        exact, stem = self._by_name, self._by_stem
+        if not is_foreign_arn(name) and WILDCARD not in (name, plain):
+            for names, spelling in (
+                (exact, name),
+                (exact, plain),
+                (stem, plain),
+                (exact, without_version(plain)),
+                (exact, WILDCARD),
+            ):
+                if spelling in names:
+                    return names[spelling]
         raise UnknownModel(f"The model '{name}' is not served here; list the models to see which are.", where=name)
-
-
-def _without_prefix(name: str) -> str:
-    for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
