@@ -10,7 +10,7 @@ from tests.e2e.conftest import CHUNK_TOKENS, DEMO, SOURCE
 from tests.e2e.deployment import Deployment
 from twinfer.chaos.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, say
 
 BLOCK = 16
 NUM_OUTPUT = 24
@@ -22,7 +22,7 @@ def prompt_of(model: ServedModel, num_tokens: int, start: int) -> str:
     """The part of a source file from ``start`` on that makes a prompt of exactly so many tokens."""
     for end in itertools.count(start):
         text = f"# {start}\n{SOURCE[start:end]}"
-        if len(model.prompt([Message("user", text)], {})) == num_tokens:
+        if len(model.prompt(Conversation((say("user", text),)))) == num_tokens:
             return text
         assert end < len(SOURCE), f"no prompt of {num_tokens} tokens from {start} on"
     raise AssertionError

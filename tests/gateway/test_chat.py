@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from twinfer.core.errors import CheckpointError, InvalidRequest
-from twinfer.gateway.text.chat import ChatTemplate, Message, merge_turns
+from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.conversation import Conversation, Message, Text, merge_turns, say
 
-TURNS = (Message("system", "Be brief."), Message("user", "Grüße <b> & 東京"), Message("assistant", "Hi."))
+TURNS = Conversation((say("system", "Be brief."), say("user", "Grüße <b> & 東京"), say("assistant", "Hi.")))
 
 # After Llama 3's, Qwen's and Mistral's: namespaces, loop controls, white-space control, tojson, strftime_now.
 TEMPLATES = (
@@ -36,17 +39,20 @@ last={{ ns.last }} {{ "tools" if tools else "no tools" }} {{ strftime_now("%%") 
 def test_the_prompt_is_what_transformers_renders(source: str) -> None:
     """Same text to the last space, so that a checkpoint sees the prompts it was trained on."""
     rendering = pytest.importorskip("transformers.utils.chat_template_utils")
-    conversation = [{"role": turn.role, "content": turn.content} for turn in TURNS]
+    conversation = [{"role": turn.role, "content": turn.text} for turn in TURNS.messages]
     oracle, _ = rendering.render_jinja_template(
         [conversation], chat_template=source, add_generation_prompt=True, bos_token="<s>"
     )
-    assert oracle[0] == ChatTemplate(source, {"bos_token": "<s>"}).render(TURNS, {})
+    assert oracle[0] == ChatTemplate(source, {"bos_token": "<s>"}).render(TURNS)
 
 
 def test_arguments_reach_the_template() -> None:
     """A client may set what the template asks for."""
     template = ChatTemplate("{{ 'thinking' if enable_thinking else 'not' }}", {})
-    assert [template.render(TURNS, {}), template.render(TURNS, {"enable_thinking": True})] == ["not", "thinking"]
+    assert [template.render(TURNS), template.render(replace(TURNS, arguments={"enable_thinking": True}))] == [
+        "not",
+        "thinking",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,7 @@ def test_arguments_reach_the_template() -> None:
 def test_a_template_that_fails_refuses_the_conversation(source: str, reason: str) -> None:
     """Whether on purpose, by a bug or for the sandbox's walls: the client gets the reason, nothing crashes."""
     with pytest.raises(InvalidRequest, match=reason):
-        ChatTemplate(source, {}).render(TURNS, {})
+        ChatTemplate(source, {}).render(TURNS)
 
 
 def test_a_template_with_a_syntax_error_is_found_when_loaded() -> None:
@@ -73,6 +79,8 @@ def test_a_template_with_a_syntax_error_is_found_when_loaded() -> None:
 
 
 def test_neighbours_of_one_role_become_one_turn() -> None:
-    """Order and text stay; only the borders go."""
-    turns = [Message("user", "a"), Message("user", "b"), Message("assistant", "c"), Message("user", "d")]
-    assert (Message("user", "a\nb"), Message("assistant", "c"), Message("user", "d")) == merge_turns(turns)
+    """Order and text stay; only the borders go. A tool turn is one result, so these stay apart."""
+    turns = [say("user", "a"), say("user", "b"), say("assistant", "c"), say("tool", "d"), say("tool", "e")]
+    both = Message("user", (Text("a"), Text("b")))
+    assert (both, *turns[2:]) == merge_turns(turns)
+    assert both.text == "a\nb"

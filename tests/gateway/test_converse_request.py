@@ -7,7 +7,7 @@ from tests.gateway.house import converse_body
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.converse_request import Converse, read_converse
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, Message, Text, say
 
 
 def read(**fields: Any) -> Converse:
@@ -35,7 +35,7 @@ def test_empty_containers_are_as_good_as_none() -> None:
         "somethingNewer": [1],
     }
     assert read() == read(**empty)
-    assert (Message("user", "hi"),) == read().messages
+    assert Conversation((say("user", "hi"),)) == read().conversation
     assert Options() == read().options
 
 
@@ -54,11 +54,11 @@ def test_a_conversation_is_read_in_order() -> None:
             {"role": "user", "content": [{"guardContent": {"text": {"text": "e"}}}]},
         ],
     )
-    assert asked.messages == (
-        Message("system", "One.\nTwo."),
-        Message("user", "a\nb\nc"),
-        Message("assistant", "d"),
-        Message("user", "e"),
+    assert asked.conversation.messages == (
+        Message("system", (Text("One."), Text("Two."))),
+        Message("user", (Text("a"), Text("b"), Text("c"))),
+        say("assistant", "d"),
+        say("user", "e"),
     )
 
 

@@ -1,8 +1,8 @@
-"""The answers to one call while they are generated: tokens in, pieces of text out."""
+"""The answers to one call while they are generated: tokens in, pieces of content out."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 
@@ -10,7 +10,8 @@ from twinfer.core.errors import WorkerLost
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import FinishReason, Token
 from twinfer.gateway.base import Generation, Journey
-from twinfer.gateway.text.stream import TextStream
+from twinfer.gateway.text.content import Block, Delta, TextBlock, TextDelta, ToolCallStart, join_deltas
+from twinfer.gateway.text.reading import Reading
 
 
 class Ending(StrEnum):
@@ -20,6 +21,10 @@ class Ending(StrEnum):
     MAX_TOKENS = "max_tokens"
     STOP_STRING = "stop_string"
     CONTEXT_FULL = "context_full"
+    TOOL_CALLS = "tool_calls"
+    """The turn is over, and tools are to be called before the next."""
+    BROKEN_CALL = "broken_call"
+    """A call was forced, and what came is not one; it is shown as text."""
 
 
 _ENDINGS = {
@@ -40,9 +45,14 @@ class Piece:
     """
 
     choice: int
-    text: str
+    deltas: tuple[Delta, ...]
     tokens: tuple[Token, ...] = ()
     ending: Ending | None = None
+
+
+def join_text(pieces: Sequence[Piece]) -> str:
+    """The text in them, without reasoning and calls."""
+    return "".join(delta.text for piece in pieces for delta in piece.deltas if isinstance(delta, TextDelta))
 
 
 class Answer:
@@ -53,21 +63,31 @@ class Answer:
     """
 
     def __init__(
-        self, request: GenerationRequest, generation: Generation, text: TextStream, fills_context: bool
+        self, request: GenerationRequest, generation: Generation, reading: Reading, fills_context: bool
     ) -> None:
         self.request = request
         self.generation = generation
         self.num_tokens = 0
         self.ending: Ending | None = None
-        self._text = text
+        self._reading = reading
         self._fills_context = fills_context
-        self._shown: list[str] = []
+        self._deltas: list[Delta] = []
         self._tokens: list[Token] = []
 
     @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All of its content so far."""
+        return join_deltas(self._deltas)
+
+    @property
     def text(self) -> str:
-        """All of it so far."""
-        return "".join(self._shown)
+        """All of its text so far, without reasoning and calls."""
+        return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
+
+    @property
+    def num_reasoning_tokens(self) -> int:
+        """Of ``num_tokens``, those that were thought."""
+        return self._reading.num_reasoning_tokens
 
     @property
     def tokens(self) -> Sequence[Token]:
@@ -77,7 +97,7 @@ class Answer:
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it."""
-        return self._text.stopped
+        return self._reading.stopped
 
     @property
     def num_cached(self) -> int:
@@ -90,7 +110,7 @@ class Answer:
 
     def absorb(self, batch: Sequence[Token]) -> Piece:
         """Take in new tokens; those after a stop string do not count. The last piece comes from ``finish``."""
-        shown, tokens = [], []
+        tokens = []
         for token in batch:
             if self.stop_string is not None:
                 break
@@ -98,30 +118,34 @@ class Answer:
             self.ending = None if token.finish is None else _ENDINGS[token.finish]
             if self.ending is Ending.END_OF_TURN:
                 break
-            shown.append(self._text.feed(token.token_id))
+            self._reading.feed(token.token_id)
             if self.request.top_logprobs is not None:
                 tokens.append(token)
-        return self._piece("".join(shown), tuple(tokens), None)
+        return self._piece(tuple(tokens), None)
 
     def finish(self) -> Piece:
-        """The last piece: text that was held back, and why it ended.
+        """The last piece: what was held back, and why it ended.
 
         Raises:
             WorkerLost: no token said that it was the last.
         """
-        text = self._text.finish()
+        self._reading.finish()
         if self.stop_string is not None:
             self.ending = Ending.STOP_STRING
         elif self.ending is None:
             raise WorkerLost("The answer broke off before its last token; send the request again.")
         elif self.ending is Ending.MAX_TOKENS and self._fills_context:
             self.ending = Ending.CONTEXT_FULL
-        return self._piece(text, (), self.ending)
+        piece = self._piece((), None)
+        if self.ending is Ending.END_OF_TURN and any(isinstance(delta, ToolCallStart) for delta in self._deltas):
+            self.ending = Ending.TOOL_CALLS
+        return replace(piece, ending=self.ending)
 
-    def _piece(self, text: str, tokens: tuple[Token, ...], ending: Ending | None) -> Piece:
-        self._shown.append(text)
-        self._tokens.extend(tokens)
-        return Piece(self.request.choice, text, tokens, ending)
+    def _piece(self, tokens: tuple[Token, ...], ending: Ending | None) -> Piece:
+        deltas = self._reading.take()
+        self._deltas += deltas
+        self._tokens += tokens
+        return Piece(self.request.choice, deltas, tokens, ending)
 
 
 class Answers:

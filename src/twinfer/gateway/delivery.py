@@ -9,7 +9,6 @@ from starlette.responses import Response
 from twinfer.gateway.answers import Answer, Answers, Piece
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
 from twinfer.gateway.prepare import ROUTE_HEADER
-from twinfer.gateway.text.stream import TextStream
 from twinfer.gateway.wire import Wire
 
 
@@ -66,11 +65,10 @@ class Delivery:
         """Begin all answers; on leaving, whatever still runs is cancelled on the workers."""
         async with contextlib.AsyncExitStack() as stack:
             answers = []
-            for request in work.requests:
-                generation = self._context.dispatcher.start(request, work.forced)
+            for choice in work.choices:
+                generation = self._context.dispatcher.start(choice.request, work.forced)
                 stack.push_async_callback(generation.aclose)
-                text = TextStream(work.model.tokenizer.detokenizer(), work.stops)
-                answers.append(Answer(request, generation, text, work.fills_context))
+                answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
             yield await stack.enter_async_context(Answers(answers))
 
     async def _first_within(self, answers: Answers, work: Work) -> tuple[Piece, ...]:

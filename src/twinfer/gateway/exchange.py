@@ -21,7 +21,7 @@ from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.base import Dispatcher
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry, ServedModel
-from twinfer.gateway.text.stop import StopSet
+from twinfer.gateway.text.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +57,36 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer to generate.
+
+    Attributes:
+        reading: begins to read its tokens.
+        fills_context: ``max_tokens`` is what the context has left, rather than what the client asked for.
+    """
+
+    request: GenerationRequest
+    reading: Callable[[], Reading]
+    fills_context: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """The answers to generate for one call.
 
     Attributes:
-        requests: one per choice, all with the same prompt.
-        stops: stop strings.
+        choices: those to the first prompt come first.
         forced: the mode the client insists on.
-        fills_context: ``max_tokens`` is what the context has left, rather than what the client asked for.
     """
 
     model: ServedModel
-    requests: tuple[GenerationRequest, ...]
-    stops: StopSet
+    choices: tuple[Choice, ...]
     forced: RouteKind | None
-    fills_context: bool
+
+    @property
+    def requests(self) -> tuple[GenerationRequest, ...]:
+        """What the workers are asked; one for each choice."""
+        return tuple(choice.request for choice in self.choices)
 
 
 class StreamRendering(Protocol):

@@ -1,6 +1,6 @@
 """The served models as the gateway knows them: names, tokenizer, template, limits and defaults."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -8,7 +8,8 @@ import msgspec
 from twinfer.core.errors import UnknownModel
 from twinfer.core.ids import ModelId
 from twinfer.gateway.names import WILDCARD, is_foreign_arn, plain_name, without_version
-from twinfer.gateway.text.chat import ChatTemplate, Message, join_text
+from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.conversation import Prompt, RawPrompt
 from twinfer.gateway.text.tokenizer import Tokenizer
 
 
@@ -50,16 +51,26 @@ class ServedModel:
     created: int
     defaults: SamplingDefaults = field(default=SamplingDefaults())
 
-    def prompt(self, messages: Sequence[Message], arguments: Mapping[str, object]) -> tuple[int, ...]:
-        """Token ids of a conversation, up to where the answer begins. Slow for a long one.
+    def prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids, up to where the answer begins. Slow for a long prompt.
+
+        A base model has no template: it reads what is said in a conversation, line by line.
 
         Raises:
-            InvalidRequest: the template refuses it.
+            InvalidRequest: the template refuses the conversation.
         """
+        if isinstance(prompt, RawPrompt):
+            return self._raw(prompt)
         if self.template is None:
-            text = join_text(message.content for message in messages)
-            return self.tokenizer.encode(text, add_special_tokens=True)
-        return self.tokenizer.encode(self.template.render(messages, arguments), add_special_tokens=False)
+            return self._raw(RawPrompt("\n".join(message.text for message in prompt.messages)))
+        return self.tokenizer.encode(self.template.render(prompt), add_special_tokens=False)
+
+    def _raw(self, prompt: RawPrompt) -> tuple[int, ...]:
+        if not isinstance(prompt.content, str):
+            return prompt.content
+        ids = self.tokenizer.encode(prompt.content, add_special_tokens=prompt.add_special_tokens)
+        doubled = len(ids) > 1 and ids[0] == ids[1] and self.tokenizer.is_special(ids[0])
+        return ids[1:] if prompt.add_special_tokens and doubled else ids
 
 
 class ModelRegistry:

@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from twinfer.core.errors import TwinferError
-from twinfer.gateway.answers import Answer, Ending, Piece
+from twinfer.gateway.answers import Answer, Ending, Piece, join_text
 from twinfer.gateway.dialects import event_stream
 from twinfer.gateway.dialects.converse_request import Converse, read_converse
 from twinfer.gateway.dialects.journey import journey_fields
@@ -23,6 +23,8 @@ _STOP_REASONS = {
     Ending.MAX_TOKENS: "max_tokens",
     Ending.STOP_STRING: "stop_sequence",
     Ending.CONTEXT_FULL: "model_context_window_exceeded",
+    Ending.TOOL_CALLS: "tool_use",
+    Ending.BROKEN_CALL: "malformed_tool_use",
 }
 _PADDING = string.ascii_letters + string.digits[:9]
 
@@ -30,14 +32,14 @@ _PADDING = string.ascii_letters + string.digits[:9]
 async def converse(call: Call, context: Context) -> Plain:
     """Converse: the whole message in one body."""
     asked = read_converse(call.body)
-    work = await prepare(call, context, Asked(call.model, asked.messages, asked.options))
+    work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options))
     return Plain(work, lambda answers, latency_ms: _body(asked, answers[0], latency_ms))
 
 
 async def converse_stream(call: Call, context: Context) -> Streamed:
     """ConverseStream: the message as events, in parts as they are generated."""
     asked = read_converse(call.body)
-    work = await prepare(call, context, Asked(call.model, asked.messages, asked.options))
+    work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options))
     return Streamed(work, ConverseRendering(asked, padded=call.secure))
 
 
@@ -96,7 +98,7 @@ class ConverseRendering:
 
     def pieces(self, pieces: Sequence[Piece]) -> bytes:
         """New text, if there is any."""
-        text = "".join(piece.text for piece in pieces)
+        text = join_text(pieces)
         return self._delta(text) if text else b""
 
     def end(self, answers: Sequence[Answer], latency_ms: int) -> bytes:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from twinfer.core.errors import InvalidRequest
-from twinfer.gateway.dialects.options import EXTRA_NAMES, read_extras, read_stop_strings
+from twinfer.gateway.dialects.options import EXTRA_NAMES, read_extras, read_stop_strings, read_template_arguments
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.chat import Message, join_text, merge_turns
+from twinfer.gateway.text.conversation import Conversation, Message, Text, merge_turns
 
 _CONTENT = (
     "text",
@@ -44,7 +44,7 @@ class Converse:
         names_tier: the same for the service tier.
     """
 
-    messages: tuple[Message, ...]
+    conversation: Conversation
     options: Options
     response_fields: tuple[str, ...]
     names_latency: bool
@@ -79,7 +79,7 @@ def read_converse(body: bytes) -> Converse:
     _check_turns(turns, has_tools=_has_tools(fields))
     _check_system(system)
     _refuse_unsupported(fields)
-    return Converse(_conversation(system, turns), options, response_fields, names_latency, names_tier)
+    return Converse(_conversation(fields, system, turns), options, response_fields, names_latency, names_tier)
 
 
 def _optional_items(fields: Reader, name: str, at_most: int = 2**31) -> list[Reader]:
@@ -235,11 +235,13 @@ def _unsupported(name: str, path: str) -> InvalidRequest:
     return InvalidRequest(f"This model doesn't support the {name} field. Remove {name} and try again.", where=path)
 
 
-def _conversation(system: list[_Block], turns: list[_Turn]) -> tuple[Message, ...]:
+def _conversation(fields: Reader, system: list[_Block], turns: list[_Turn]) -> Conversation:
     """System text first, then the turns, neighbours of one role merged."""
     spoken = [Message(turn.role, _text(turn.blocks)) for turn in turns]
-    return merge_turns([Message("system", _text(system)), *spoken] if _text(system) else spoken)
+    messages = merge_turns([Message("system", _text(system)), *spoken] if _text(system) else spoken)
+    extras = fields.get("additionalModelRequestFields")
+    return Conversation(messages, arguments={} if extras is None else read_template_arguments(extras))
 
 
-def _text(blocks: list[_Block]) -> str:
-    return join_text(block.text for block in blocks if block.kind == "text")
+def _text(blocks: list[_Block]) -> tuple[Text, ...]:
+    return tuple(Text(block.text) for block in blocks if block.kind == "text")

@@ -62,15 +62,19 @@ _EXTRAS: Mapping[str, Callable[[Reader], Any]] = {
     "min_tokens": lambda field: field.integer(at_least=0, at_most=2**31 - 1),
 }
 EXTRA_NAMES = frozenset({*_EXTRAS, "chat_template_kwargs", "reasoning_effort"})
-"""All fields that ``read_extras`` looks at."""
+"""All fields that ``read_extras`` and ``read_template_arguments`` look at."""
 
 
 def read_extras(fields: Reader) -> dict[str, Any]:
     """Arguments for ``Options`` from those members of an object that are such options; others are left alone."""
-    found = {name: read(field) for name, read in _EXTRAS.items() if (field := fields.get(name)) is not None}
+    return {name: read(field) for name, read in _EXTRAS.items() if (field := fields.get(name)) is not None}
+
+
+def read_template_arguments(fields: Reader) -> dict[str, Any]:
+    """What a client hands to the template: ``reasoning_effort`` and the members of ``chat_template_kwargs``."""
     arguments: dict[str, Any] = {}
     if (effort := fields.get("reasoning_effort")) is not None:
         arguments["reasoning_effort"] = effort.string(at_most=64)
     if (given := fields.get("chat_template_kwargs")) is not None:
         arguments |= _template_arguments(given)
-    return found | {"template_arguments": arguments}
+    return arguments

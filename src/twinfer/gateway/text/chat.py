@@ -1,12 +1,12 @@
-"""A conversation as every dialect hands it over, and the model's template that makes a prompt of it.
+"""The model's template, which makes a prompt of a conversation.
 
 The template language is what transformers' ``apply_chat_template`` renders, and gives the same text.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -15,34 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from twinfer.core.errors import CheckpointError, InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn.
-
-    Attributes:
-        role: ``system``, ``user`` or ``assistant``.
-        content: its text.
-    """
-
-    role: str
-    content: str
-
-
-def join_text(parts: Iterable[str]) -> str:
-    """One text of several parts: each begins a line."""
-    return "\n".join(parts)
-
-
-def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Neighbours of one role become one turn: most templates insist on alternation."""
-    merged: list[Message] = []
-    for message in messages:
-        if merged and merged[-1].role == message.role:
-            message = Message(message.role, join_text((merged.pop().content, message.content)))
-        merged.append(message)
-    return tuple(merged)
+from twinfer.gateway.text.conversation import Calling, Conversation, Message, Reasoning, Tool, ToolCall, ToolResult
 
 
 class ChatTemplate:
@@ -66,20 +39,53 @@ class ChatTemplate:
             raise CheckpointError(f"the chat template has a syntax error in line {error.lineno}: {error}") from error
         self._variables = dict(variables)
 
-    def render(self, messages: Sequence[Message], arguments: Mapping[str, object]) -> str:
-        """The prompt, up to where the assistant's answer begins.
+    def render(self, conversation: Conversation) -> str:
+        """The prompt, up to where the assistant's answer begins. Tools that must not be called are left out.
 
         Raises:
             InvalidRequest: the template refuses this conversation.
         """
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        variables = self._variables | dict(arguments)
+        names = _names(conversation)
+        turns = [_turn(message, names) for message in conversation.messages]
+        offered = () if conversation.calling is Calling.NONE else conversation.tools
+        tools = [_function(tool) for tool in offered] or None
+        variables = self._variables | dict(conversation.arguments)
         try:
             return self._template.render(
-                variables, messages=turns, tools=None, documents=None, add_generation_prompt=True
+                variables, messages=turns, tools=tools, documents=None, add_generation_prompt=True
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise InvalidRequest(f"The model's chat template refuses this conversation: {error}") from error
+
+
+def _names(conversation: Conversation) -> dict[str, str]:
+    """Tool names by the ids of their calls: results name the call only, templates want the tool."""
+    parts = [part for message in conversation.messages for part in message.parts]
+    return {part.id: part.name for part in parts if isinstance(part, ToolCall)}
+
+
+def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
+    """A turn as templates know it; keys without a value are left out, because some templates ask for their presence."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.text}
+    thoughts = [part.text for part in message.parts if isinstance(part, Reasoning)]
+    if thoughts:
+        turn["reasoning_content"] = "\n".join(thoughts)
+    calls = [part for part in message.parts if isinstance(part, ToolCall)]
+    if calls:
+        turn["tool_calls"] = [_call(call) for call in calls]
+    for part in message.parts:
+        if isinstance(part, ToolResult):
+            turn |= {"content": part.text, "tool_call_id": part.call_id, "name": names.get(part.call_id, "")}
+    return turn
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -3,6 +3,7 @@
 A block begins with a delta of another kind than the last one's, and with every ``ToolCallStart``.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -67,3 +68,29 @@ class ToolCallBlock:
 
 
 Block: TypeAlias = TextBlock | ReasoningBlock | ToolCallBlock
+
+
+def join_deltas(deltas: Iterable[Delta]) -> tuple[Block, ...]:
+    """The blocks that deltas make."""
+    runs: list[list[Delta]] = []
+    for delta in deltas:
+        if runs and _continues(runs[-1][-1], delta):
+            runs[-1].append(delta)
+        else:
+            runs.append([delta])
+    return tuple(map(_block, runs))
+
+
+def _continues(last: Delta, delta: Delta) -> bool:
+    if isinstance(delta, ToolCallDelta):
+        return isinstance(last, ToolCallStart | ToolCallDelta)
+    return type(last) is type(delta) and not isinstance(delta, ToolCallStart)
+
+
+def _block(run: list[Delta]) -> Block:
+    first = run[0]
+    if isinstance(first, ToolCallStart):
+        json = "".join(delta.json for delta in run if isinstance(delta, ToolCallDelta))
+        return ToolCallBlock(first.id, first.name, json)
+    text = "".join(delta.text for delta in run if isinstance(delta, TextDelta | ReasoningDelta))
+    return TextBlock(text) if isinstance(first, TextDelta) else ReasoningBlock(text)

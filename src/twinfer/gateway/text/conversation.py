@@ -1,6 +1,6 @@
-"""A conversation as every dialect hands it over, before the model's template makes a prompt of it."""
+"""What every dialect hands over to be answered: a conversation for the model's template, or a prompt as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -57,6 +57,11 @@ class Message:
     role: str
     parts: tuple[Part, ...]
 
+    @property
+    def text(self) -> str:
+        """What is said in it; each part begins a line."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, Text))
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -96,3 +101,49 @@ class Conversation:
     calling: Calling = Calling.AUTO
     tool: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_characters(self) -> int:
+        """About how long the text is."""
+        return sum(_num_characters(part) for message in self.messages for part in message.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """A prompt that passes by the template. Its answer is text only: no reasoning and no calls are looked for.
+
+    Attributes:
+        content: text, in which special tokens written out are recognised; or token ids, which are taken as they are.
+        add_special_tokens: whether the tokenizer puts its own in front of text, such as the one that begins every
+            sequence; where the text begins with that one already, there is no second.
+    """
+
+    content: str | tuple[int, ...]
+    add_special_tokens: bool = True
+
+    @property
+    def num_characters(self) -> int:
+        """How long the text is; nothing for token ids."""
+        return len(self.content) if isinstance(self.content, str) else 0
+
+
+Prompt: TypeAlias = Conversation | RawPrompt
+
+
+def say(role: str, text: str) -> Message:
+    """A turn of nothing but text."""
+    return Message(role, (Text(text),))
+
+
+def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Neighbours of one role become one turn: most templates insist on alternation. Tool results stay apart."""
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role != "tool":
+            message = Message(message.role, merged.pop().parts + message.parts)
+        merged.append(message)
+    return tuple(merged)
+
+
+def _num_characters(part: Part) -> int:
+    return sum(map(len, map(str, part.arguments.values()))) if isinstance(part, ToolCall) else len(part.text)
