@@ -40,12 +40,14 @@ class Piece:
 
     Attributes:
         choice: whose it is.
+        num_tokens: of the answer, up to here.
         tokens: the tokens with their log probabilities; empty unless the request asked for these.
         ending: set on the answer's last piece.
     """
 
     choice: int
     deltas: tuple[Delta, ...]
+    num_tokens: int
     tokens: tuple[Token, ...] = ()
     ending: Ending | None = None
 
@@ -145,7 +147,7 @@ class Answer:
         deltas = self._reading.take()
         self._deltas += deltas
         self._tokens += tokens
-        return Piece(self.request.choice, deltas, tokens, ending)
+        return Piece(self.request.choice, deltas, self.num_tokens, tokens, ending)
 
 
 class Answers:

@@ -49,7 +49,7 @@ class Delivery:
         rendering = outcome.rendering
         async with self._start(outcome.work) as answers:
             pieces = await self._first_within(answers, outcome.work)
-            headers = {"content-type": rendering.content_type, "cache-control": "no-cache"}
+            headers = {"content-type": rendering.content_type, "cache-control": "no-cache", **outcome.headers}
             if pieces:
                 headers |= _route_header(answers.all[pieces[0].choice])
             await wire.begin(headers, rendering.failure)

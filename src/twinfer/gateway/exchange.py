@@ -4,8 +4,8 @@ A dialect's operation takes a ``Call`` and gives a finished ``Response``, or wor
 render it: in one body (``Plain``) or as a stream (``Streamed``).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from starlette.datastructures import Headers, QueryParams
@@ -124,10 +124,11 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Work whose answers go out as they come."""
+    """Work whose answers go out as they come; ``headers`` go before them."""
 
     work: Work
     rendering: StreamRendering
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Outcome: TypeAlias = Response | Plain | Streamed

@@ -6,6 +6,8 @@ from functools import cached_property
 from urllib.parse import unquote
 
 from twinfer.gateway.dialects.bedrock_converse import converse, converse_stream
+from twinfer.gateway.dialects.bedrock_count import count_tokens
+from twinfer.gateway.dialects.bedrock_invoke import invoke_model, invoke_model_with_response_stream
 from twinfer.gateway.dialects.bedrock_models import (
     get_foundation_model,
     get_foundation_model_availability,
@@ -45,6 +47,15 @@ class Row:
 TABLE = (
     Row("Converse", "POST", "/model/{model}/converse", converse, bedrock_error),
     Row("ConverseStream", "POST", "/model/{model}/converse-stream", converse_stream, bedrock_error),
+    Row("InvokeModel", "POST", "/model/{model}/invoke", invoke_model, bedrock_error),
+    Row(
+        "InvokeModelWithResponseStream",
+        "POST",
+        "/model/{model}/invoke-with-response-stream",
+        invoke_model_with_response_stream,
+        bedrock_error,
+    ),
+    Row("CountTokens", "POST", "/model/{model}/count-tokens", count_tokens, bedrock_error),
     Row("ListFoundationModels", "GET", "/foundation-models", list_foundation_models, bedrock_error),
     Row("GetFoundationModel", "GET", "/foundation-models/{model}", get_foundation_model, bedrock_error),
     Row(

@@ -60,7 +60,7 @@ def _profile(prefix: str, name: str, model: ServedModel, context: Context) -> di
     title = re.sub("[^0-9a-zA-Z]+", " ", f"{prefix} {model.name}").strip()
     return {
         "inferenceProfileName": title[:64].strip(),
-        "description": f"Routes requests to {' '.join(title.split()[1:])} in {region}.",
+        "description": f"All requests stay in {region}.",
         "inferenceProfileArn": f"arn:aws:bedrock:{region}:{account}:inference-profile/{prefix}{name}",
         "inferenceProfileId": f"{prefix}{name}",
         "models": [{"modelArn": foundation_model_arn(model, region)}],

@@ -35,7 +35,11 @@ def read_chat(body: bytes) -> Chat:
     Raises:
         InvalidRequest: it is malformed, contradicts itself, or needs what this server does not do.
     """
-    fields = read_json(body)
+    return read_chat_fields(read_json(body))
+
+
+def read_chat_fields(fields: Reader) -> Chat:
+    """Read a request that was decoded already."""
     model = fields.need("model").string(at_least=1, at_most=2048)
     messages = tuple(_read_message(message) for message in fields.need("messages").items(at_least=1))
     conversation = Conversation(messages, arguments=read_template_arguments(fields))

@@ -98,7 +98,9 @@ def check_calls(turns: Sequence[Turn], has_tools: bool) -> None:
         if results and turn.role == "assistant":
             raise InvalidRequest("An assistant message cannot contain toolResult blocks; send them as user.", turn.path)
         if len(set(calls)) < len(calls):
-            raise InvalidRequest(f"The toolUse blocks at {turn.path}.content must have different toolUseIds.", turn.path)
+            raise InvalidRequest(
+                f"The toolUse blocks at {turn.path}.content must have different toolUseIds.", turn.path
+            )
         _check_results(turn, open_ids, results)
         open_ids = calls
     if open_ids:
