@@ -18,16 +18,29 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tests.gateway.output_shape import check_response, events
 from twinfer.core.config import Config, ModelConfig
-from twinfer.core.request import GenerationRequest
-from twinfer.gateway.fake import FakeDispatcher, Script
+from twinfer.core.ids import ModelId, RequestId, TenantId
+from twinfer.core.request import GenerationRequest, Stopping
+from twinfer.core.route import RouteKind
+from twinfer.core.tokens import FinishReason, Token
+from twinfer.gateway.answers import Answer, Piece
+from twinfer.gateway.fake import FakeDispatcher, FakeGeneration, Script
 from twinfer.gateway.models import ModelRegistry, ServedModel
 from twinfer.gateway.serve import bind, build_app, serve
+from twinfer.gateway.text.content import Delta
 
 SPECIAL = ("<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>")
 EOS = 1
 TEMPLATE = """{{ bos_token }}{% for message in messages %}
 {% if message.role == 'assistant' and message.content == 'refuse me' %}{{ raise_exception('Refused.') }}{% endif %}
 <|{{ message.role }}|>{{ message.content }}{% endfor %}
+{% if add_generation_prompt %}<|assistant|>{% endif %}"""
+TOOL_TEMPLATE = """{% for tool in tools or [] %}<|system|>{{ tool | tojson }}{% endfor %}
+{% for message in messages %}
+<|{{ 'system' if message.role == 'tool' else message.role }}|>
+{% if message.reasoning_content %}({{ message.reasoning_content }}){% endif %}
+{{ message.content }}
+{% for call in message.tool_calls or [] %}<tool call>{{ call | tojson }}{% endfor %}
+{% endfor %}
 {% if add_generation_prompt %}<|assistant|>{% endif %}"""
 CORPUS = ["The quick brown fox jumps over the lazy dog. ", "hello world, says the decoder; naïve café 東京 🙂 "] * 40
 
@@ -201,3 +214,35 @@ def post(path: str, body: Any) -> bytes:
     payload = msgspec.json.encode(body)
     head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: {len(payload)}\r\n\r\n"
     return head.encode() + payload
+
+
+class ScriptedReading:
+    """An answer's content as a test has it: one delta for each token."""
+
+    stopped = None
+    num_reasoning_tokens = 0
+
+    def __init__(self, deltas: Sequence[Delta]) -> None:
+        self._deltas = list(deltas)
+        self._read: list[Delta] = []
+
+    def feed(self, token_id: int) -> None:
+        """The next delta."""
+        self._read.append(self._deltas.pop(0))
+
+    def take(self) -> tuple[Delta, ...]:
+        """Those since the last call."""
+        read, self._read = tuple(self._read), []
+        return read
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def an_answer(*deltas: Delta, prompt: tuple[int, ...] = (7, 7, 7), choice: int = 0) -> tuple[Answer, list[Piece]]:
+    """A complete answer of a token for each delta and one that ends it, and the pieces in which it came."""
+    request = GenerationRequest(RequestId("r"), ModelId("m"), TenantId("t"), prompt, Stopping(100), choice=choice)
+    answer = Answer(request, FakeGeneration(request, Script([]), RouteKind.AGGREGATED), ScriptedReading(deltas), False)
+    pieces = [answer.absorb([Token(request.request_id, index, 9)]) for index in range(len(deltas))]
+    answer.absorb([Token(request.request_id, len(deltas), EOS, finish=FinishReason.STOP)])
+    return answer, [*pieces, answer.finish()]

@@ -55,7 +55,7 @@ def check_event(operation: OperationModel, name: str, payload: Any) -> None:
 
 
 def check_shape(shape: Shape, value: Any, path: str = "$") -> None:
-    """Required members are there, unions have one member, nothing is unknown; types, bounds, patterns and words hold."""
+    """Required members are there, unions have one, nothing is unknown; types, bounds, patterns and words hold."""
     if shape.type_name == "structure":
         _check_structure(shape, value, path)
     elif shape.type_name == "list":

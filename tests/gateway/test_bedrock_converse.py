@@ -18,6 +18,7 @@ from twinfer.core.errors import (
     DeadlineExceeded,
     EngineFailure,
     IntegrityError,
+    ModelNotReady,
     TwinferError,
     WorkerLost,
 )
@@ -278,9 +279,10 @@ async def test_failures_in_the_stream_break_it(
     assert house.all_closed
 
 
-async def test_a_busy_server_is_retried_by_boto3(house: House) -> None:
-    """503 is an invitation to come again, and the second time it may work."""
-    scripts = iter([Script([], failure=CapacityError("Full.", 0.01)), Script([house.ids("yes"), [EOS]])])
+@pytest.mark.parametrize("error", [CapacityError("Full.", 0.01), ModelNotReady("Loading.", 0.01), WorkerLost("Gone.")])
+async def test_boto3_comes_again_when_it_may_work(house: House, error: TwinferError) -> None:
+    """No room, still loading, or a worker lost: each is an invitation, and the second time there is an answer."""
+    scripts = iter([Script([], failure=error), Script([house.ids("yes"), [EOS]])])
     house.plays(lambda request: next(scripts))
     client = house.boto3(attempts=3)
     answer = await asyncio.to_thread(lambda: client.converse(modelId=MODEL, messages=USER))

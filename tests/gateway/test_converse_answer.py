@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -66,9 +67,7 @@ def test_a_client_assembles_what_was_generated(deltas: list[Delta], cuts: list[i
     """However the deltas arrive: indices ascend, each block stops, only calls start, and every event has its shape."""
     content = ContentEvents()
     bounds = [0, *sorted(min(cut, len(deltas)) for cut in cuts), len(deltas)]
-    events = [
-        event for first, last in zip(bounds, bounds[1:], strict=False) for event in content.feed(deltas[first:last])
-    ]
+    events = [event for first, last in pairwise(bounds) for event in content.feed(deltas[first:last])]
     events += content.finish()
     for name, payload in events:
         check_event(STREAM, name, msgspec.json.decode(msgspec.json.encode(payload)))
