@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.gateway.house import TOOL_TEMPLATE, House, checkpoint, open_house
+from tests.gateway import templates
+from tests.gateway.house import House, checkpoint, open_house
 from twinfer.core.config import ModelConfig
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.formats.hermes import Hermes
+from twinfer.gateway.text.manner import Manner
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +76,9 @@ def wild(wild_house: House) -> House:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def roomy_house(model: ServedModel) -> AsyncIterator[House]:
-    """A gateway whose model takes long conversations, with a template that shows everything in them."""
-    template = ChatTemplate(TOOL_TEMPLATE, {})
-    async with open_house(replace(model, template=template, max_context_tokens=10_000)) as house:
+    """A gateway whose model thinks and calls tools as Qwen does, and has much room."""
+    template, manner = ChatTemplate(templates.HERMES, {}), Manner(Hermes(), "think")
+    async with open_house(replace(model, template=template, manner=manner, max_context_tokens=10_000)) as house:
         yield house
 
 

@@ -34,14 +34,6 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}
 {% if message.role == 'assistant' and message.content == 'refuse me' %}{{ raise_exception('Refused.') }}{% endif %}
 <|{{ message.role }}|>{{ message.content }}{% endfor %}
 {% if add_generation_prompt %}<|assistant|>{% endif %}"""
-TOOL_TEMPLATE = """{% for tool in tools or [] %}<|system|>{{ tool | tojson }}{% endfor %}
-{% for message in messages %}
-<|{{ 'system' if message.role == 'tool' else message.role }}|>
-{% if message.reasoning_content %}({{ message.reasoning_content }}){% endif %}
-{{ message.content }}
-{% for call in message.tool_calls or [] %}<tool call>{{ call | tojson }}{% endfor %}
-{% endfor %}
-{% if add_generation_prompt %}<|assistant|>{% endif %}"""
 CORPUS = ["The quick brown fox jumps over the lazy dog. ", "hello world, says the decoder; naïve café 東京 🙂 "] * 40
 
 
@@ -220,6 +212,8 @@ class ScriptedReading:
     """An answer's content as a test has it: one delta for each token."""
 
     stopped = None
+    done = False
+    lacks_call = False
     num_reasoning_tokens = 0
 
     def __init__(self, deltas: Sequence[Delta]) -> None:

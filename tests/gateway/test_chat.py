@@ -2,9 +2,21 @@ from dataclasses import replace
 
 import pytest
 
+from tests.gateway import templates
 from twinfer.core.errors import CheckpointError, InvalidRequest
 from twinfer.gateway.text.chat import ChatTemplate
-from twinfer.gateway.text.conversation import Conversation, Message, Text, merge_turns, say
+from twinfer.gateway.text.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Reasoning,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    merge_turns,
+    say,
+)
 
 TURNS = Conversation((say("system", "Be brief."), say("user", "Grüße <b> & 東京"), say("assistant", "Hi.")))
 
@@ -44,6 +56,113 @@ def test_the_prompt_is_what_transformers_renders(source: str) -> None:
         [conversation], chat_template=source, add_generation_prompt=True, bos_token="<s>"
     )
     assert oracle[0] == ChatTemplate(source, {"bos_token": "<s>"}).render(TURNS)
+
+
+def weather(city: str) -> dict[str, object]:
+    """Arguments."""
+    return {"city": city, "days": [1, 2]}
+
+
+TOOLS = (
+    Tool("get_weather", 'Says what it\'s like "outside".', {"type": "object", "properties": {"city": {"enum": ["é"]}}}),
+    Tool("stop", "", {"type": "object", "properties": {}}),
+)
+CALLED = Conversation(
+    (
+        say("system", "Be brief."),
+        say("user", "Weather in 東京?"),
+        Message(
+            "assistant", (Reasoning("Hm."), Text("I look."), ToolCall("abcdef123", "get_weather", weather("東京")))
+        ),
+        Message("tool", (ToolResult("abcdef123", '{"rain": true}'),)),
+        say("assistant", "Wet."),
+        say("user", "And now?"),
+    ),
+    TOOLS,
+)
+CALLED_AS_DICTS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Weather in 東京?"},
+    {
+        "role": "assistant",
+        "content": "I look.",
+        "reasoning_content": "Hm.",
+        "tool_calls": [
+            {
+                "type": "function",
+                "id": "abcdef123",
+                "function": {"name": "get_weather", "arguments": {"city": "東京", "days": [1, 2]}},
+            }
+        ],
+    },
+    {"role": "tool", "content": '{"rain": true}', "tool_call_id": "abcdef123", "name": "get_weather"},
+    {"role": "assistant", "content": "Wet."},
+    {"role": "user", "content": "And now?"},
+]
+TOOLS_AS_DICTS = [
+    {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+    for t in TOOLS
+]
+
+
+@pytest.mark.parametrize("source", [templates.HERMES, templates.LLAMA3, templates.MISTRAL])
+@pytest.mark.parametrize("offered", [True, False])
+def test_prompts_with_tools_are_what_transformers_renders(source: str, offered: bool) -> None:
+    """Tools, calls, results and thoughts in the form that ``apply_chat_template`` takes and templates expect."""
+    rendering = pytest.importorskip("transformers.utils.chat_template_utils")
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
+    oracle, _ = rendering.render_jinja_template(
+        [CALLED_AS_DICTS],
+        tools=TOOLS_AS_DICTS if offered else None,
+        chat_template=source,
+        add_generation_prompt=True,
+        **special,
+    )
+    conversation = CALLED if offered else replace(CALLED, tools=())
+    assert oracle[0] == ChatTemplate(source, special).render(conversation)
+
+
+def test_tools_that_must_not_be_called_are_not_shown() -> None:
+    """The surest way to have none called; what was called before stays."""
+    template = ChatTemplate(templates.HERMES, {})
+    silent = template.render(replace(CALLED, calling=Calling.NONE))
+    assert template.render(replace(CALLED, tools=())) == silent
+    assert "<tools>" not in silent
+
+
+TWO_CALLS = (
+    say("user", "Both."),
+    Message("assistant", (Text("Well."), ToolCall("1", "f", {"a": 1}), ToolCall("2", "g", {}))),
+    Message("tool", (ToolResult("2", "second"),)),
+    Message("tool", (ToolResult("1", "first"),)),
+    say("user", "So?"),
+)
+
+
+def test_calls_made_together_are_shown_one_by_one_where_a_template_takes_but_one() -> None:
+    """Llama's refuses two in a turn; each gets its result, and text stays with the first."""
+    prompt = ChatTemplate(templates.LLAMA3, {"bos_token": ""}).render(Conversation(TWO_CALLS))
+    order = ['"name": "f"', "first", '"name": "g"', "second", "So?"]
+    assert sorted(order, key=prompt.index) == order
+
+
+def test_a_template_that_reads_thinking_gets_it_there() -> None:
+    """gpt-oss' does, and refuses it beside text in a turn with a call."""
+    template = ChatTemplate(templates.HARMONY, {})
+    turn = Message("assistant", (Reasoning("Hm."), ToolCall("1", "f", {})))
+    assert "analysis<|message|>Hm.<|end|>" in template.render(Conversation((say("user", "a"), turn)))
+    both = Message("assistant", (Reasoning("Hm."), Text("So."), ToolCall("1", "f", {})))
+    result = Message("tool", (ToolResult("1", "first"),))
+    prompt = template.render(Conversation((say("user", "a"), both, result)))
+    assert "<|start|>functions.f to=assistant" in prompt
+
+
+def test_ids_are_made_as_the_template_takes_them() -> None:
+    """In calls and in their results alike."""
+    template = ChatTemplate(templates.MISTRAL, {"bos_token": "", "eos_token": ""})
+    prompt = template.render(Conversation(TWO_CALLS[:3]), lambda call_id: call_id * 9)
+    assert '"id": "111111111"' in prompt
+    assert '"call_id": "222222222"' in prompt
 
 
 def test_arguments_reach_the_template() -> None:

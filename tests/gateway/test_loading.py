@@ -9,7 +9,10 @@ from twinfer.core.config import ModelConfig
 from twinfer.core.errors import CheckpointError
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import SamplingDefaults, ServedModel
-from twinfer.gateway.text.conversation import Conversation, say
+from twinfer.gateway.text.conversation import Conversation, Tool, say
+from twinfer.gateway.text.formats.hermes import Hermes
+from twinfer.gateway.text.formats.mistral import Mistral
+from twinfer.gateway.text.manner import Manner
 
 HELLO = Conversation((say("user", "hello"),))
 
@@ -106,3 +109,16 @@ def test_a_default_out_of_place_is_named(directory: Path) -> None:
     change(directory, "generation_config.json", temperature="hot")
     with pytest.raises(CheckpointError, match="temperature"):
         load(directory)
+
+
+def test_calls_and_thoughts_are_read_as_the_template_shows_them(directory: Path) -> None:
+    """Or as the operator says; a template for tools only tells more than the one for everything."""
+    assert load(directory).manner == Manner()
+    assert isinstance(load(directory, tool_format="mistral").manner.tools, Mistral)
+    named = [{"name": "tool_use", "template": "<tool_call>"}, {"name": "default", "template": TEMPLATE}]
+    change(directory, "tokenizer_config.json", chat_template=named)
+    model = load(directory, reasoning_format="think")
+    assert (isinstance(model.manner.tools, Hermes), model.manner.reasoning) == (True, "think")
+    tools = Conversation(HELLO.messages, (Tool("f", "", {}),))
+    assert model.tokenizer.decode(model.prompt(tools)) == "<tool_call>"
+    assert load(directory).prompt(HELLO) == model.prompt(HELLO)

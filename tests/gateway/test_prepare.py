@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
+from tests.gateway.templates import HERMES
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config, GatewayConfig, RoutingConfig
 from twinfer.core.errors import ContextOverflow, Forbidden, InvalidRequest
@@ -14,7 +15,10 @@ from twinfer.gateway.fake import FakeDispatcher, Script
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry, SamplingDefaults, ServedModel
 from twinfer.gateway.prepare import Asked, Options, count, forced_route, prepare, prepare_each
-from twinfer.gateway.text.conversation import Conversation, Prompt, RawPrompt, say
+from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.conversation import Calling, Conversation, Prompt, RawPrompt, Tool, say
+from twinfer.gateway.text.formats.hermes import Hermes
+from twinfer.gateway.text.manner import Manner
 
 CALL = Call("id", TenantId("acme"), "", Headers(), QueryParams(), b"", secure=False, arrived_s=0.0)
 HELLO = Conversation((say("user", "hello"),))
@@ -89,7 +93,9 @@ async def test_token_ids_must_be_the_model_s(model: ServedModel, options: dict[s
 
 async def test_a_count_is_what_an_answer_reports(model: ServedModel) -> None:
     """Whatever kind of prompt it is, and however long."""
-    for prompt in (HELLO, RawPrompt("hello"), RawPrompt((5, 6))):
+    model = replace(model, template=ChatTemplate(HERMES, {}), manner=Manner(Hermes()))
+    forced = Conversation(HELLO.messages, (Tool("f", "", {}),), Calling.ANY, "f")
+    for prompt in (HELLO, forced, replace(forced, calling=Calling.AUTO), RawPrompt("hello"), RawPrompt((5, 6))):
         request = (await prepared(model, prompt)).requests[0]
         assert len(request.prompt) == await count(context(model), Asked(model.id, prompt))
     assert await count(context(replace(model, max_context_tokens=1)), Asked(model.id, RawPrompt((5, 6)))) == 2

@@ -10,6 +10,8 @@ import msgspec
 from twinfer.core.capabilities import Role
 from twinfer.core.layout import KVDtype
 
+ToolFormat = Literal["auto", "hermes", "llama3", "mistral", "harmony", "none"]
+ReasoningFormat = Literal["auto", "think", "harmony", "none"]
 WeightFormat = Literal["checkpoint", "fp32", "bf16", "fp16"]
 
 
@@ -32,6 +34,11 @@ class ModelConfig(_Table, frozen=True):
     """Shown by ListFoundationModels; the id's part before the first dot when empty."""
     max_context_tokens: int = 0
     """Bound on prompt and answer together; 0 takes the checkpoint's own."""
+    tool_format: ToolFormat = "auto"
+    """How the model writes calls of tools; ``auto`` goes by its chat template, ``none`` refuses tools."""
+    reasoning_format: ReasoningFormat = "auto"
+    """How the model writes what it thinks before it answers; ``auto`` goes by its chat template and tokenizer,
+    ``none`` shows thoughts as text."""
 
 
 class EmulationConfig(_Table, frozen=True):

@@ -102,6 +102,11 @@ class Answer:
         return self._reading.stopped
 
     @property
+    def done(self) -> bool:
+        """Whether no more tokens are wanted: a stop string came, or the only call that was asked for."""
+        return self._reading.done
+
+    @property
     def num_cached(self) -> int:
         """Prompt tokens found in a cache. A recovery's prompt includes earlier output, which does not count."""
         return min(self.journey().cached_tokens, len(self.request.prompt))
@@ -111,10 +116,10 @@ class Answer:
         return self.generation.journey()
 
     def absorb(self, batch: Sequence[Token]) -> Piece:
-        """Take in new tokens; those after a stop string do not count. The last piece comes from ``finish``."""
+        """Take in new tokens; those that are not wanted any more do not count. The last piece comes from ``finish``."""
         tokens = []
         for token in batch:
-            if self.stop_string is not None:
+            if self._reading.done:
                 break
             self.num_tokens += 1
             self.ending = None if token.finish is None else _ENDINGS[token.finish]
@@ -123,7 +128,7 @@ class Answer:
             self._reading.feed(token.token_id)
             if self.request.top_logprobs is not None:
                 tokens.append(token)
-        return self._piece(tuple(tokens), None)
+        return self._piece(tuple(tokens))
 
     def finish(self) -> Piece:
         """The last piece: what was held back, and why it ended.
@@ -132,22 +137,31 @@ class Answer:
             WorkerLost: no token said that it was the last.
         """
         self._reading.finish()
-        if self.stop_string is not None:
-            self.ending = Ending.STOP_STRING
-        elif self.ending is None:
-            raise WorkerLost("The answer broke off before its last token; send the request again.")
-        elif self.ending is Ending.MAX_TOKENS and self._fills_context:
-            self.ending = Ending.CONTEXT_FULL
-        piece = self._piece((), None)
-        if self.ending is Ending.END_OF_TURN and any(isinstance(delta, ToolCallStart) for delta in self._deltas):
-            self.ending = Ending.TOOL_CALLS
+        piece = self._piece(())
+        self.ending = self._why()
         return replace(piece, ending=self.ending)
 
-    def _piece(self, tokens: tuple[Token, ...], ending: Ending | None) -> Piece:
+    def _why(self) -> Ending:
+        if self.stop_string is not None:
+            return Ending.STOP_STRING
+        if self.done:
+            return Ending.TOOL_CALLS
+        if self.ending is None:
+            raise WorkerLost("The answer broke off before its last token; send the request again.")
+        if self.ending is Ending.MAX_TOKENS and self._fills_context:
+            return Ending.CONTEXT_FULL
+        if self.ending is not Ending.END_OF_TURN:
+            return self.ending
+        if self._reading.lacks_call:
+            return Ending.BROKEN_CALL
+        called = any(isinstance(delta, ToolCallStart) for delta in self._deltas)
+        return Ending.TOOL_CALLS if called else Ending.END_OF_TURN
+
+    def _piece(self, tokens: tuple[Token, ...]) -> Piece:
         deltas = self._reading.take()
         self._deltas += deltas
         self._tokens += tokens
-        return Piece(self.request.choice, deltas, self.num_tokens, tokens, ending)
+        return Piece(self.request.choice, deltas, self.num_tokens, tokens)
 
 
 class Answers:
@@ -204,10 +218,10 @@ class Answers:
             pass
 
     async def _pump(self, answer: Answer) -> None:
-        """Read one generation to its end, or to a stop string, which the workers do not know of."""
+        """Read one generation to its end, or as far as it is wanted, which the workers do not know."""
         async for batch in answer.generation:
             self._publish(answer.absorb(batch))
-            if answer.stop_string is not None:
+            if answer.done:
                 await answer.generation.aclose()
                 break
         self._publish(answer.finish())

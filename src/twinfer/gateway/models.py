@@ -10,6 +10,8 @@ from twinfer.core.ids import ModelId
 from twinfer.gateway.names import WILDCARD, is_foreign_arn, plain_name, without_version
 from twinfer.gateway.text.chat import ChatTemplate
 from twinfer.gateway.text.conversation import Prompt, RawPrompt
+from twinfer.gateway.text.manner import Manner
+from twinfer.gateway.text.think import CLOSE
 from twinfer.gateway.text.tokenizer import Tokenizer
 
 
@@ -21,6 +23,21 @@ class SamplingDefaults(msgspec.Struct, frozen=True):
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A prompt as the model reads it.
+
+    Attributes:
+        thinking: it ends inside a thought.
+        opening: what of the answer it ends with, so that the answer must be a call. The prompt's tokens include it,
+            and the answer's do not: the model reads it and did not write it.
+    """
+
+    ids: tuple[int, ...]
+    thinking: bool = False
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,8 @@ class ServedModel:
         vocab_size: token ids are below it; the tokenizer may know fewer.
         eos_token_ids: ids that end an answer.
         created: Unix time at which it was loaded.
+        tool_template: for conversations with tools, where there is one of its own.
+        manner: how it writes calls and thoughts.
     """
 
     id: ModelId
@@ -50,20 +69,33 @@ class ServedModel:
     eos_token_ids: tuple[int, ...]
     created: int
     defaults: SamplingDefaults = field(default=SamplingDefaults())
+    tool_template: ChatTemplate | None = None
+    manner: Manner = field(default=Manner())
 
     def prompt(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids, up to where the answer begins. Slow for a long prompt.
+        """Token ids, up to where the answer begins; see ``lay_out``."""
+        return self.lay_out(prompt).ids
+
+    def lay_out(self, prompt: Prompt) -> Layout:
+        """Make token ids of a prompt. Slow for a long one.
 
         A base model has no template: it reads what is said in a conversation, line by line.
 
         Raises:
-            InvalidRequest: the template refuses the conversation.
+            InvalidRequest: the template refuses the conversation, or the model cannot call the tools it offers.
         """
         if isinstance(prompt, RawPrompt):
-            return self._raw(prompt)
-        if self.template is None:
-            return self._raw(RawPrompt("\n".join(message.text for message in prompt.messages)))
-        return self.tokenizer.encode(self.template.render(prompt), add_special_tokens=False)
+            return Layout(self._raw(prompt))
+        template = self.tool_template if prompt.tools and self.tool_template else self.template
+        if template is None:
+            self.manner.opening(prompt)
+            return Layout(self._raw(RawPrompt("\n".join(message.text for message in prompt.messages))))
+        text = template.render(prompt, self.manner.template_id)
+        thinking = self.manner.opens(text)
+        opening = self.manner.opening(prompt)
+        if thinking and opening:
+            text, thinking = f"{text.rstrip()}\n{CLOSE}\n\n", False
+        return Layout(self.tokenizer.encode(text + opening, add_special_tokens=False), thinking, opening)
 
     def _raw(self, prompt: RawPrompt) -> tuple[int, ...]:
         if not isinstance(prompt.content, str):

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
 import msgspec
 
@@ -13,9 +12,9 @@ from twinfer.core.ids import RequestId
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import RouteKind
 from twinfer.gateway.exchange import Call, Choice, Context, Work
-from twinfer.gateway.models import ServedModel
+from twinfer.gateway.models import Layout, ServedModel
+from twinfer.gateway.readings import ReadingPlan
 from twinfer.gateway.text.conversation import Prompt, RawPrompt
-from twinfer.gateway.text.reading import PlainReading, Reading
 from twinfer.gateway.text.stop import StopSet
 
 ROUTE_HEADER = "x-twinfer-route"
@@ -98,12 +97,13 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
     model = context.models.find(each[0].model)
     choices: list[Choice] = []
     for asked in each:
-        reading = partial(_read, model, StopSet(asked.options.stop))
-        request, fills_context = await _request(call, context, asked, model)
+        layout = await _lay_out(model, asked.prompt)
+        plan = ReadingPlan(model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix)
+        request, fills_context = _request(call, context, asked, layout.ids, model)
         for _ in range(asked.options.n):
             number = len(choices)
             own = msgspec.structs.replace(request, request_id=RequestId(f"{call.request_id}/{number}"), choice=number)
-            choices.append(Choice(own, reading, fills_context))
+            choices.append(Choice(own, plan.open, fills_context))
     return Work(model, tuple(choices), forced)
 
 
@@ -113,15 +113,16 @@ async def count(context: Context, asked: Asked) -> int:
     Raises:
         RequestError: the model is not here, or its template refuses the conversation.
     """
-    return len(await _tokenise(context.models.find(asked.model), asked.prompt))
+    return len((await _lay_out(context.models.find(asked.model), asked.prompt)).ids)
 
 
-async def _request(call: Call, context: Context, asked: Asked, model: ServedModel) -> tuple[GenerationRequest, bool]:
+def _request(
+    call: Call, context: Context, asked: Asked, prompt: tuple[int, ...], model: ServedModel
+) -> tuple[GenerationRequest, bool]:
     """What all choices share, and whether only the context bounds the answer's length."""
     options = asked.options
     _check_token_ids("logit_bias", options.logit_bias, model)
     _check_token_ids("stop_token_ids", options.stop_token_ids, model)
-    prompt = await _tokenise(model, asked.prompt)
     room = model.max_context_tokens - len(prompt)
     where = "prompt" if isinstance(asked.prompt, RawPrompt) else "messages"
     if not prompt:
@@ -149,16 +150,12 @@ async def _request(call: Call, context: Context, asked: Asked, model: ServedMode
     return request, fills_context
 
 
-async def _tokenise(model: ServedModel, prompt: Prompt) -> tuple[int, ...]:
+async def _lay_out(model: ServedModel, prompt: Prompt) -> Layout:
     if isinstance(prompt, RawPrompt) and not isinstance(prompt.content, str):
         _check_token_ids("prompt", prompt.content, model)
     if prompt.num_characters > _LONG_TEXT:
-        return await asyncio.to_thread(model.prompt, prompt)
-    return model.prompt(prompt)
-
-
-def _read(model: ServedModel, stops: StopSet) -> Reading:
-    return PlainReading(model.tokenizer.detokenizer(), stops)
+        return await asyncio.to_thread(model.lay_out, prompt)
+    return model.lay_out(prompt)
 
 
 def _check_token_ids(name: str, token_ids: Iterable[int], model: ServedModel) -> None:

@@ -79,7 +79,7 @@ def read_conversation(fields: Reader, arguments: Mapping[str, Any]) -> Conversat
     check_calls(_without_neighbours(turns), has_tools=bool(offered.tools))
     all_turns = [Turn("system", "system", system), *turns]
     messages = merge_turns(message for turn in all_turns for message in _messages(turn))
-    return Conversation(messages, offered.tools, offered.calling, offered.tool, arguments)
+    return Conversation(messages, offered.tools, offered.calling, offered.tool, arguments=arguments)
 
 
 def _optional_items(fields: Reader, name: str, at_most: int = 2**31) -> list[Reader]:

@@ -4,9 +4,8 @@ The template language is what transformers' ``apply_chat_template`` renders, and
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -15,7 +14,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from twinfer.core.errors import CheckpointError, InvalidRequest
-from twinfer.gateway.text.conversation import Calling, Conversation, Message, Reasoning, Tool, ToolCall, ToolResult
+from twinfer.gateway.text.conversation import Calling, Conversation
+from twinfer.gateway.text.turns import make_functions, make_turns, style_of
 
 
 class ChatTemplate:
@@ -38,17 +38,21 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(f"the chat template has a syntax error in line {error.lineno}: {error}") from error
         self._variables = dict(variables)
+        self._style = style_of(source)
+        self.source = source
 
-    def render(self, conversation: Conversation) -> str:
+    def render(self, conversation: Conversation, template_id: Callable[[str], str] = str) -> str:
         """The prompt, up to where the assistant's answer begins. Tools that must not be called are left out.
+
+        Args:
+            template_id: makes ids of calls such as the template takes.
 
         Raises:
             InvalidRequest: the template refuses this conversation.
         """
-        names = _names(conversation)
-        turns = [_turn(message, names) for message in conversation.messages]
+        turns = make_turns(conversation, self._style, template_id)
         offered = () if conversation.calling is Calling.NONE else conversation.tools
-        tools = [_function(tool) for tool in offered] or None
+        tools = make_functions(offered) or None
         variables = self._variables | dict(conversation.arguments)
         try:
             return self._template.render(
@@ -56,36 +60,6 @@ class ChatTemplate:
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise InvalidRequest(f"The model's chat template refuses this conversation: {error}") from error
-
-
-def _names(conversation: Conversation) -> dict[str, str]:
-    """Tool names by the ids of their calls: results name the call only, templates want the tool."""
-    parts = [part for message in conversation.messages for part in message.parts]
-    return {part.id: part.name for part in parts if isinstance(part, ToolCall)}
-
-
-def _turn(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    """A turn as templates know it; keys without a value are left out, because some templates ask for their presence."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.text}
-    thoughts = [part.text for part in message.parts if isinstance(part, Reasoning)]
-    if thoughts:
-        turn["reasoning_content"] = "\n".join(thoughts)
-    calls = [part for part in message.parts if isinstance(part, ToolCall)]
-    if calls:
-        turn["tool_calls"] = [_call(call) for call in calls]
-    for part in message.parts:
-        if isinstance(part, ToolResult):
-            turn |= {"content": part.text, "tool_call_id": part.call_id, "name": names.get(part.call_id, "")}
-    return turn
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
-
-
-def _function(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-    return {"type": "function", "function": function}
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

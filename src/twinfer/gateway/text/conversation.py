@@ -92,7 +92,8 @@ class Conversation:
 
     Attributes:
         calling: what the client wants of the tools.
-        tool: with ``Calling.ANY``: the one that must be called; empty for any of them.
+        tool: with ``Calling.ANY``: the one that must be called, and only once; empty for any of them.
+        parallel: whether one answer may hold several calls.
         arguments: what a client hands to the template by name.
     """
 
@@ -100,6 +101,7 @@ class Conversation:
     tools: tuple[Tool, ...] = ()
     calling: Calling = Calling.AUTO
     tool: str = ""
+    parallel: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property

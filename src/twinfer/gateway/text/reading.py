@@ -12,7 +12,17 @@ class Reading(Protocol):
 
     @property
     def stopped(self) -> str | None:
-        """The stop string that ended the text; tokens after it are not to be fed."""
+        """The stop string that ended the text."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is wanted: the generation may be cancelled, and no token is to be fed."""
+        ...
+
+    @property
+    def lacks_call(self) -> bool:
+        """Whether there should have been a call and was none."""
         ...
 
     @property
@@ -37,6 +47,7 @@ class PlainReading:
     """An answer in which everything is text."""
 
     num_reasoning_tokens = 0
+    lacks_call = False
 
     def __init__(self, detokenizer: Detokenizer, stops: StopSet) -> None:
         self._detokenizer = detokenizer
@@ -47,6 +58,11 @@ class PlainReading:
     def stopped(self) -> str | None:
         """The stop string that ended the text."""
         return self._finder.matched
+
+    @property
+    def done(self) -> bool:
+        """Whether a stop string ended the text."""
+        return self._finder.matched is not None
 
     def feed(self, token_id: int) -> None:
         """Detokenise, and watch for stop strings."""
