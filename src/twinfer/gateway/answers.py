@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
+
+import msgspec
 
 from twinfer.core.errors import WorkerLost
 from twinfer.core.request import GenerationRequest
@@ -34,9 +35,8 @@ _ENDINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What is new of one answer.
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """What is new of one answer; a struct because there is one for every token.
 
     Attributes:
         choice: whose it is.
@@ -139,7 +139,7 @@ class Answer:
         self._reading.finish()
         piece = self._piece(())
         self.ending = self._why()
-        return replace(piece, ending=self.ending)
+        return msgspec.structs.replace(piece, ending=self.ending)
 
     def _why(self) -> Ending:
         if self.stop_string is not None:

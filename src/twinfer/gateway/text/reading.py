@@ -51,22 +51,19 @@ class PlainReading:
 
     def __init__(self, detokenizer: Detokenizer, stops: StopSet) -> None:
         self._detokenizer = detokenizer
-        self._finder = StopFinder(stops)
+        self._finder = StopFinder(stops) if stops else None
         self._shown = ""
+        self.done = False
+        """Whether a stop string ended the text."""
 
     @property
     def stopped(self) -> str | None:
         """The stop string that ended the text."""
-        return self._finder.matched
-
-    @property
-    def done(self) -> bool:
-        """Whether a stop string ended the text."""
-        return self._finder.matched is not None
+        return None if self._finder is None else self._finder.matched
 
     def feed(self, token_id: int) -> None:
         """Detokenise, and watch for stop strings."""
-        self._shown += self._finder.feed(self._detokenizer.feed(token_id))
+        self._show(self._detokenizer.feed(token_id))
 
     def take(self) -> tuple[Delta, ...]:
         """New text, if there is any."""
@@ -77,4 +74,12 @@ class PlainReading:
 
     def finish(self) -> None:
         """Show an incomplete character as U+FFFD, and what only began as a stop string."""
-        self._shown += self._finder.feed(self._detokenizer.finish()) + self._finder.finish()
+        self._show(self._detokenizer.finish())
+        if self._finder is not None:
+            self._shown += self._finder.finish()
+
+    def _show(self, text: str) -> None:
+        if self._finder is not None:
+            text = self._finder.feed(text)
+            self.done = self._finder.matched is not None
+        self._shown += text

@@ -27,8 +27,9 @@ class CallRules:
 class StructuredReading:
     """Reads an answer in two steps: tokens become text with marks, and a stage finds what that means.
 
-    Stop strings are looked for in what is shown as text, and each text on its own: not in thoughts, which the client
-    did not ask to bound, nor in the arguments of calls, which would no longer be JSON.
+    Stop strings are looked for in what is shown as text, and in each text on its own. vLLM looks for them in all that
+    the model writes, and OpenAI's reasoning models take none; here they never cut a thought, which no client reads as
+    the answer, nor a call, whose arguments would no longer be JSON.
 
     Args:
         marks: written forms, by id, of special tokens that the stage must see.
