@@ -187,6 +187,8 @@ class GatewayConfig(_Table, frozen=True):
     """Time for a whole answer; past that it ends with an error."""
     first_token_timeout_s: float = 20.0
     """A stream's status is held back that long for a first token; then it starts without one."""
+    pad_events: bool = True
+    """Events of Bedrock's streams over TLS carry a field of random length, which hides how long their text is."""
     max_requests: int = 1024
     """Requests in work at most; past that the answer is 503."""
 

@@ -29,7 +29,7 @@ async def converse_stream(call: Call, context: Context) -> Streamed:
     """ConverseStream: the message as events, in parts as they are generated."""
     asked = read_converse(call.body)
     work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX))
-    return Streamed(work, ConverseRendering(asked, padded=call.secure))
+    return Streamed(work, ConverseRendering(asked, padded=call.secure and context.config.gateway.pad_events))
 
 
 def _body(asked: Converse, answer: Answer, latency_ms: int) -> Response:

@@ -46,7 +46,9 @@ async def invoke_model_with_response_stream(call: Call, context: Context) -> Str
     native = read_native(call.body, _addressed(call, streamed=True))
     work = await prepare(call, context, native.asked)
     stream = native.stream(len(work.requests[0].prompt))
-    rendering = InvokeRendering(stream, lambda: context.clock.now() - call.arrived_s, padded=call.secure)
+    rendering = InvokeRendering(
+        stream, lambda: context.clock.now() - call.arrived_s, padded=call.secure and context.config.gateway.pad_events
+    )
     return Streamed(work, rendering, {**served, f"{_PREFIX}content-type": _JSON})
 
 
