@@ -122,9 +122,11 @@ def test_several_choices_end_together() -> None:
         ({}, r"required key \[messages\] not found"),
         ({**CHAT, "model": "qwen.qwen3-14b"}, "model qwen.qwen3-14b is not the path's"),
         ({**CHAT, "stream": True}, "use InvokeModelWithResponseStream"),
+        ({**CHAT, "logprobs": True}, "carry no logprobs"),
+        ({**CHAT, "inferenceConfig": {"maxTokens": 0}}, "'inferenceConfig.maxTokens' failed"),
     ],
 )
-def test_a_body_must_not_contradict_its_request(fields: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_answered_as_asked_is_refused(fields: dict[str, Any], message: str) -> None:
     """Model and operation are the path's."""
     with pytest.raises(InvalidRequest, match=message):
         read(fields)
@@ -134,3 +136,9 @@ def test_a_body_must_not_contradict_its_request(fields: dict[str, Any], message:
 def test_a_body_may_name_the_path_s_model_in_any_spelling(name: str) -> None:
     """Clients of both endpoints send the same body."""
     assert read({**CHAT, "model": name}).asked.model == QWEN.model
+
+
+def test_converse_s_options_are_read_too() -> None:
+    """As AWS's own examples write them."""
+    options = read({**CHAT, "temperature": 0.5, "inferenceConfig": {"maxTokens": 7}}).asked.options
+    assert (options.temperature, options.max_tokens) == (0.5, 7)

@@ -8,7 +8,13 @@ from typing import Any
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.converse_blocks import Block, read_content_block, read_system_block, unsupported
 from twinfer.gateway.dialects.converse_tools import Turn, check_calls, read_tool_config
-from twinfer.gateway.dialects.options import EXTRA_NAMES, read_extras, read_stop_strings, read_template_arguments
+from twinfer.gateway.dialects.options import (
+    EXTRA_NAMES,
+    read_extras,
+    read_stop_strings,
+    read_template_arguments,
+    refuse_others,
+)
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
 from twinfer.gateway.text.conversation import Conversation, Message, Text, ToolResult, merge_turns
@@ -114,24 +120,25 @@ def _messages(turn: Turn) -> list[Message]:
 def _read_options(fields: Reader) -> Options:
     chosen: dict[str, Any] = {}
     if (extras := fields.get("additionalModelRequestFields")) is not None:
-        for name, _ in extras.members():
-            if name not in EXTRA_NAMES:
-                raise InvalidRequest(
-                    f"Malformed input request: extraneous key [{name[:100]}] is not permitted, please reformat your "
-                    "input and try again.",
-                    where=extras.path,
-                )
+        refuse_others(extras, EXTRA_NAMES)
         chosen |= read_extras(extras)
     if (config := fields.get("inferenceConfig")) is not None:
-        if (max_tokens := config.get("maxTokens")) is not None:
-            chosen["max_tokens"] = max_tokens.integer(at_least=1, at_most=2**31 - 1)
-        if (temperature := config.get("temperature")) is not None:
-            chosen["temperature"] = temperature.number(0, 1)
-        if (top_p := config.get("topP")) is not None:
-            chosen["top_p"] = top_p.number(0, 1)
-        if (stop := config.get("stopSequences")) is not None:
-            chosen["stop"] = read_stop_strings(stop, at_most=2500)
+        chosen |= read_inference_config(config)
     return Options(**chosen)
+
+
+def read_inference_config(config: Reader) -> dict[str, Any]:
+    """Arguments for ``Options``."""
+    chosen: dict[str, Any] = {}
+    if (max_tokens := config.get("maxTokens")) is not None:
+        chosen["max_tokens"] = max_tokens.integer(at_least=1, at_most=2**31 - 1)
+    if (temperature := config.get("temperature")) is not None:
+        chosen["temperature"] = temperature.number(0, 1)
+    if (top_p := config.get("topP")) is not None:
+        chosen["top_p"] = top_p.number(0, 1)
+    if (stop := config.get("stopSequences")) is not None:
+        chosen["stop"] = read_stop_strings(stop, at_most=2500)
+    return chosen
 
 
 def _read_response_fields(fields: Reader) -> tuple[str, ...]:

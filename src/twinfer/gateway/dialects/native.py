@@ -20,8 +20,6 @@ STOP_REASONS = {
     Ending.TOOL_CALLS: "tool_calls",
 }
 """The words that all families but Nova have for it."""
-_GUARDRAIL = "amazon-bedrock-guardrailConfig"
-"""Says how a guardrail is to work; which one, or whether any, is said by headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +87,6 @@ def required(fields: Reader, name: str) -> Reader:
             where=name,
         )
     return found
-
-
-def refuse_others(fields: Reader, names: frozenset[str]) -> None:
-    """See that an object has no members but these.
-
-    Raises:
-        InvalidRequest: it has others.
-    """
-    for name in fields.mapping():
-        if name not in names and name != _GUARDRAIL:
-            raise InvalidRequest(
-                f"Malformed input request: extraneous key [{name[:100]}] is not permitted, please reformat your input "
-                "and try again.",
-                where=name,
-            )
 
 
 def why(answer: Answer) -> str:

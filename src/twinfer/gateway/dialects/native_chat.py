@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects.chat_request import read_chat_fields
+from twinfer.gateway.dialects.converse_request import read_inference_config
 from twinfer.gateway.dialects.native import Addressed, Chunk, required, why
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.names import plain_name, without_version
@@ -44,7 +47,10 @@ class Form:
 
 
 def read_chat_completions(fields: Reader, addressed: Addressed) -> "ChatRequest":
-    """The body of Chat Completions. What it says twice, it must say as path and operation do."""
+    """The body of Chat Completions. What it says twice, it must say as path and operation do.
+
+    AWS's own examples mix Converse's ``inferenceConfig`` into it, so that is read too.
+    """
     required(fields, "messages")
     _check_model(fields, addressed.model)
     _check_stream(fields, addressed.streamed)
@@ -70,7 +76,11 @@ def read_mistral_chat(fields: Reader, addressed: Addressed) -> "ChatRequest":
 def _request(body: dict[str, Any], addressed: Addressed, form: Form) -> "ChatRequest":
     ours = {"model": addressed.model, "stream": False, "stream_options": None}
     chat = read_chat_fields(Reader({**body, **ours}, ""))
-    return ChatRequest(Asked(addressed.model, chat.conversation, chat.options), form)
+    if chat.options.top_logprobs is not None:
+        raise InvalidRequest("Answers to this body carry no logprobs; ask for them by Chat Completions.", "logprobs")
+    config = Reader(body, "").get("inferenceConfig")
+    options = chat.options if config is None else replace(chat.options, **read_inference_config(config))
+    return ChatRequest(Asked(addressed.model, chat.conversation, options), form)
 
 
 def _check_model(fields: Reader, model: str) -> None:

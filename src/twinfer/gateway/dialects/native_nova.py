@@ -6,9 +6,8 @@ from typing import Any
 
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects.converse_answer import CALL_PREFIX, ContentEvents, Event, message, stop_reason, usage
-from twinfer.gateway.dialects.converse_request import read_conversation
+from twinfer.gateway.dialects.converse_request import read_conversation, read_inference_config
 from twinfer.gateway.dialects.native import Addressed, Chunk, required
-from twinfer.gateway.dialects.options import read_stop_strings
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.prepare import Asked, Options
 
@@ -23,17 +22,14 @@ def read_nova(fields: Reader, addressed: Addressed) -> "NovaRequest":
 
 
 def _read_options(config: Reader) -> dict[str, Any]:
-    chosen: dict[str, Any] = {}
-    if (max_tokens := config.get("maxTokens") or config.get("max_new_tokens")) is not None:
+    chosen = read_inference_config(config)
+    if (max_tokens := config.get("max_new_tokens")) is not None:
         chosen["max_tokens"] = max_tokens.integer(1, 2**31 - 1)
-    if (temperature := config.get("temperature")) is not None:
-        chosen["temperature"] = temperature.number(0, 1)
-    if (top_p := config.get("topP") or config.get("top_p")) is not None:
+    if (top_p := config.get("top_p")) is not None:
         chosen["top_p"] = top_p.number(0, 1)
-    if (top_k := config.get("topK") or config.get("top_k")) is not None:
-        chosen["top_k"] = top_k.integer(0, 128)
-    if (stop := config.get("stopSequences")) is not None:
-        chosen["stop"] = read_stop_strings(stop, at_most=2500)
+    for name in ("topK", "top_k"):
+        if (top_k := config.get(name)) is not None:
+            chosen["top_k"] = top_k.integer(0, 128)
     return chosen
 
 

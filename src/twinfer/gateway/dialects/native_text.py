@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from twinfer.gateway.answers import Answer, Piece, join_text
-from twinfer.gateway.dialects.native import Addressed, Chunk, refuse_others, required, why
-from twinfer.gateway.dialects.options import EXTRA_NAMES, read_extras, read_stop_strings
+from twinfer.gateway.dialects.native import Addressed, Chunk, required, why
+from twinfer.gateway.dialects.options import EXTRA_NAMES, read_extras, read_stop_strings, refuse_others
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.prepare import Asked, Options
 from twinfer.gateway.text.conversation import RawPrompt
 
-_LLAMA = frozenset({"prompt", "temperature", "top_p", "max_gen_len", "images"}) | EXTRA_NAMES
-_OTHERS = frozenset({"prompt", "temperature", "top_p", "max_tokens", "stop"}) | EXTRA_NAMES
+_COMMON = EXTRA_NAMES | {"prompt", "temperature", "top_p", "amazon-bedrock-guardrailConfig"}
+"""The last one says how a guardrail is to work; whether there is any is said by headers."""
+_LLAMA = _COMMON | {"max_gen_len", "images"}
+_OTHERS = _COMMON | {"max_tokens", "stop"}
 _MAX_STOPS = 10
 
 

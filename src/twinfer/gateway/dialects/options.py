@@ -1,8 +1,9 @@
 """Sampling options that both API families take under the same names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.text.chat import ChatTemplate
 
@@ -17,6 +18,21 @@ def read_stop_strings(field: Reader, at_most: int) -> tuple[str, ...]:
     if sum(map(len, strings)) > _MAX_STOP_CHARACTERS:
         raise field.violation(f"Members must have a total length less than or equal to {_MAX_STOP_CHARACTERS}")
     return strings
+
+
+def refuse_others(fields: Reader, names: Collection[str]) -> None:
+    """See that an object has no members but these.
+
+    Raises:
+        InvalidRequest: it has others.
+    """
+    for name in fields.mapping():
+        if name not in names:
+            raise InvalidRequest(
+                f"Malformed input request: extraneous key [{name[:100]}] is not permitted, please reformat your input "
+                "and try again.",
+                where=fields.path or name,
+            )
 
 
 def _top_k(field: Reader) -> int:
