@@ -132,7 +132,9 @@ def test_what_cannot_be_answered_as_asked_is_refused(fields: dict[str, Any], mes
         read(fields)
 
 
-@pytest.mark.parametrize("name", ["qwen.qwen3-32b-v1:0", "qwen.qwen3-32b", "us.qwen.qwen3-32b-v1:0"])
+@pytest.mark.parametrize(
+    "name", ["qwen.qwen3-32b-v1:0", "qwen.qwen3-32b", "us.qwen.qwen3-32b", "invoke/qwen.qwen3-32b-v1:0"]
+)
 def test_a_body_may_name_the_path_s_model_in_any_spelling(name: str) -> None:
     """Clients of both endpoints send the same body."""
     assert read({**CHAT, "model": name}).asked.model == QWEN.model

@@ -24,6 +24,7 @@ BLOCKS: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": "hi
         ("mistral.mistral-7b-instruct-v0:2", PROMPT, read_mistral_text),
         ("mistral.mistral-large-2407-v1:0", CHAT, read_mistral_chat),
         ("deepseek.r1-v1:0", PROMPT, read_deepseek),
+        ("deepseek.r1-v1:0", PROMPT | {"max_gen_len": 5}, read_llama),
         ("deepseek.v3-v1:0", CHAT, read_chat_completions),
         ("qwen.qwen3-32b-v1:0", CHAT, read_chat_completions),
         ("qwen.qwen3-32b-v1:0", PROMPT, read_llama),

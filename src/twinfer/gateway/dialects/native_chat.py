@@ -85,11 +85,16 @@ def _request(body: dict[str, Any], addressed: Addressed, form: Form) -> "ChatReq
 
 def _check_model(fields: Reader, model: str) -> None:
     named = fields.get("model")
-    if named is None or without_version(plain_name(named.string())) == without_version(plain_name(model)):
+    if named is None or _stem(named.string()) == _stem(model):
         return
     raise InvalidRequest(
         f"The body's model {named.string()[:100]} is not the path's; leave it out or name the same one.", named.path
     )
+
+
+def _stem(name: str) -> str:
+    """What all spellings of a model's name share; some clients put a route of their own in front, with a slash."""
+    return without_version(plain_name(name.rpartition("/")[2]))
 
 
 def _check_stream(fields: Reader, streamed: bool) -> None:

@@ -13,7 +13,7 @@ from twinfer.gateway.names import plain_name
 _PROVIDERS: Mapping[str, tuple[tuple[str, ReadNative], ...]] = {
     "meta": (("prompt", read_llama), ("messages", read_chat_completions)),
     "mistral": (("prompt", read_mistral_text), ("messages", read_mistral_chat)),
-    "deepseek": (("messages", read_chat_completions), ("prompt", read_deepseek)),
+    "deepseek": (("messages", read_chat_completions), ("max_gen_len", read_llama), ("prompt", read_deepseek)),
     "qwen": (("messages", read_chat_completions), ("prompt", read_llama)),
     "amazon": (("messages", read_nova),),
     "openai": (("messages", read_chat_completions),),
