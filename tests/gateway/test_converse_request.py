@@ -113,11 +113,11 @@ def test_calls_and_results_are_parts_of_the_conversation() -> None:
 
 
 def test_results_may_come_in_neighbouring_turns() -> None:
-    """These are one turn to the model."""
+    """These are one turn to the model: all results first, then what is said."""
     messages = turns([{"text": "a"}], [use("x"), use("y")])["messages"]
-    more = [{"role": "user", "content": [result(call_id, {"text": "1"})]} for call_id in "xy"]
-    asked = read(messages=[*messages, *more], toolConfig=TOOLS)
-    assert ["user", "assistant", "tool", "tool"] == [message.role for message in asked.conversation.messages]
+    more = [[result("x", {"text": "1"})], [{"text": "b"}], [result("y", {"text": "2"})]]
+    asked = read(messages=[*messages, *({"role": "user", "content": each} for each in more)], toolConfig=TOOLS)
+    assert ["user", "assistant", "tool", "tool", "user"] == [message.role for message in asked.conversation.messages]
 
 
 @pytest.mark.parametrize(

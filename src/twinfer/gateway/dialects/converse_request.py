@@ -82,9 +82,9 @@ def read_conversation(fields: Reader, arguments: Mapping[str, Any]) -> Conversat
     said = [block for turn in turns for block in turn.blocks]
     _check_texts(said)
     _check_kinds([*system, *said])
-    check_calls(_without_neighbours(turns), has_tools=bool(offered.tools))
-    all_turns = [Turn("system", "system", system), *turns]
-    messages = merge_turns(message for turn in all_turns for message in _messages(turn))
+    merged = _merge_neighbours([Turn("system", "system", system), *turns])
+    check_calls([turn for turn in merged if turn.role != "system"], has_tools=bool(offered.tools))
+    messages = merge_turns(message for turn in merged for message in _messages(turn))
     return Conversation(messages, offered.tools, offered.calling, offered.tool, arguments=arguments)
 
 
@@ -98,13 +98,13 @@ def _read_turn(message: Reader) -> Turn:
     return Turn(message.path, role, [read_content_block(item) for item in message.need("content").items()])
 
 
-def _without_neighbours(turns: list[Turn]) -> list[Turn]:
-    """Neighbours of one role as one turn, at the first one's place; without those of the system."""
+def _merge_neighbours(turns: list[Turn]) -> list[Turn]:
+    """Neighbours of one role as one turn, at the first one's place."""
     merged: list[Turn] = []
     for turn in turns:
         if merged and merged[-1].role == turn.role:
             merged[-1] = Turn(merged[-1].path, turn.role, merged[-1].blocks + turn.blocks)
-        elif turn.role != "system":
+        else:
             merged.append(turn)
     return merged
 

@@ -80,7 +80,7 @@ def check_calls(turns: Sequence[Turn], has_tools: bool) -> None:
     """Calls are the assistant's, and every one is answered in the user's next turn, by nothing else.
 
     Args:
-        turns: neighbours differ in role; system turns are left out.
+        turns: without those of the system; neighbours of one role are one turn.
 
     Raises:
         InvalidRequest: they do not belong together.
