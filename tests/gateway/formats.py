@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from twinfer.gateway.text.content import ReasoningDelta, TextDelta
-from twinfer.gateway.text.formats.base import BrokenCall, Event, FoundCall, Stage
+from twinfer.gateway.text.formats.base import BegunCall, BrokenCall, CallPart, Event, FoundCall, Stage
 
 
 def read(stage: Stage, pieces: Sequence[str]) -> list[Event]:
@@ -12,9 +12,11 @@ def read(stage: Stage, pieces: Sequence[str]) -> list[Event]:
 
 
 def joined(events: Sequence[Event]) -> list[Event]:
-    """Neighbours of one kind as one, and what broke as the text that it becomes."""
+    """Neighbours of one kind as one, what broke as the text that it becomes, and nothing told in advance."""
     found: list[Event] = []
     for event in events:
+        if isinstance(event, BegunCall | CallPart):
+            continue
         if isinstance(event, BrokenCall):
             event = TextDelta(event.text)
         last = found[-1] if found else None
@@ -23,6 +25,18 @@ def joined(events: Sequence[Event]) -> list[Event]:
         elif isinstance(last, TextDelta | ReasoningDelta):
             found[-1] = type(event)(last.text + event.text)
     return [event for event in found if isinstance(event, FoundCall) or event.text]
+
+
+def told(events: Sequence[Event]) -> list[tuple[str, str]]:
+    """Name and arguments of every call that was told in advance, as far as they were."""
+    calls: list[tuple[str, str]] = []
+    for event in events:
+        if isinstance(event, BegunCall):
+            calls.append((event.name, ""))
+        elif isinstance(event, CallPart):
+            name, arguments = calls[-1]
+            calls[-1] = (name, arguments + event.json)
+    return calls
 
 
 def cut(text: str, places: Sequence[int]) -> list[str]:

@@ -15,7 +15,7 @@ from twinfer.core.config import Config
 from twinfer.core.errors import WorkerLost
 from twinfer.core.ids import TenantId
 from twinfer.core.tokens import FinishReason
-from twinfer.gateway.answers import Answer, Answers, Ending, join_text
+from twinfer.gateway.answers import Answer, Answers, Ending, Piece, join_text
 from twinfer.gateway.exchange import Call, Context
 from twinfer.gateway.fake import FakeDispatcher, Script
 from twinfer.gateway.metering import Meter
@@ -53,7 +53,7 @@ async def answered(
     context = Context(Config(), ModelRegistry([model]), dispatcher, Meter(), ManualClock())
     choice = (await prepare(CALL, context, asked)).choices[0]
     answer = Answer(choice.request, dispatcher.start(choice.request, None), choice.reading(), choice.fills_context)
-    pieces = []
+    pieces: list[Piece] = []
     async with Answers([answer]) as answers:
         while taken := await answers.take():
             pieces += taken
@@ -122,6 +122,19 @@ async def test_a_forced_call_that_is_none_says_so(model: ServedModel, text: str,
     assert (answer.ending, answer.text) == (ending, shown)
     assert shown
     assert text.startswith(shown)
+
+
+async def test_a_call_shown_while_it_is_written_may_break(model: ServedModel) -> None:
+    """The ending says so; where the limit cut it off, that is why."""
+    hermes = served(model, templates.HERMES)
+    asked = Asked(model.id, ASKED, whole_calls=False)
+    good, _, _ = await answered(hermes, asked, F_CALL, size=1)
+    assert (Ending.TOOL_CALLS, 1) == (good.ending, len(good.blocks))
+    bad, _, shown = await answered(hermes, asked, F_CALL.replace("1", "one") + " and more", size=1)
+    assert (Ending.BROKEN_CALL, "") == (bad.ending, shown)
+    limited = Asked(model.id, ASKED, Options(max_tokens=40), whole_calls=False)
+    cut, _, _ = await answered(hermes, limited, F_CALL.replace("1", '"' + "x" * 99 + '"'), size=1)
+    assert (Ending.MAX_TOKENS, 1) == (cut.ending, len(cut.blocks))
 
 
 async def test_calls_need_not_be_parallel(model: ServedModel) -> None:

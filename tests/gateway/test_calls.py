@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.gateway.formats import cut, joined, read
+from tests.gateway.formats import cut, joined, read, told
 from twinfer.gateway.text.content import TextDelta
-from twinfer.gateway.text.formats.base import BrokenCall, FoundCall, Stage, ToolFormat
+from twinfer.gateway.text.formats.base import BegunCall, BrokenCall, CallPart, FoundCall, Stage, ToolFormat
 from twinfer.gateway.text.formats.hermes import Hermes
 from twinfer.gateway.text.formats.llama3 import Llama3
 from twinfer.gateway.text.formats.mistral import Mistral
@@ -102,6 +102,31 @@ def test_a_broken_call_is_text(stage: Callable[[], Stage], text: str) -> None:
         assert [TextDelta(text)] == joined(read(stage(), pieces))
 
 
+@pytest.mark.parametrize(("stage", "text", "events"), WELL_FORMED)
+def test_a_call_is_told_in_advance(stage: Callable[[], Stage], text: str, events: list[TextDelta | FoundCall]) -> None:
+    """Its name first, then its arguments as they are written; nothing is told but what becomes a call."""
+    calls = [(event.name, json.loads(event.json)) for event in events if isinstance(event, FoundCall)]
+    early = [(name, json.loads(arguments)) for name, arguments in told(read(stage(), list(text)))]
+    assert [call for call in calls if call in early] == early
+
+
+def test_arguments_are_told_character_by_character() -> None:
+    """As soon as the name is known and they begin; line breaks in strings are written as JSON wants them."""
+    one = hermes()
+    assert [] == one.feed('<tool_call>{"name": "f", "arguments":')
+    assert [BegunCall("f"), CallPart('{"')] == one.feed(' {"')
+    assert [CallPart('a": "')] == one.feed('a": "')
+    assert [CallPart("\\u000a")] == one.feed("\n")
+    assert [CallPart('"}')] == one.feed('"}')
+    assert [FoundCall("f", '{"a":"\\n"}')] == one.feed("} ")
+
+
+def test_only_offered_tools_are_told_of_without_a_mark() -> None:
+    """An answer that is JSON may look like a call for a while."""
+    text = '{"name": "nobody", "parameters": {"a": 1}}'
+    assert [BrokenCall(text)] == read(llama3(), [text])
+
+
 def test_what_broke_says_so() -> None:
     """So that marks can be left out of it where the tokenizer leaves them out of text."""
     assert [BrokenCall("<|python_tag|>print(1)")] == read(llama3(), ["<|python_tag|>print(1)"])
@@ -132,6 +157,7 @@ def test_cutting_changes_nothing(stage: Callable[[], Stage], text: str, places: 
     for event in events:
         if isinstance(event, FoundCall):
             assert isinstance(json.loads(event.json), dict)
+    assert told(read(stage(), [text])) == told(read(stage(), cut(text, places)))
     shown = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert len(shown) <= len(text)
     if not any(isinstance(event, FoundCall) for event in events):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.gateway.formats import cut, joined, read
+from tests.gateway.formats import cut, joined, read, told
 from twinfer.gateway.text.content import ReasoningDelta, TextDelta
 from twinfer.gateway.text.formats.base import Event, FoundCall
 from twinfer.gateway.text.formats.harmony import Harmony, HarmonyStage
@@ -47,7 +47,8 @@ FRAGMENTS += ["analysis", "final", "commentary", " to=functions.f", " to=x", '{"
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join), st.lists(st.integers(0, 150), max_size=14))
 def test_cutting_changes_nothing(text: str, places: list[int]) -> None:
     """Whatever a model writes: the same in pieces as in one."""
-    assert joined(read(HarmonyStage(), [text])) == joined(read(HarmonyStage(), cut(text, places)))
+    whole, pieces = read(HarmonyStage(), [text]), read(HarmonyStage(), cut(text, places))
+    assert (joined(whole), told(whole)) == (joined(pieces), told(pieces))
 
 
 def test_thinking_lasts_as_long_as_the_body_of_an_analysis() -> None:
@@ -58,6 +59,11 @@ def test_thinking_lasts_as_long_as_the_body_of_an_analysis() -> None:
         stage.feed(piece)
         told.append(stage.thinking)
     assert [False, False, True, True, False, False] == told
+
+
+def test_a_call_is_told_in_advance() -> None:
+    """Its name by the header, its arguments as they are written."""
+    assert [("f", '{"a": 1}')] == told(read(HarmonyStage(), list(THOUGHT + CALL)))
 
 
 def test_an_opening_is_the_header_of_a_call() -> None:

@@ -40,6 +40,7 @@ def test_what_is_configured_wins() -> None:
     assert (Llama3, "none") == (type(manner.tools), manner.reasoning)
     assert detect("none", "auto", templates.HERMES, names_think=False) == Manner(None, "think")
     assert detect("auto", "auto", "", names_think=True) == Manner(None, "think")
+    assert detect("hermes", "none", "", names_think=True) == Manner()
     newer = detect("auto", "auto", "[TOOL_CALLS][ARGS]", names_think=False).tools
     assert newer is not None
     assert newer.opening("f") == "[TOOL_CALLS]f[ARGS]"

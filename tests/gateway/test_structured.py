@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
@@ -16,7 +17,7 @@ from twinfer.gateway.text.content import (
     TextBlock,
     TextDelta,
     ToolCallBlock,
-    ToolCallStart,
+    ToolCallDelta,
     join_deltas,
 )
 from twinfer.gateway.text.formats.base import Stage
@@ -43,10 +44,12 @@ assert MARK is not None
 CALL = '<tool_call>{"name": "f", "arguments": {"a": "END"}}</tool_call>'
 
 
-def reading(stage: Stage, *stops: str, opening: str = "", only_one: bool = False) -> StructuredReading:
+def reading(
+    stage: Stage, *stops: str, opening: str = "", only_one: bool = False, whole: bool = True
+) -> StructuredReading:
     """A fresh one; ids of calls count from 0."""
     numbers = itertools.count()
-    rules = CallRules(lambda: f"call_{next(numbers)}", opening, only_one)
+    rules = CallRules(lambda: f"call_{next(numbers)}", opening, only_one, whole)
     marks = {MARK: "[TOOL_CALLS]"} if MARK is not None else {}
     return StructuredReading(TOKENIZER.detokenizer(), StopSet(stops), marks, stage, rules)
 
@@ -127,6 +130,37 @@ def test_a_call_that_was_begun_in_vain_shows_what_the_model_wrote() -> None:
     assert (one.lacks_call, one.done) == (True, False)
 
 
+def test_arguments_may_be_shown_while_they_are_written() -> None:
+    """A stream need not wait for a long call's end; what it shows in sum is the call."""
+    one = reading(hermes(), whole=False)
+    deltas = play(one, [[token_id] for token_id in ids(f"Hello \n{CALL} \n{CALL}Bye")])
+    text, first, second, last = join_deltas(deltas)
+    assert (text, last) == (TextBlock("Hello"), TextBlock("Bye"))
+    for block in (first, second):
+        assert isinstance(block, ToolCallBlock)
+        assert ("f", {"a": "END"}) == (block.name, json.loads(block.json))
+    assert len([delta for delta in deltas if isinstance(delta, ToolCallDelta)]) > 6
+    assert not one.lacks_call
+
+
+@pytest.mark.parametrize("rest", ["", "'}} and more", '"}, 7}</tool_call> and more'])
+def test_a_shown_call_that_breaks_ends_the_answer(rest: str) -> None:
+    """It cannot become text any more: what was shown begins an object, and nothing comes after it."""
+    one = reading(hermes(), whole=False)
+    blocks = join_deltas(play(one, [ids(' <tool_call>{"name": "f", "arguments": {"a": "x' + rest)]))
+    assert isinstance(blocks[0], ToolCallBlock)
+    assert (1, "f", True) == (len(blocks), blocks[0].name, blocks[0].json.startswith('{"a": "x'))
+    assert one.lacks_call
+
+
+def test_a_call_that_is_not_told_in_advance_is_shown_whole() -> None:
+    """Its arguments came before its name, or are none."""
+    one = reading(hermes(), whole=False)
+    assert join_deltas(play(one, [ids('<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>')])) == (
+        ToolCallBlock("call_0", "f", '{"a":1}'),
+    )
+
+
 def test_all_text_is_the_same_as_in_plain_reading() -> None:
     """Also an incomplete character at the end."""
     start = next(i for i in range(TOKENIZER.num_tokens) if TOKENIZER.token_bytes(i) == b"\xe6")
@@ -143,16 +177,17 @@ TEXTS = ["<think>", "</think>", "hm 東京", "\n", CALL, "[TOOL_CALLS]", "<tool_
     st.lists(st.sampled_from(TEXTS), max_size=8).map("".join),
     st.lists(st.integers(1, 5), max_size=40),
     st.booleans(),
+    st.booleans(),
 )
-def test_batches_change_nothing(text: str, sizes: list[int], only_one: bool) -> None:
+def test_batches_change_nothing(text: str, sizes: list[int], only_one: bool, whole: bool) -> None:
     """However tokens come together: the same blocks, the same counts, the same end; deltas are never empty."""
     tokens, batches = ids(text), []
     for size in sizes:
         batches.append(tokens[:size])
         tokens = tokens[size:]
     batches.append(tokens)
-    streamed = reading(hermes(), "ENDE", only_one=only_one)
-    singly = reading(hermes(), "ENDE", only_one=only_one)
+    streamed = reading(hermes(), "ENDE", only_one=only_one, whole=whole)
+    singly = reading(hermes(), "ENDE", only_one=only_one, whole=whole)
     deltas = play(streamed, batches)
     blocks = join_deltas(play(singly, [[token_id] for token_id in ids(text)]))
     assert blocks == join_deltas(deltas)
@@ -160,6 +195,7 @@ def test_batches_change_nothing(text: str, sizes: list[int], only_one: bool) -> 
     assert streamed.num_reasoning_tokens == singly.num_reasoning_tokens
     for delta in deltas:
         assert not isinstance(delta, TextDelta | ReasoningDelta) or delta.text
-    for block in blocks:
-        assert not isinstance(block, ToolCallBlock) or isinstance(json.loads(block.json), dict)
-    assert not only_one or sum(isinstance(delta, ToolCallStart) for delta in deltas) <= 1
+    calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
+    for call in calls[: len(calls) - (not whole and streamed.lacks_call)]:
+        assert isinstance(json.loads(call.json), dict)
+    assert not only_one or len(calls) <= 1

@@ -25,7 +25,7 @@ class Ending(StrEnum):
     TOOL_CALLS = "tool_calls"
     """The turn is over, and tools are to be called before the next."""
     BROKEN_CALL = "broken_call"
-    """A call was forced, and what came is not one; it is shown as text."""
+    """A call was forced and what came is none, or a call was shown while it was written and broke."""
 
 
 _ENDINGS = {
@@ -144,13 +144,13 @@ class Answer:
     def _why(self) -> Ending:
         if self.stop_string is not None:
             return Ending.STOP_STRING
-        if self.done:
+        if self.done and not self._reading.lacks_call:
             return Ending.TOOL_CALLS
-        if self.ending is None:
+        if self.ending is None and not self.done:
             raise WorkerLost("The answer broke off before its last token; send the request again.")
         if self.ending is Ending.MAX_TOKENS and self._fills_context:
             return Ending.CONTEXT_FULL
-        if self.ending is not Ending.END_OF_TURN:
+        if self.ending in (Ending.MAX_TOKENS, Ending.CONTEXT_FULL):
             return self.ending
         if self._reading.lacks_call:
             return Ending.BROKEN_CALL

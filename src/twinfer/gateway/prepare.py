@@ -50,12 +50,15 @@ class Asked(msgspec.Struct, frozen=True):
 
     Attributes:
         call_prefix: begins the ids of the tool calls in the answer.
+        whole_calls: calls are shown when they are whole, and one that breaks is text. Otherwise their arguments are
+            shown while they are written, as streams do; one that breaks then ends the answer, as its ending tells.
     """
 
     model: str
     prompt: Prompt
     options: Options = Options()
     call_prefix: str = "call_"
+    whole_calls: bool = True
 
 
 def forced_route(headers: Mapping[str, str], routing: RoutingConfig) -> RouteKind | None:
@@ -98,7 +101,9 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
     choices: list[Choice] = []
     for asked in each:
         layout = await _lay_out(model, asked.prompt)
-        plan = ReadingPlan(model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix)
+        plan = ReadingPlan(
+            model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix, asked.whole_calls
+        )
         request, fills_context = _request(call, context, asked, layout.ids, model)
         for _ in range(asked.options.n):
             number = len(choices)

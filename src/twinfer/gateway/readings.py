@@ -16,6 +16,7 @@ class ReadingPlan:
 
     Attributes:
         call_prefix: begins the ids of calls.
+        whole_calls: calls are shown when they are whole.
     """
 
     model: ServedModel
@@ -23,6 +24,7 @@ class ReadingPlan:
     layout: Layout
     stops: StopSet
     call_prefix: str
+    whole_calls: bool
 
     def open(self) -> Reading:
         """A fresh one for one answer."""
@@ -31,7 +33,8 @@ class ReadingPlan:
         stage = None if isinstance(prompt, RawPrompt) else model.manner.stage(prompt, layout.thinking)
         if stage is None or isinstance(prompt, RawPrompt):
             return PlainReading(detokenizer, self.stops)
-        rules = CallRules(self._draw_id, layout.opening, only_one=bool(prompt.tool) or not prompt.parallel)
+        only_one = bool(prompt.tool) or not prompt.parallel
+        rules = CallRules(self._draw_id, layout.opening, only_one, self.whole_calls)
         return StructuredReading(detokenizer, self.stops, self._marks(), stage, rules)
 
     def _draw_id(self) -> str:

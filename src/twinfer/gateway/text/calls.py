@@ -1,7 +1,8 @@
 """Reads answers with marked calls in them: text, a mark, one or more JSON objects, perhaps a mark that ends them.
 
 1. In text, everything passes but a mark that begins a call.
-2. After the mark comes a head, which may be empty, and an object; both are held until the object is whole.
+2. After the mark comes a head, which may be empty, and an object. Whether both are a call is certain when the object is
+   whole; what they look like is told as soon as the arguments begin.
 3. After an object come more of them, a mark that ends or begins a call, or text.
 """
 
@@ -10,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twinfer.gateway.text.content import TextDelta
-from twinfer.gateway.text.formats.base import BrokenCall, Event, FoundCall
-from twinfer.gateway.text.json_object import ObjectScanner, read_object, write_object
+from twinfer.gateway.text.formats.base import BegunCall, BrokenCall, CallPart, Event, FoundCall
+from twinfer.gateway.text.json_object import ObjectScanner, ObjectStream, read_object, write_object
 from twinfer.gateway.text.marks import MarkWatch
 from twinfer.gateway.text.prose import Prose
 
@@ -29,6 +30,8 @@ class CallSyntax:
         end: marks that end one; a family without them writes calls at the answer's end only.
         separators: characters that may stand between calls.
         read: the call that a head and an object make, if they do.
+        peek: the name in what was read after a mark, and where the object of the arguments begins; ``None`` as long as
+            it is not in sight.
         bare: beginnings of an object, without white space, that make it a call without any mark at the answer's start.
     """
 
@@ -36,6 +39,7 @@ class CallSyntax:
     end: Sequence[str]
     separators: str
     read: Callable[[str, str], FoundCall | None]
+    peek: Callable[[str], tuple[str, int] | None]
     bare: Sequence[str] = ()
 
 
@@ -50,6 +54,7 @@ class CallStage:
         self._in_text = MarkWatch(syntax.begin)
         self._between = MarkWatch((*syntax.begin, *syntax.end))
         self._scanner = ObjectScanner()
+        self._arguments: ObjectStream | None = None
         self._mark = ""
         self._bare = False
         self._space = ""
@@ -91,6 +96,7 @@ class CallStage:
 
     def _begin(self, mark: str, rest: str, bare: bool = False) -> str:
         self._scanner = ObjectScanner()
+        self._arguments = None
         self._mark = mark
         self._bare = bare
         self._read = self._read_call
@@ -101,6 +107,7 @@ class CallStage:
         rest = "" if end is None else text[end:]
         if not self._plausible(whole=end is not None):
             return self._doubt(rest)
+        self._tell(text[:end])
         if end is not None:
             source, start = self._scanner.text, self._scanner.start or 0
             call = self._syntax.read(source[:start].strip(), source[start:])
@@ -111,6 +118,21 @@ class CallStage:
                 self._events.append(call)
                 self._read = self._read_between
         return rest
+
+    def _tell(self, text: str) -> None:
+        """Say what is in sight of the call."""
+        if self._arguments is None:
+            if self._scanner.start is None or self._scanner.num_characters - len(text) > _MAX_HEAD:
+                return
+            source = self._scanner.text
+            found = self._syntax.peek(source)
+            if found is None or found[1] > _MAX_HEAD:
+                return
+            self._events.append(BegunCall(found[0]))
+            self._arguments = ObjectStream()
+            text = source[found[1] :]
+        if part := self._arguments.feed(text):
+            self._events.append(CallPart(part))
 
     def _plausible(self, whole: bool) -> bool:
         """Whether what was read of a call may be one; without a mark, its beginning decides."""
@@ -173,3 +195,14 @@ def call_in_object(text: str) -> FoundCall | None:
     if value is None:
         return None
     return named_call(value.get("name"), value.get("arguments", value.get("parameters")))
+
+
+_HEAD_OF_OBJECT = re.compile(
+    r"""\s*\[?\s*\{\s*"name"\s*:\s*"([a-zA-Z0-9_-]{1,64})"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)"""
+)
+
+
+def peek_in_object(source: str) -> tuple[str, int] | None:
+    """The name and the beginning of the arguments in a call written as one object, if they stand in this order."""
+    found = _HEAD_OF_OBJECT.match(source)
+    return (found[1], found.end()) if found else None

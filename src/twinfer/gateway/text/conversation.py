@@ -107,7 +107,8 @@ class Conversation:
     @property
     def num_characters(self) -> int:
         """About how long the text is."""
-        return sum(_num_characters(part) for message in self.messages for part in message.parts)
+        spoken = sum(_num_characters(part) for message in self.messages for part in message.parts)
+        return spoken + sum(len(tool.description) + len(str(tool.parameters)) for tool in self.tools)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def detect(tools: ToolFormatName, reasoning: ReasoningFormat, template: str, nam
     """The manner that a configuration names, or else that a chat template gives away.
 
     Args:
-        template: its source; empty for a base model.
+        template: its source; empty for a base model, which nobody can show tools to.
         names_think: whether the tokenizer has a token for the mark of thoughts.
     """
     if tools == "auto":
@@ -102,7 +102,7 @@ def detect(tools: ToolFormatName, reasoning: ReasoningFormat, template: str, nam
         "mistral": Mistral(newer="[ARGS]" in template),
         "harmony": Harmony(),
     }
-    return Manner(formats.get(tools), reasoning)
+    return Manner(formats.get(tools) if template else None, reasoning)
 
 
 def _tools_of(template: str) -> ToolFormatName:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from twinfer.gateway.text.content import Delta, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from twinfer.gateway.text.detokenizer import Detokenizer
-from twinfer.gateway.text.formats.base import Event, FoundCall, Stage
+from twinfer.gateway.text.formats.base import BegunCall, CallPart, Event, FoundCall, Stage
 from twinfer.gateway.text.stop import StopFinder, StopSet
 
 
@@ -17,11 +17,14 @@ class CallRules:
         draw_id: names a call.
         opening: what of the answer is in the prompt already; not shown, should it not become a call.
         only_one: the first whole call ends the answer.
+        whole: calls are shown when they are whole, and a broken one is text. Otherwise arguments are shown while they
+            are written, and a call that breaks ends the answer: what was shown of it is the beginning of an object.
     """
 
     draw_id: Callable[[], str]
     opening: str = ""
     only_one: bool = False
+    whole: bool = True
 
 
 class StructuredReading:
@@ -46,6 +49,9 @@ class StructuredReading:
         self._rules = rules
         self._deltas: list[Delta] = []
         self._num_calls = 0
+        self._open = False  # a call is shown that is not whole yet
+        self._has_arguments = False
+        self._broken = False
         self.num_reasoning_tokens = 0
         """Tokens that were read inside a thought, its closing mark included."""
         self._absorb(stage.feed(rules.opening) if rules.opening else [])
@@ -58,12 +64,12 @@ class StructuredReading:
     @property
     def done(self) -> bool:
         """Whether nothing more is wanted."""
-        return self._finder.matched is not None or (self._rules.only_one and self._num_calls > 0)
+        return self._finder.matched is not None or self._broken or (self._rules.only_one and self._num_calls > 0)
 
     @property
     def lacks_call(self) -> bool:
-        """Whether a call was begun for the model and it made none of it."""
-        return bool(self._rules.opening) and not self._num_calls
+        """Whether a call was begun, in the prompt or by the model itself, and none came of it."""
+        return self._broken or (bool(self._rules.opening) and not self._num_calls)
 
     def feed(self, token_id: int) -> None:
         """Read one more token."""
@@ -91,17 +97,42 @@ class StructuredReading:
         for event in events:
             if self.done:
                 return
-            if isinstance(event, TextDelta):
-                self._show(self._finder.feed(event.text))
-            elif isinstance(event, ReasoningDelta):
+            if isinstance(event, ReasoningDelta):
                 self._show(self._finder.finish())
                 self._add(event)
             elif isinstance(event, FoundCall):
-                self._show(self._finder.finish())
-                self._num_calls += 1
-                self._deltas += (ToolCallStart(self._rules.draw_id(), event.name), ToolCallDelta(event.json))
+                self._end_call(event)
+            elif isinstance(event, BegunCall):
+                if not self._rules.whole:
+                    self._begin_call(event.name)
+            elif isinstance(event, CallPart):
+                if self._open:
+                    self._add_arguments(event.json)
+            elif self._open:
+                self._broken = True
+            elif isinstance(event, TextDelta):
+                self._show(self._finder.feed(event.text))
             else:
                 self._show(self._finder.feed(self._without_marks(event.text.removeprefix(self._rules.opening))))
+
+    def _begin_call(self, name: str) -> None:
+        self._show(self._finder.finish())
+        self._deltas.append(ToolCallStart(self._rules.draw_id(), name))
+        self._open = True
+        self._has_arguments = False
+
+    def _add_arguments(self, json: str) -> None:
+        self._deltas.append(ToolCallDelta(json))
+        self._has_arguments = True
+
+    def _end_call(self, call: FoundCall) -> None:
+        """Show what is not shown of it yet."""
+        if not self._open:
+            self._begin_call(call.name)
+        if not self._has_arguments:
+            self._add_arguments(call.json)
+        self._open = False
+        self._num_calls += 1
 
     def _show(self, text: str) -> None:
         if text:

@@ -8,6 +8,20 @@ from twinfer.gateway.text.content import ReasoningDelta, TextDelta
 
 
 @dataclass(frozen=True, slots=True)
+class BegunCall:
+    """What looks like a call, by its name. A found or broken one will tell; who waits for that may ignore this."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """More of the object of the arguments of the call that was begun."""
+
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
 class FoundCall:
     """A whole, well-formed call; ``json`` is the text of the object of its arguments."""
 
@@ -22,7 +36,7 @@ class BrokenCall:
     text: str
 
 
-Event: TypeAlias = TextDelta | ReasoningDelta | FoundCall | BrokenCall
+Event: TypeAlias = TextDelta | ReasoningDelta | BegunCall | CallPart | FoundCall | BrokenCall
 
 
 class Stage(Protocol):

@@ -14,7 +14,8 @@ import re
 
 from twinfer.gateway.text.calls import named_call
 from twinfer.gateway.text.content import ReasoningDelta, TextDelta
-from twinfer.gateway.text.formats.base import BrokenCall, Event, Stage
+from twinfer.gateway.text.formats.base import BegunCall, BrokenCall, CallPart, Event, Stage
+from twinfer.gateway.text.json_object import ObjectStream
 from twinfer.gateway.text.marks import MarkWatch
 
 _START, _CHANNEL, _MESSAGE, _CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
@@ -53,6 +54,7 @@ class HarmonyStage:
         """What was read of a header; ``None`` in a message's body."""
         self._tool = ""
         self._call: list[str] = []
+        self._arguments = ObjectStream()
         self.thinking = False
         """Whether this is the body of a message that only the model itself reads."""
 
@@ -94,7 +96,12 @@ class HarmonyStage:
 
     def _add(self, text: str, events: list[Event]) -> None:
         if self._tool:
+            if not self._call:
+                self._arguments = ObjectStream()
+                events.append(BegunCall(self._tool))
             self._call.append(text)
+            if part := self._arguments.feed(text):
+                events.append(CallPart(part))
         elif text:
             events.append(ReasoningDelta(text) if self.thinking else TextDelta(text))
 

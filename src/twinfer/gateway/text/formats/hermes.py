@@ -1,6 +1,6 @@
 """Hermes' and Qwen's way: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, once for each call."""
 
-from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object
+from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, peek_in_object
 from twinfer.gateway.text.formats.base import FoundCall, Stage
 
 _BEGIN, _END = "<tool_call>", "</tool_call>"
@@ -17,7 +17,7 @@ class Hermes:
 
     def stage(self, offered: frozenset[str]) -> Stage:
         """Whatever is named in a call, it is one."""
-        return CallStage(CallSyntax((_BEGIN,), (_END,), " \n\r\t", _read))
+        return CallStage(CallSyntax((_BEGIN,), (_END,), " \n\r\t", _read, peek_in_object))
 
     def template_id(self, call_id: str) -> str:
         """Templates do not show it."""

@@ -1,6 +1,6 @@
 """Llama 3's way: ``{"name": ..., "parameters": {...}}`` and nothing before it but perhaps ``<|python_tag|>``."""
 
-from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object
+from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, peek_in_object
 from twinfer.gateway.text.formats.base import FoundCall, Stage
 
 _BEGIN = "<|python_tag|>"
@@ -22,7 +22,11 @@ class Llama3:
             call = None if head else call_in_object(source)
             return call if call is not None and call.name in offered else None
 
-        return CallStage(CallSyntax((_BEGIN,), (), " \n\r\t;,", read, ('{"name":', '{"type":"function"')))
+        def peek(source: str) -> tuple[str, int] | None:
+            found = peek_in_object(source)
+            return found if found is not None and found[0] in offered else None
+
+        return CallStage(CallSyntax((_BEGIN,), (), " \n\r\t;,", read, peek, ('{"name":', '{"type":"function"')))
 
     def template_id(self, call_id: str) -> str:
         """Templates do not show it."""

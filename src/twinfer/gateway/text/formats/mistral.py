@@ -4,7 +4,7 @@
 import hashlib
 import re
 
-from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, named_call
+from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, named_call, peek_in_object
 from twinfer.gateway.text.formats.base import FoundCall, Stage
 
 _BEGIN, _ARGS, _ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
@@ -32,7 +32,7 @@ class Mistral:
 
     def stage(self, offered: frozenset[str]) -> Stage:
         """Whatever is named in a call, it is one."""
-        return CallStage(CallSyntax((_BEGIN,), (), " \n\r\t,]", _read))
+        return CallStage(CallSyntax((_BEGIN,), (), " \n\r\t,]", _read, _peek))
 
     def template_id(self, call_id: str) -> str:
         """Nine letters or digits, which is what Mistral's templates insist on: its own if it is so, else a digest."""
@@ -46,3 +46,9 @@ def _read(head: str, source: str) -> FoundCall | None:
         return call_in_object(source)
     named = _HEAD.fullmatch(head)
     return named_call(named[1], source) if named else None
+
+
+def _peek(source: str) -> tuple[str, int] | None:
+    head = source[: source.find("{")]
+    named = _HEAD.fullmatch(head.strip())
+    return (named[1], len(head)) if named else peek_in_object(source)
