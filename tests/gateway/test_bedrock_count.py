@@ -46,7 +46,8 @@ def conversations(draw: st.DrawFn) -> dict[str, Any]:
         for name in ("look_up", "send-mail", "x")
     ]
     system = [{"text": draw(words)}] if draw(st.booleans()) else []
-    return {"messages": messages, "system": system, "toolConfig": {"tools": tools}}
+    choice = draw(st.sampled_from([None, {"auto": {}}, {"any": {}}, {"tool": {"name": "x"}}]))
+    return {"messages": messages, "system": system, "toolConfig": {"tools": tools, "toolChoice": choice}}
 
 
 results_of = st.lists(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from twinfer.core.errors import InvalidRequest
@@ -100,13 +101,8 @@ def _read_turn(message: Reader) -> Turn:
 
 def _merge_neighbours(turns: list[Turn]) -> list[Turn]:
     """Neighbours of one role as one turn, at the first one's place."""
-    merged: list[Turn] = []
-    for turn in turns:
-        if merged and merged[-1].role == turn.role:
-            merged[-1] = Turn(merged[-1].path, turn.role, merged[-1].blocks + turn.blocks)
-        else:
-            merged.append(turn)
-    return merged
+    groups = (list(group) for _, group in groupby(turns, key=lambda turn: turn.role))
+    return [Turn(group[0].path, group[0].role, [block for turn in group for block in turn.blocks]) for group in groups]
 
 
 def _messages(turn: Turn) -> list[Message]:

@@ -1,6 +1,6 @@
 """The ``toolConfig`` of Converse, and whether a conversation's calls and results belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from twinfer.core.errors import InvalidRequest
@@ -33,7 +33,7 @@ def read_tool_config(config: Reader | None) -> ToolConfig:
     """
     if config is None:
         return ToolConfig()
-    tools: list[Tool] = []
+    tools: dict[str, Tool] = {}
     for item in config.need("tools").items(at_least=1):
         kind, member = one_member(item, ("toolSpec", "cachePoint", "systemTool"))
         if kind == "systemTool":
@@ -42,13 +42,13 @@ def read_tool_config(config: Reader | None) -> ToolConfig:
             check_cache_point(member)
             continue
         tool = _read_tool(member)
-        if any(tool.name == other.name for other in tools):
+        if tool.name in tools:
             raise InvalidRequest(f"The tool name {tool.name} is defined twice; rename one.", where=member.path)
-        tools.append(tool)
+        tools[tool.name] = tool
     if not tools:
         raise config.need("tools").violation("Member must have at least one toolSpec")
-    choice = config.get("toolChoice")
-    return ToolConfig(tuple(tools)) if choice is None else _read_choice(choice, tuple(tools))
+    calling, name = _read_choice(config.get("toolChoice"), tools)
+    return ToolConfig(tuple(tools.values()), calling, name)
 
 
 def _read_tool(spec: Reader) -> Tool:
@@ -63,17 +63,19 @@ def _read_tool(spec: Reader) -> Tool:
     )
 
 
-def _read_choice(choice: Reader, tools: tuple[Tool, ...]) -> ToolConfig:
+def _read_choice(choice: Reader | None, names: Collection[str]) -> tuple[Calling, str]:
+    if choice is None:
+        return Calling.AUTO, ""
     kind, member = one_member(choice, ("auto", "any", "tool"))
     if kind != "tool":
-        return ToolConfig(tools, Calling.AUTO if kind == "auto" else Calling.ANY)
+        return (Calling.AUTO if kind == "auto" else Calling.ANY), ""
     name = member.need("name").string(pattern=TOOL_NAME)
-    if all(name != tool.name for tool in tools):
+    if name not in names:
         raise InvalidRequest(
             f"The toolChoice names the tool {name}, which toolConfig.tools does not define; add it or choose another.",
             where=member.path,
         )
-    return ToolConfig(tools, Calling.ANY, name)
+    return Calling.ANY, name
 
 
 def check_calls(turns: Sequence[Turn], has_tools: bool) -> None:
@@ -109,7 +111,8 @@ def check_calls(turns: Sequence[Turn], has_tools: bool) -> None:
 
 
 def _check_results(turn: Turn, open_ids: Sequence[str], results: Sequence[str]) -> None:
-    missing = [call_id for call_id in open_ids if call_id not in results]
+    answered = set(results)
+    missing = [call_id for call_id in open_ids if call_id not in answered]
     if missing:
         raise _unanswered(turn.path, missing)
     if len(results) > len(open_ids):
