@@ -107,7 +107,9 @@ async def test_a_forced_call_needs_its_arguments_only(model: ServedModel) -> Non
     assert isinstance(block, ToolCallBlock)
     assert ((block,), "f", '{"a":1}') == (join_deltas(deltas), block.name, block.json)
     assert answer.ending is Ending.TOOL_CALLS
-    assert answer.num_tokens == len(hermes.tokenizer.encode(written, add_special_tokens=False))
+    length = len(hermes.tokenizer.encode(written, add_special_tokens=False))
+    limited, _, _ = await answered(hermes, Asked(model.id, FORCED, Options(max_tokens=length)), written)
+    assert (length, length, Ending.TOOL_CALLS) == (answer.num_tokens, limited.num_tokens, limited.ending)
     free = hermes.prompt(replace(FORCED, calling=Calling.AUTO))
     assert free == answer.request.prompt[: len(free)]
 

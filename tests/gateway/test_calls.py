@@ -55,6 +55,14 @@ WELL_FORMED = [
     ),
     (llama3, '{"name": "Bob", "age": 3}', [TextDelta('{"name": "Bob", "age": 3}')]),
     (llama3, ' {"age": {"name": "f"}} ', [TextDelta(' {"age": {"name": "f"}} ')]),
+    (
+        llama3,
+        '{"id": 1, "name": "f", "parameters": {}}',
+        [TextDelta('{"id": 1, "name": "f", "parameters": {}}')],
+    ),
+    (hermes, r'<tool_call>{"name": "f", "arguments": {"a": "\"}"}}', [FoundCall("f", r'{"a":"\"}"}')]),
+    (hermes, '<tool_call>{"name": "f", "arguments": {}} </tool_c', [F]),
+    (hermes, '<tool_call>{"name": "f", "arguments": {}} so <', [F, TextDelta("so <")]),
     (llama3, 'See {"name": "f", "parameters": {}}', [TextDelta('See {"name": "f", "parameters": {}}')]),
     (
         mistral,
@@ -87,6 +95,7 @@ BROKEN = [
     (hermes, '<tool_call>{"name": "f", "arguments": {"a": NaN}}'),
     (hermes, '<tool_call>{"name": "f", "arguments": {"a": "\\ud800"}}'),
     (hermes, "a \n<tool_call>" + "b" * 300 + ' {"name": "f"}'),
+    (hermes, "<tool_call>" + " " * 300 + '{"name": "f"}'),
     (hermes, "<tool_call>"),
     (llama3, '{"name": "f", "parameters": {"a":'),
     (llama3, "<|python_tag|>print(1)"),
@@ -119,6 +128,13 @@ def test_arguments_are_told_character_by_character() -> None:
     assert [CallPart("\\u000a")] == one.feed("\n")
     assert [CallPart('"}')] == one.feed('"}')
     assert [FoundCall("f", '{"a":"\\n"}')] == one.feed("} ")
+
+
+def test_only_a_head_of_sane_length_is_told_in_advance() -> None:
+    """However the text is cut; the call itself may have any amount of white space."""
+    text = '<tool_call>{"name":' + " " * 300 + '"f", "arguments": {}}'
+    for pieces in ([text], list(text)):
+        assert [F] == read(hermes(), pieces)
 
 
 def test_only_offered_tools_are_told_of_without_a_mark() -> None:

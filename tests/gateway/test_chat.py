@@ -144,6 +144,7 @@ def test_calls_made_together_are_shown_one_by_one_where_a_template_takes_but_one
     prompt = ChatTemplate(templates.LLAMA3, {"bos_token": ""}).render(Conversation(TWO_CALLS))
     order = ['"name": "f"', "first", '"name": "g"', "second", "So?"]
     assert sorted(order, key=prompt.index) == order
+    assert [1] * len(order) == [prompt.count(word) for word in order]
 
 
 def test_a_template_that_reads_thinking_gets_it_there() -> None:

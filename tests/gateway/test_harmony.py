@@ -18,6 +18,7 @@ ANSWERS: list[tuple[str, list[Event]]] = [
     (THOUGHT + FINAL, [ReasoningDelta("Hm."), TextDelta("Hello")]),
     (THOUGHT + FINAL + "<|return|>", [ReasoningDelta("Hm."), TextDelta("Hello")]),
     (THOUGHT + CALL, [ReasoningDelta("Hm."), F]),
+    (CALL.removeprefix("<|start|>assistant") + CALL, [F, F]),
     (
         "<|channel|>commentary<|message|>I look.<|end|>"
         '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a": 1}',

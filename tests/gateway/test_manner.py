@@ -25,6 +25,7 @@ TOOLS = (Tool("f", "", {}),)
         (templates.HARMONY, Harmony, "harmony"),
         (templates.THINKING, type(None), "think"),
         ("<tool_call>\n<function=f>", type(None), "none"),
+        ("<tool_call>f\n<arg_key>a</arg_key>", type(None), "none"),
         ("", type(None), "none"),
     ],
 )

@@ -100,6 +100,13 @@ def test_special_tokens_are_seen_by_the_stage_only() -> None:
     assert join_deltas(broken) == (TextBlock("Hello f[ARGS]{"),)
 
 
+def test_a_mark_ends_what_stands_before_it() -> None:
+    """An incomplete character does not wait for bytes from beyond."""
+    start = next(i for i in range(TOKENIZER.num_tokens) if TOKENIZER.token_bytes(i) == b"\xe6")
+    found = play(reading(Mistral(newer=True).stage(frozenset())), [[start, *ids("[TOOL_CALLS]f{}")]])
+    assert join_deltas(found) == (TextBlock("\N{REPLACEMENT CHARACTER}"), ToolCallBlock("call_0", "f", "{}"))
+
+
 def test_stop_strings_are_looked_for_in_text_only() -> None:
     """Not in thoughts, not in a call, not from one text to the next; found in text, they end everything."""
     one = reading(hermes(), "END")
@@ -128,6 +135,9 @@ def test_a_call_that_was_begun_in_vain_shows_what_the_model_wrote() -> None:
     one = reading(hermes(), opening=Hermes().opening("f"))
     assert join_deltas(play(one, [ids(" I would rather not.")])) == (TextBlock(" I would rather not."),)
     assert (one.lacks_call, one.done) == (True, False)
+    newer = Mistral(newer=True)
+    other = reading(newer.stage(frozenset()), opening=newer.opening("f"))
+    assert join_deltas(play(other, [ids("no " * 200)])) == (TextBlock("no " * 200),)
 
 
 def test_arguments_may_be_shown_while_they_are_written() -> None:

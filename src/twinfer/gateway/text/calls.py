@@ -68,12 +68,10 @@ class CallStage:
         return self._take()
 
     def finish(self) -> list[Event]:
-        """Text that was held back; what is left of a call is broken."""
+        """Text that was held back; a call that is not whole is broken, and a mark after one is none to be shown."""
         if self._read == self._read_call:
             self._break()
-        elif self._read == self._read_between:
-            self._show(self._prose.feed(self._between.flush()))
-        else:
+        elif self._read != self._read_between:
             self._show(self._prose.feed(self._space + self._in_text.flush()) + self._prose.finish())
         return self._take()
 
@@ -145,12 +143,14 @@ class CallStage:
         return any(known.startswith(compact) or compact.startswith(known) for known in self._syntax.bare)
 
     def _doubt(self, rest: str) -> str:
-        """It was none from the start: the mark is text, and what follows it is read again as such."""
+        """It was none from the start. What follows the part that decided so is read again, as text."""
         self._show(self._prose.finish())
-        if self._mark:
-            self._events.append(BrokenCall(self._mark))
+        source = self._scanner.text
+        decided = 0 if self._bare else _MAX_HEAD
+        if not self._bare:
+            self._events.append(BrokenCall(self._mark + source[:decided]))
         self._read = self._read_text
-        return self._scanner.text + rest
+        return source[decided:] + rest
 
     def _break(self) -> None:
         """It was one and did not come to a good end."""

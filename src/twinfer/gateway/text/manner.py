@@ -106,12 +106,12 @@ def detect(tools: ToolFormatName, reasoning: ReasoningFormat, template: str, nam
 
 
 def _tools_of(template: str) -> ToolFormatName:
-    """By the marks that it shows to the model. Qwen3-Coder's calls have Hermes' marks but are no JSON."""
+    """By the marks that it shows to the model. Qwen3-Coder's and GLM's calls have Hermes' marks but are no JSON."""
     if "<|channel|>" in template and "<|message|>" in template:
         return "harmony"
     if "[TOOL_CALLS]" in template:
         return "mistral"
-    if "<tool_call>" in template and "<function=" not in template:
+    if "<tool_call>" in template and "<function=" not in template and "<arg_key>" not in template:
         return "hermes"
     if "<|python_tag|>" in template:
         return "llama3"
