@@ -8,7 +8,7 @@ SOURCES := src tests tools bench
 .PHONY: help setup nixl serve test test-e2e check fuzz kills bench bench-gateway clean
 
 help: ## list these targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY) ## create .venv with everything pinned; PYTHON= chooses the interpreter
 

@@ -3,7 +3,7 @@
 from tests.fakes import expected_output
 from twinfer.core.config import EmulationConfig
 from twinfer.gateway.models import ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, say
 
 EMULATED_ID = "twinfer.emulated-v1:0"
 EMULATED = f"""
@@ -32,6 +32,6 @@ def expected_tokens(model: ServedModel, text: str, num_tokens: int, num_layers: 
     Args:
         model: whose tokenizer and template the deployment uses.
     """
-    prompt = model.prompt([Message("user", text)], {})
+    prompt = model.prompt(Conversation((say("user", text),)))
     emulation = EmulationConfig(num_layers=num_layers, vocab_size=model.vocab_size)
     return [model.tokenizer.token_bytes(token) for token in expected_output(prompt, num_tokens, emulation, "default")]

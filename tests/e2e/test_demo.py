@@ -10,7 +10,7 @@ from tests.e2e.clients import bedrock_client, chat, openai_client
 from tests.e2e.conftest import DEMO
 from tests.e2e.deployment import Deployment
 from twinfer.gateway.models import ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, say
 from twinfer.model.checkpoint import locate
 
 SOURCE = inspect.getsource(textwrap.dedent)
@@ -22,7 +22,7 @@ BLOCK_BYTES = 2 * SHAPE["num_hidden_layers"] * SHAPE["num_key_value_heads"] * SH
 
 def num_prompt_tokens(model: ServedModel, text: str) -> int:
     """Length of the prompt that a single turn makes."""
-    return len(model.prompt([Message("user", text)], {}))
+    return len(model.prompt(Conversation((say("user", text),))))
 
 
 def test_converse_stream(demo: Deployment, demo_model: ServedModel):

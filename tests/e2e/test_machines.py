@@ -20,7 +20,7 @@ from tests.e2e.namespaces import Cable, Machine, connect, machines, why_not
 from tests.fakes import expected_output
 from twinfer.core.config import EmulationConfig
 from twinfer.gateway.models import ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, say
 from twinfer.tls.roles import PeerRole
 
 DEMO = "twinfer.demo-v1:0"
@@ -141,7 +141,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, demo_model:
 
 def check_tokens(answer: dict[str, Any], model: ServedModel, prompt: str) -> None:
     """Fail unless the answer is the one that follows from the prompt's tokens."""
-    ids = model.prompt([Message("user", prompt)], {})
+    ids = model.prompt(Conversation((say("user", prompt),)))
     emulation = EmulationConfig(vocab_size=model.vocab_size)
     expected = expected_output(ids, NUM_TOKENS, emulation, tenant="default")
     ends = [index for index, token in enumerate(expected) if token in model.eos_token_ids]

@@ -1,16 +1,17 @@
 """Rule R7: in fp32 a greedy answer is the same, token by token, whichever way it takes through the cluster."""
 
 import itertools
+import json
 
 import pytest
 import pytest_asyncio
 
-from tests.e2e.clients import Heard, chat, openai_client
+from tests.e2e.clients import Heard, bedrock_client, chat, openai_client
 from tests.e2e.conftest import CHUNK_TOKENS, DEMO, SOURCE
 from tests.e2e.deployment import Deployment
 from twinfer.chaos.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, say
 
 BLOCK = 16
 NUM_OUTPUT = 24
@@ -22,7 +23,7 @@ def prompt_of(model: ServedModel, num_tokens: int, start: int) -> str:
     """The part of a source file from ``start`` on that makes a prompt of exactly so many tokens."""
     for end in itertools.count(start):
         text = f"# {start}\n{SOURCE[start:end]}"
-        if len(model.prompt([Message("user", text)], {})) == num_tokens:
+        if len(model.prompt(Conversation((say("user", text),)))) == num_tokens:
             return text
         assert end < len(SOURCE), f"no prompt of {num_tokens} tokens from {start} on"
     raise AssertionError
@@ -57,6 +58,42 @@ async def test_split_and_whole(
             whole = await chat(client, DEMO, prompt, NUM_OUTPUT, route="aggregated")
             assert (whole.route, split.text, split.finish) == ("aggregated", whole.text, whole.finish)
             assert wrong_text(expected[size].drawn, whole.drawn, epsilon=0) is None
+
+
+async def test_every_door(demo: Deployment, demo_model: ServedModel, prompts: dict[int, str]):
+    """Converse, its stream, and native bodies with the turn or with the text that its template makes of it."""
+    prompt = prompts[5 * CHUNK_TOKENS + 7]
+    assert demo_model.template is not None
+    raw = demo_model.template.render(Conversation((say("user", prompt),)), str)
+    turn = [{"role": "user", "content": [{"text": prompt}]}]
+    limits = {"maxTokens": NUM_OUTPUT, "temperature": 0}
+    async with openai_client(demo.url) as client:
+        expected = await chat(client, DEMO, prompt, NUM_OUTPUT)
+    with bedrock_client(demo.url) as client:
+        whole = client.converse(modelId=DEMO, messages=turn, inferenceConfig=limits)
+        events = list(client.converse_stream(modelId=DEMO, messages=turn, inferenceConfig=limits)["stream"])
+        bodies = [
+            {"prompt": raw, "max_gen_len": NUM_OUTPUT, "temperature": 0, "top_p": 1},
+            {"prompt": raw, "max_tokens": NUM_OUTPUT, "temperature": 0},
+            {"messages": [{"role": "user", "content": prompt}], "max_tokens": NUM_OUTPUT, "temperature": 0},
+            {"messages": turn, "inferenceConfig": limits},
+        ]
+        answers = [client.invoke_model(modelId=DEMO, body=json.dumps(body)) for body in bodies]
+        llama, mistral, completion, nova = [json.loads(answer["body"].read()) for answer in answers]
+        counted = client.count_tokens(modelId=DEMO, input={"converse": {"messages": turn}})["inputTokens"]
+    texts = [
+        whole["output"]["message"]["content"][0]["text"],
+        "".join(event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event),
+        llama["generation"],
+        mistral["outputs"][0]["text"],
+        completion["choices"][0]["message"]["content"],
+        nova["output"]["message"]["content"][0]["text"],
+    ]
+    assert [expected.text] * len(texts) == texts
+    usage = whole["usage"]
+    assert expected.usage.prompt_tokens == counted == llama["prompt_token_count"]
+    assert expected.usage.prompt_tokens == usage["inputTokens"] + usage["cacheReadInputTokens"]
+    assert expected.usage.completion_tokens == llama["generation_token_count"] == usage["outputTokens"]
 
 
 @pytest.mark.parametrize("route", ["aggregated", "disaggregated"])

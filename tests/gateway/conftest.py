@@ -1,14 +1,19 @@
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.gateway import templates
 from tests.gateway.house import House, checkpoint, open_house
 from twinfer.core.config import ModelConfig
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ServedModel
+from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.formats.hermes import Hermes
+from twinfer.gateway.text.manner import Manner
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +58,32 @@ def _no_ambient_aws(monkeypatch: pytest.MonkeyPatch) -> None:
 def gate() -> asyncio.Event:
     """Holds a script back until it is set."""
     return asyncio.Event()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def wild_house(model: ServedModel) -> AsyncIterator[House]:
+    """A gateway whose model answers to every name."""
+    async with open_house(replace(model, aliases=("*",))) as house:
+        yield house
+
+
+@pytest.fixture
+def wild(wild_house: House) -> House:
+    """That gateway, with nothing left of the test before."""
+    wild_house.reset()
+    return wild_house
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def roomy_house(model: ServedModel) -> AsyncIterator[House]:
+    """A gateway whose model thinks and calls tools as Qwen does, and has much room."""
+    template, manner = ChatTemplate(templates.HERMES, {}), Manner(Hermes(), "think")
+    async with open_house(replace(model, template=template, manner=manner, max_context_tokens=10_000)) as house:
+        yield house
+
+
+@pytest.fixture
+def roomy(roomy_house: House) -> House:
+    """That gateway, with nothing left of the test before."""
+    roomy_house.reset()
+    return roomy_house

@@ -12,14 +12,21 @@ import httpx
 import msgspec
 import openai
 from botocore.config import Config as ClientConfig
+from botocore.model import OperationModel
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from tests.gateway.output_shape import check_response, events
 from twinfer.core.config import Config, ModelConfig
-from twinfer.core.request import GenerationRequest
-from twinfer.gateway.fake import FakeDispatcher, Script
+from twinfer.core.ids import ModelId, RequestId, TenantId
+from twinfer.core.request import GenerationRequest, Stopping
+from twinfer.core.route import RouteKind
+from twinfer.core.tokens import FinishReason, Token
+from twinfer.gateway.answers import Answer, Piece
+from twinfer.gateway.fake import FakeDispatcher, FakeGeneration, Script
 from twinfer.gateway.models import ModelRegistry, ServedModel
 from twinfer.gateway.serve import bind, build_app, serve
+from twinfer.gateway.text.content import Delta
 
 SPECIAL = ("<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>")
 EOS = 1
@@ -99,9 +106,10 @@ class House:
         key = (service, attempts)
         if key not in self._clients:
             retries = {"total_max_attempts": attempts, "mode": "standard"}
-            self._clients[key] = boto3.client(
+            client = self._clients[key] = boto3.client(
                 service, endpoint_url=self.url, region_name="us-east-1", config=ClientConfig(retries=retries)
             )
+            client.meta.events.register("before-parse.*", _check_before_parse)
         return self._clients[key]
 
     def close(self) -> None:
@@ -119,18 +127,39 @@ class House:
         return all(generation.closed.is_set() for generation in self.dispatcher.generations)
 
 
+def _check_before_parse(operation_model: OperationModel, response_dict: dict[str, Any], **_: Any) -> None:
+    """What boto3 is about to parse. Bodies that it hands on as they are, streams among them, are left to the tests."""
+    status, headers, body = (response_dict[name] for name in ("status_code", "headers", "body"))
+    if isinstance(body, bytes):
+        http = operation_model.http
+        check_response(http["method"], http["requestUri"], status, headers, body)
+
+
+class CheckedClient(httpx.AsyncClient):
+    """A raw client that takes no response of Bedrock's API that botocore would not."""
+
+    async def request(self, method: str, url: Any, **arguments: Any) -> httpx.Response:
+        """Send, read, check."""
+        response = await super().request(method, url, **arguments)
+        path = response.request.url.raw_path.decode()
+        check_response(method, path, response.status_code, response.headers, response.content)
+        return response
+
+
 @contextlib.asynccontextmanager
-async def open_house(model: ServedModel, config: Config | None = None, drain_s: float = 1) -> AsyncIterator[House]:
+async def open_house(
+    model: ServedModel, config: Config | None = None, drain_s: float = 1, others: Sequence[ServedModel] = ()
+) -> AsyncIterator[House]:
     """Serve on a free port until the context ends."""
     dispatcher = FakeDispatcher(lambda request: Script([[EOS]]))
     config = config or Config(model=(ModelConfig(id=model.id),))
-    app = build_app(config, ModelRegistry([model]), dispatcher)
+    app = build_app(config, ModelRegistry([model, *others]), dispatcher)
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     address = sock.getsockname()
     url = f"http://{address[0]}:{address[1]}"
     serving = asyncio.create_task(serve(app, sock, stop, drain_s))
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+        async with CheckedClient(base_url=url, timeout=10) as http:
             house = House(model, dispatcher, address, http)
             with contextlib.closing(house):
                 yield house
@@ -150,16 +179,8 @@ def chat_body(model: str, text: str = "hi", **fields: Any) -> dict[str, Any]:
 
 
 def frames(data: bytes) -> list[tuple[str, Any]]:
-    """Event or exception type and payload of every frame of an AWS event stream, by botocore's own parser."""
-    from botocore.eventstream import EventStreamBuffer
-
-    buffer = EventStreamBuffer()
-    buffer.add_data(data)
-    found = []
-    for event in buffer:
-        name = event.headers.get(":event-type") or event.headers[":exception-type"]
-        found.append((name, msgspec.json.decode(event.payload)))
-    return found
+    """Event or exception type and payload of every frame of an AWS event stream."""
+    return list(events(data))
 
 
 def chunks(data: bytes) -> Sequence[Any]:
@@ -185,3 +206,37 @@ def post(path: str, body: Any) -> bytes:
     payload = msgspec.json.encode(body)
     head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: {len(payload)}\r\n\r\n"
     return head.encode() + payload
+
+
+class ScriptedReading:
+    """An answer's content as a test has it: one delta for each token."""
+
+    stopped = None
+    done = False
+    lacks_call = False
+    num_reasoning_tokens = 0
+
+    def __init__(self, deltas: Sequence[Delta]) -> None:
+        self._deltas = list(deltas)
+        self._read: list[Delta] = []
+
+    def feed(self, token_id: int) -> None:
+        """The next delta."""
+        self._read.append(self._deltas.pop(0))
+
+    def take(self) -> tuple[Delta, ...]:
+        """Those since the last call."""
+        read, self._read = tuple(self._read), []
+        return read
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def an_answer(*deltas: Delta, prompt: tuple[int, ...] = (7, 7, 7), choice: int = 0) -> tuple[Answer, list[Piece]]:
+    """A complete answer of a token for each delta and one that ends it, and the pieces in which it came."""
+    request = GenerationRequest(RequestId("r"), ModelId("m"), TenantId("t"), prompt, Stopping(100), choice=choice)
+    answer = Answer(request, FakeGeneration(request, Script([]), RouteKind.AGGREGATED), ScriptedReading(deltas), False)
+    pieces = [answer.absorb([Token(request.request_id, index, 9)]) for index in range(len(deltas))]
+    answer.absorb([Token(request.request_id, len(deltas), EOS, finish=FinishReason.STOP)])
+    return answer, [*pieces, answer.finish()]

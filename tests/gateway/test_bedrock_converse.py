@@ -5,20 +5,20 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-import botocore.session
 import msgspec
 import pytest
 from botocore.exceptions import ClientError, EventStreamError
-from botocore.model import Shape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.house import EOS, House, converse_body, frames, post, raw_exchange
+from tests.gateway.output_shape import MODELS, check_event
 from twinfer.core.errors import (
     CapacityError,
     DeadlineExceeded,
     EngineFailure,
     IntegrityError,
+    ModelNotReady,
     TwinferError,
     WorkerLost,
 )
@@ -31,31 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = "twinfer.tiny-v1:0"
 PATH = f"/model/{MODEL}/converse"
 USER = [{"role": "user", "content": [{"text": "hi"}]}]
-SERVICE = botocore.session.get_session().get_service_model("bedrock-runtime")
-
-
-def check_shape(shape: Shape, value: Any, path: str = "$") -> None:
-    """Required members are there, unions have one member, types, bounds and enumerations hold."""
-    if shape.type_name == "structure":
-        assert isinstance(value, dict), path
-        if getattr(shape, "is_document_type", False):
-            return
-        missing = set(shape.required_members) - set(value)
-        assert not missing, f"{path} lacks {missing}"
-        if getattr(shape, "is_tagged_union", False):
-            assert len([name for name in value if name in shape.members]) == 1, path
-        for name, member in value.items():
-            if name in shape.members:
-                check_shape(shape.members[name], member, f"{path}.{name}")
-    elif shape.type_name == "list":
-        for index, member in enumerate(value):
-            check_shape(shape.member, member, f"{path}[{index}]")
-    else:
-        expected = {"string": str, "integer": int, "long": int, "boolean": bool, "timestamp": str}[shape.type_name]
-        assert type(value) is expected, f"{path} is {value!r}"
-        assert value in shape.metadata.get("enum", [value]), f"{path} is {value!r}"
-        if expected is int:
-            assert shape.metadata.get("min", value) <= value, path
+SERVICE = MODELS["bedrock-runtime"]
 
 
 async def converse(house: House, model: str = MODEL, **fields: Any) -> dict[str, Any]:
@@ -88,7 +64,6 @@ async def test_an_answer_has_everything_boto3_s_model_asks_for(house: House) -> 
     house.says("Hello world", cached_tokens=2)
     answer = await converse(house)
     metadata = answer.pop("ResponseMetadata")
-    check_shape(SERVICE.operation_model("Converse").output_shape, answer)
     assert answer["output"]["message"] == {"role": "assistant", "content": [{"text": "Hello world"}]}
     prompt = len(house.dispatcher.generations[0].request.prompt)
     tokens = len(house.ids("Hello world")) + 1
@@ -153,9 +128,9 @@ async def test_a_stream_s_events_are_boto3_s(house: House) -> None:
         "messageStop",
         "metadata",
     ]
-    shape = SERVICE.operation_model("ConverseStream").output_shape.members["stream"]
     for event in events:
-        check_shape(shape, event)
+        ((name, payload),) = event.items()
+        check_event(SERVICE.operation_model("ConverseStream"), name, payload)
     text = "".join(event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event)
     assert (text, events[-2]["messageStop"]) == ("Hello 東京 world", {"stopReason": "end_turn"})
     assert (await converse(house))["usage"] == events[-1]["metadata"]["usage"]
@@ -304,9 +279,10 @@ async def test_failures_in_the_stream_break_it(
     assert house.all_closed
 
 
-async def test_a_busy_server_is_retried_by_boto3(house: House) -> None:
-    """503 is an invitation to come again, and the second time it may work."""
-    scripts = iter([Script([], failure=CapacityError("Full.", 0.01)), Script([house.ids("yes"), [EOS]])])
+@pytest.mark.parametrize("error", [CapacityError("Full.", 0.01), ModelNotReady("Loading.", 0.01), WorkerLost("Gone.")])
+async def test_boto3_comes_again_when_it_may_work(house: House, error: TwinferError) -> None:
+    """No room, still loading, or a worker lost: each is an invitation, and the second time there is an answer."""
+    scripts = iter([Script([], failure=error), Script([house.ids("yes"), [EOS]])])
     house.plays(lambda request: next(scripts))
     client = house.boto3(attempts=3)
     answer = await asyncio.to_thread(lambda: client.converse(modelId=MODEL, messages=USER))

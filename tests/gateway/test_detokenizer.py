@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models
+from tokenizers import decoders, models, normalizers
 
 from tests.gateway.house import SPECIAL, byte_level_backend
 from twinfer.gateway.text.detokenizer import REPLACEMENT, ByteDetokenizer, WindowDetokenizer
@@ -92,3 +92,58 @@ def test_special_tokens_are_not_text() -> None:
     assert special is not None
     assert added is not None
     assert written(BYTE_LEVEL.detokenizer(), [special, added]) == ["", "<tool call>", ""]
+
+
+def fallback() -> Tokenizer:
+    """One in Llama 2's manner that can cut any text: what it has no word for becomes byte tokens."""
+    names = [
+        "<unk>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "▁h",
+        "h",
+        "e",
+        "é",
+        "東",
+        "🙂",
+        "\N{ZERO WIDTH JOINER}",
+    ]
+    vocab = {name: i for i, name in enumerate(names)}
+    backend = Backend(
+        models.BPE(vocab=vocab, merges=[("▁", "h")], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return Tokenizer(backend)
+
+
+def word_piece() -> Tokenizer:
+    """One in BERT's manner: whether a space stands before a token depends on what is before it."""
+    vocab = {name: i for i, name in enumerate(["[UNK]", "hel", "##lo", "wor", "##ld", "é", "##東"])}
+    backend = Backend(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    return Tokenizer(backend)
+
+
+FALLBACK, WORD_PIECE = fallback(), word_piece()
+JOINED = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "e\N{COMBINING ACUTE ACCENT}", "नि", "한", "🇫🇷", "h", " ", " h", "é", "東", "\n"]
+texts = st.lists(st.one_of(st.sampled_from(JOINED), st.characters(codec="utf-8")), max_size=20).map("".join)
+
+
+@given(st.sampled_from([BYTE_LEVEL, FALLBACK]), texts.filter(lambda text: "▁" not in text and text[:1] != " "))
+def test_no_character_is_ever_shown_in_part(tokenizer: Tokenizer, text: str) -> None:
+    """Emoji of many code points, marks that combine, bytes for want of a word: whole code points, and all of them."""
+    ids = list(tokenizer.encode(text, add_special_tokens=False))
+    detokenizer, shown = tokenizer.detokenizer(), ""
+    for token_id in ids:
+        shown += detokenizer.feed(token_id)
+        assert text.startswith(shown)
+    assert text == shown + detokenizer.finish()
+
+
+@given(st.lists(st.integers(0, WORD_PIECE.num_tokens - 1), max_size=20))
+def test_spaces_that_depend_on_the_left_are_the_library_s(ids: list[int]) -> None:
+    """A token's text is what it adds to those before it."""
+    assert WORD_PIECE.decode(ids) == "".join(written(WORD_PIECE.detokenizer(), ids))

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.config import Config, ModelConfig, RoutingConfig
-from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, WorkerLost
+from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady, WorkerLost
 from twinfer.core.grant import Grant
 from twinfer.core.ids import Epoch, RequestId, WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
@@ -235,6 +235,20 @@ async def test_nobody_there(cluster: Cluster) -> None:
     assert "waiting for: d0, d1" in str(cluster.dispatcher.unready())
     with pytest.raises(CapacityError, match="no decode worker"):
         await collect(cluster.dispatcher.start(LONG, None))
+
+
+async def test_a_model_is_not_ready_until_somebody_can_answer_for_it() -> None:
+    """Clients are told so rather than that there is no room: they wait longer, and it is no failure of ours."""
+    cluster = Cluster(CONFIG)
+    try:
+        with pytest.raises(ModelNotReady, match="is being loaded") as caught:
+            cluster.dispatcher.start(LONG, None)
+        assert caught.value.retry_after_s > 1
+        await cluster.until(lambda: not cluster.fleet.missing())
+        generation = cluster.dispatcher.start(LONG, None)
+        await generation.aclose()
+    finally:
+        await cluster.fleet.close()
 
 
 async def test_operator_may_forbid_forcing() -> None:

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 from botocore.eventstream import EventStreamBuffer
 
-from twinfer.gateway.dialects.event_stream import encode_event, encode_exception
+from twinfer.gateway.dialects.event_stream import encode_event, encode_exception, encode_json
 
 MESSAGE_START = (
     "0000008300000052160125f30b3a6576656e742d7479706507000c6d65737361676553746172740d3a636f6e74656e742d74797065070010"
@@ -35,3 +37,20 @@ def test_botocore_reads_what_is_written(payload: bytes) -> None:
 def test_a_delta_s_frame_costs_103_bytes() -> None:
     """As AWS's own does: headers in its order and nothing more."""
     assert len(encode_event("contentBlockDelta", b"")) == 103
+
+
+def test_padding_comes_first_and_varies() -> None:
+    """As AWS's does: the beginning of one alphabet, 2 to 61 characters of it."""
+    alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678"
+    lengths = set()
+    for _ in range(200):
+        buffer = EventStreamBuffer()
+        buffer.add_data(encode_json("messageStart", {"role": "assistant"}, padded=True))
+        payload = json.loads(next(buffer).payload)
+        assert ["p", "role"] == list(payload)
+        assert alphabet.startswith(payload["p"])
+        lengths.add(len(payload["p"]))
+    assert len(lengths) > 10
+    assert (min(lengths) >= 2, max(lengths) <= 61) == (True, True)
+    plain = encode_json("messageStart", {"role": "assistant"}, padded=False)
+    assert plain == encode_event("messageStart", b'{"role":"assistant"}')

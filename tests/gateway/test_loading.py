@@ -9,9 +9,12 @@ from twinfer.core.config import ModelConfig
 from twinfer.core.errors import CheckpointError
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import SamplingDefaults, ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.text.conversation import Conversation, Tool, say
+from twinfer.gateway.text.formats.hermes import Hermes
+from twinfer.gateway.text.formats.mistral import Mistral
+from twinfer.gateway.text.manner import Manner
 
-HELLO = (Message("user", "hello"),)
+HELLO = Conversation((say("user", "hello"),))
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_a_checkpoint_says_what_the_gateway_needs(directory: Path) -> None:
     assert (model.max_context_tokens, model.vocab_size, model.eos_token_ids) == (512, 407, (EOS,))
     assert ("model-v1:0", "acme", SamplingDefaults()) == (model.name, model.provider, model.defaults)
     prompt = "<|bos|><|user|>hello<|assistant|>"
-    assert model.tokenizer.encode(prompt, add_special_tokens=False) == model.prompt(HELLO, {})
+    assert model.tokenizer.encode(prompt, add_special_tokens=False) == model.prompt(HELLO)
 
 
 def test_configured_names_win_and_fit_bedrock_s_limit(directory: Path) -> None:
@@ -76,12 +79,12 @@ def test_the_tokenizer_s_own_stop_token_is_the_last_resort(directory: Path) -> N
 def test_templates_are_found_wherever_they_are_kept(directory: Path) -> None:
     """A file of its own wins; among named ones ``default`` does; without any, texts are put one after another."""
     change(directory, "tokenizer_config.json", chat_template=None)
-    assert load(directory).tokenizer.encode("hello", add_special_tokens=True) == load(directory).prompt(HELLO, {})
+    assert load(directory).tokenizer.encode("hello", add_special_tokens=True) == load(directory).prompt(HELLO)
     named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": TEMPLATE}]
     change(directory, "tokenizer_config.json", chat_template=named)
-    assert len(load(directory).prompt(HELLO, {})) == 4
+    assert len(load(directory).prompt(HELLO)) == 4
     (directory / "chat_template.jinja").write_text("<|user|>")
-    assert load(directory).prompt(HELLO, {}) == (2,)
+    assert load(directory).prompt(HELLO) == (2,)
 
 
 def test_a_shape_inside_another_is_found(directory: Path) -> None:
@@ -106,3 +109,16 @@ def test_a_default_out_of_place_is_named(directory: Path) -> None:
     change(directory, "generation_config.json", temperature="hot")
     with pytest.raises(CheckpointError, match="temperature"):
         load(directory)
+
+
+def test_calls_and_thoughts_are_read_as_the_template_shows_them(directory: Path) -> None:
+    """Or as the operator says; a template for tools only tells more than the one for everything."""
+    assert load(directory).manner == Manner()
+    assert isinstance(load(directory, tool_format="mistral").manner.tools, Mistral)
+    named = [{"name": "tool_use", "template": "<tool_call>"}, {"name": "default", "template": TEMPLATE}]
+    change(directory, "tokenizer_config.json", chat_template=named)
+    model = load(directory, reasoning_format="think")
+    assert (isinstance(model.manner.tools, Hermes), model.manner.reasoning) == (True, "think")
+    tools = Conversation(HELLO.messages, (Tool("f", "", {}),))
+    assert model.tokenizer.decode(model.prompt(tools)) == "<tool_call>"
+    assert load(directory).prompt(HELLO) == model.prompt(HELLO)

@@ -10,6 +10,8 @@ import msgspec
 from twinfer.core.capabilities import Role
 from twinfer.core.layout import KVDtype
 
+ToolFormat = Literal["auto", "hermes", "llama3", "mistral", "harmony", "none"]
+ReasoningFormat = Literal["auto", "think", "harmony", "none"]
 WeightFormat = Literal["checkpoint", "fp32", "bf16", "fp16"]
 
 
@@ -32,6 +34,11 @@ class ModelConfig(_Table, frozen=True):
     """Shown by ListFoundationModels; the id's part before the first dot when empty."""
     max_context_tokens: int = 0
     """Bound on prompt and answer together; 0 takes the checkpoint's own."""
+    tool_format: ToolFormat = "auto"
+    """How the model writes calls of tools; ``auto`` goes by its chat template, ``none`` refuses tools."""
+    reasoning_format: ReasoningFormat = "auto"
+    """How the model writes what it thinks before it answers; ``auto`` goes by its chat template and tokenizer,
+    ``none`` shows thoughts as text."""
 
 
 class EmulationConfig(_Table, frozen=True):
@@ -185,6 +192,8 @@ class GatewayConfig(_Table, frozen=True):
     """Time for a whole answer; past that it ends with an error."""
     first_token_timeout_s: float = 20.0
     """A stream's status is held back that long for a first token; then it starts without one."""
+    pad_events: bool = True
+    """Events of Bedrock's streams over TLS carry a field of random length, which hides how long their text is."""
     max_requests: int = 1024
     """Requests in work at most; past that the answer is 503."""
 

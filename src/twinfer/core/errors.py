@@ -8,7 +8,9 @@ TwinferError
 │   ├── UnknownModel      no such model here                                      400 or 404, by dialect
 │   ├── ContextOverflow   prompt (and answer) longer than the model's context     400
 │   └── Forbidden         allowed to others, or never                             403
+├── Throttled             the caller's own quota is used up for now               429
 ├── CapacityError         cannot be done now, may be retried                      503
+│   └── ModelNotReady     the model is still being loaded                         429 or 503, by dialect
 ├── DeadlineExceeded      the request's own deadline passed                       408
 ├── WorkerLost            a worker died or became unreachable                     503
 ├── EngineFailure         the engine failed on this request                       424
@@ -55,12 +57,24 @@ class Forbidden(RequestError):
     """The operator does not allow this."""
 
 
+class Throttled(TwinferError):
+    """Not now: the caller's own quota is used up. ``retry_after_s`` is a hint to the client."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class CapacityError(TwinferError):
     """Not now: no free capacity. ``retry_after_s`` is a hint to the client."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ModelNotReady(CapacityError):
+    """Not yet: no worker of the model has come up since the server started."""
 
 
 class DeadlineExceeded(TwinferError):

@@ -1,16 +1,18 @@
-"""The answers to one call while they are generated: tokens in, pieces of text out."""
+"""The answers to one call while they are generated: tokens in, pieces of content out."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
+
+import msgspec
 
 from twinfer.core.errors import WorkerLost
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import FinishReason, Token
 from twinfer.gateway.base import Generation, Journey
-from twinfer.gateway.text.stream import TextStream
+from twinfer.gateway.text.content import Block, Delta, TextBlock, TextDelta, ToolCallStart, join_deltas
+from twinfer.gateway.text.reading import Reading
 
 
 class Ending(StrEnum):
@@ -20,6 +22,10 @@ class Ending(StrEnum):
     MAX_TOKENS = "max_tokens"
     STOP_STRING = "stop_string"
     CONTEXT_FULL = "context_full"
+    TOOL_CALLS = "tool_calls"
+    """The turn is over, and tools are to be called before the next."""
+    BROKEN_CALL = "broken_call"
+    """A call was forced and what came is none, or a call was shown while it was written and broke."""
 
 
 _ENDINGS = {
@@ -29,20 +35,26 @@ _ENDINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What is new of one answer.
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """What is new of one answer; a struct because there is one for every token.
 
     Attributes:
         choice: whose it is.
+        num_tokens: of the answer, up to here.
         tokens: the tokens with their log probabilities; empty unless the request asked for these.
         ending: set on the answer's last piece.
     """
 
     choice: int
-    text: str
+    deltas: tuple[Delta, ...]
+    num_tokens: int
     tokens: tuple[Token, ...] = ()
     ending: Ending | None = None
+
+
+def join_text(pieces: Sequence[Piece]) -> str:
+    """The text in them, without reasoning and calls."""
+    return "".join(delta.text for piece in pieces for delta in piece.deltas if isinstance(delta, TextDelta))
 
 
 class Answer:
@@ -53,21 +65,31 @@ class Answer:
     """
 
     def __init__(
-        self, request: GenerationRequest, generation: Generation, text: TextStream, fills_context: bool
+        self, request: GenerationRequest, generation: Generation, reading: Reading, fills_context: bool
     ) -> None:
         self.request = request
         self.generation = generation
         self.num_tokens = 0
         self.ending: Ending | None = None
-        self._text = text
+        self._reading = reading
         self._fills_context = fills_context
-        self._shown: list[str] = []
+        self._deltas: list[Delta] = []
         self._tokens: list[Token] = []
 
     @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All of its content so far."""
+        return join_deltas(self._deltas)
+
+    @property
     def text(self) -> str:
-        """All of it so far."""
-        return "".join(self._shown)
+        """All of its text so far, without reasoning and calls."""
+        return "".join(block.text for block in self.blocks if isinstance(block, TextBlock))
+
+    @property
+    def num_reasoning_tokens(self) -> int:
+        """Of ``num_tokens``, those that were thought."""
+        return self._reading.num_reasoning_tokens
 
     @property
     def tokens(self) -> Sequence[Token]:
@@ -77,7 +99,12 @@ class Answer:
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it."""
-        return self._text.stopped
+        return self._reading.stopped
+
+    @property
+    def done(self) -> bool:
+        """Whether no more tokens are wanted: a stop string came, or the only call that was asked for."""
+        return self._reading.done
 
     @property
     def num_cached(self) -> int:
@@ -89,39 +116,52 @@ class Answer:
         return self.generation.journey()
 
     def absorb(self, batch: Sequence[Token]) -> Piece:
-        """Take in new tokens; those after a stop string do not count. The last piece comes from ``finish``."""
-        shown, tokens = [], []
+        """Take in new tokens; those that are not wanted any more do not count. The last piece comes from ``finish``."""
+        tokens = []
         for token in batch:
-            if self.stop_string is not None:
+            if self._reading.done:
                 break
             self.num_tokens += 1
             self.ending = None if token.finish is None else _ENDINGS[token.finish]
             if self.ending is Ending.END_OF_TURN:
                 break
-            shown.append(self._text.feed(token.token_id))
+            self._reading.feed(token.token_id)
             if self.request.top_logprobs is not None:
                 tokens.append(token)
-        return self._piece("".join(shown), tuple(tokens), None)
+        return self._piece(tuple(tokens))
 
     def finish(self) -> Piece:
-        """The last piece: text that was held back, and why it ended.
+        """The last piece: what was held back, and why it ended.
 
         Raises:
             WorkerLost: no token said that it was the last.
         """
-        text = self._text.finish()
-        if self.stop_string is not None:
-            self.ending = Ending.STOP_STRING
-        elif self.ending is None:
-            raise WorkerLost("The answer broke off before its last token; send the request again.")
-        elif self.ending is Ending.MAX_TOKENS and self._fills_context:
-            self.ending = Ending.CONTEXT_FULL
-        return self._piece(text, (), self.ending)
+        self._reading.finish()
+        piece = self._piece(())
+        self.ending = self._why()
+        return msgspec.structs.replace(piece, ending=self.ending)
 
-    def _piece(self, text: str, tokens: tuple[Token, ...], ending: Ending | None) -> Piece:
-        self._shown.append(text)
-        self._tokens.extend(tokens)
-        return Piece(self.request.choice, text, tokens, ending)
+    def _why(self) -> Ending:
+        if self.stop_string is not None:
+            return Ending.STOP_STRING
+        if self.done and not self._reading.lacks_call:
+            return Ending.TOOL_CALLS
+        if self.ending is None and not self.done:
+            raise WorkerLost("The answer broke off before its last token; send the request again.")
+        if self.ending is Ending.MAX_TOKENS and self._fills_context:
+            return Ending.CONTEXT_FULL
+        if self.ending in (Ending.MAX_TOKENS, Ending.CONTEXT_FULL):
+            return self.ending
+        if self._reading.lacks_call:
+            return Ending.BROKEN_CALL
+        called = any(isinstance(delta, ToolCallStart) for delta in self._deltas)
+        return Ending.TOOL_CALLS if called else Ending.END_OF_TURN
+
+    def _piece(self, tokens: tuple[Token, ...]) -> Piece:
+        deltas = self._reading.take()
+        self._deltas += deltas
+        self._tokens += tokens
+        return Piece(self.request.choice, deltas, self.num_tokens, tokens)
 
 
 class Answers:
@@ -178,10 +218,10 @@ class Answers:
             pass
 
     async def _pump(self, answer: Answer) -> None:
-        """Read one generation to its end, or to a stop string, which the workers do not know of."""
+        """Read one generation to its end, or as far as it is wanted, which the workers do not know."""
         async for batch in answer.generation:
             self._publish(answer.absorb(batch))
-            if answer.stop_string is not None:
+            if answer.done:
                 await answer.generation.aclose()
                 break
         self._publish(answer.finish())

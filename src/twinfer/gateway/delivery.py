@@ -9,7 +9,6 @@ from starlette.responses import Response
 from twinfer.gateway.answers import Answer, Answers, Piece
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
 from twinfer.gateway.prepare import ROUTE_HEADER
-from twinfer.gateway.text.stream import TextStream
 from twinfer.gateway.wire import Wire
 
 
@@ -50,7 +49,7 @@ class Delivery:
         rendering = outcome.rendering
         async with self._start(outcome.work) as answers:
             pieces = await self._first_within(answers, outcome.work)
-            headers = {"content-type": rendering.content_type, "cache-control": "no-cache"}
+            headers = {"content-type": rendering.content_type, "cache-control": "no-cache", **outcome.headers}
             if pieces:
                 headers |= _route_header(answers.all[pieces[0].choice])
             await wire.begin(headers, rendering.failure)
@@ -66,11 +65,10 @@ class Delivery:
         """Begin all answers; on leaving, whatever still runs is cancelled on the workers."""
         async with contextlib.AsyncExitStack() as stack:
             answers = []
-            for request in work.requests:
-                generation = self._context.dispatcher.start(request, work.forced)
+            for choice in work.choices:
+                generation = self._context.dispatcher.start(choice.request, work.forced)
                 stack.push_async_callback(generation.aclose)
-                text = TextStream(work.model.tokenizer.detokenizer(), work.stops)
-                answers.append(Answer(request, generation, text, work.fills_context))
+                answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
             yield await stack.enter_async_context(Answers(answers))
 
     async def _first_within(self, answers: Answers, work: Work) -> tuple[Piece, ...]:

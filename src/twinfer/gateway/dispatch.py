@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from twinfer.core.config import Config
-from twinfer.core.errors import Forbidden, TwinferError
+from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import ModelId, WorkerId, new_handoff_id
 from twinfer.core.messages import Busy, Failed, Granted, Refused, ToGateway
 from twinfer.core.request import GenerationRequest
@@ -31,6 +31,7 @@ from twinfer.router.policy import choose_route
 
 NO_ROUTE = Route(WorkerId(""), None, "not routed")
 NO_TIMINGS = Timings()
+_LOADING_RETRY_S = 5.0
 
 
 class FleetDispatcher:
@@ -46,9 +47,12 @@ class FleetDispatcher:
 
         Raises:
             Forbidden: the operator does not let clients choose the mode.
+            ModelNotReady: the model's workers are still being started.
         """
         if forced is not None and not self._config.routing.allow_forced:
             raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
+        if not self._fleet.has_met(request.model):
+            raise ModelNotReady(f"The model {request.model} is being loaded; try again shortly.", _LOADING_RETRY_S)
         generation = FleetGeneration(request, forced, self._fleet, self._config, self._recovery)
         generation.begin()
         return generation

@@ -4,8 +4,8 @@ A dialect's operation takes a ``Call`` and gives a finished ``Response``, or wor
 render it: in one body (``Plain``) or as a stream (``Streamed``).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from starlette.datastructures import Headers, QueryParams
@@ -21,7 +21,7 @@ from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.base import Dispatcher
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry, ServedModel
-from twinfer.gateway.text.stop import StopSet
+from twinfer.gateway.text.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +57,36 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer to generate.
+
+    Attributes:
+        reading: begins to read its tokens.
+        fills_context: ``max_tokens`` is what the context has left, rather than what the client asked for.
+    """
+
+    request: GenerationRequest
+    reading: Callable[[], Reading]
+    fills_context: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """The answers to generate for one call.
 
     Attributes:
-        requests: one per choice, all with the same prompt.
-        stops: stop strings.
+        choices: those to the first prompt come first.
         forced: the mode the client insists on.
-        fills_context: ``max_tokens`` is what the context has left, rather than what the client asked for.
     """
 
     model: ServedModel
-    requests: tuple[GenerationRequest, ...]
-    stops: StopSet
+    choices: tuple[Choice, ...]
     forced: RouteKind | None
-    fills_context: bool
+
+    @property
+    def requests(self) -> tuple[GenerationRequest, ...]:
+        """What the workers are asked; one for each choice."""
+        return tuple(choice.request for choice in self.choices)
 
 
 class StreamRendering(Protocol):
@@ -109,10 +124,11 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Work whose answers go out as they come."""
+    """Work whose answers go out as they come; ``headers`` go before them."""
 
     work: Work
     rendering: StreamRendering
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Outcome: TypeAlias = Response | Plain | Streamed

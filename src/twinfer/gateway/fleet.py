@@ -11,7 +11,7 @@ from typing import Protocol
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import TwinferError
-from twinfer.core.ids import Epoch, RequestId, WorkerId
+from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import Busy, Failed, Frame, Hello, Load, Refused, ToGateway, ToWorker
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
@@ -203,6 +203,11 @@ class Fleet:
     def link(self, worker: WorkerId) -> WorkerLink:
         """A worker by name."""
         return self._links[worker]
+
+    def has_met(self, model: ModelId) -> bool:
+        """Whether a worker that can answer for the model has been there since this gateway started."""
+        met = (link.identity for link in self._links.values() if link.identity is not None)
+        return any(identity.role.decodes and identity.capabilities.model == model for identity in met)
 
     def missing(self) -> list[WorkerId]:
         """Those of the configuration that are not there."""

@@ -13,6 +13,8 @@ from twinfer.core.errors import CheckpointError
 from twinfer.core.ids import ModelId
 from twinfer.gateway.models import SamplingDefaults, ServedModel
 from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.manner import Manner, detect
+from twinfer.gateway.text.think import OPEN
 from twinfer.gateway.text.tokenizer import Tokenizer
 
 _MAX_NAME = 20
@@ -43,6 +45,7 @@ def load_model(config: ModelConfig, directory: Path, limits: Limits | None = Non
     shape = shape | shape.get("text_config", {})
     generation = _read(directory / "generation_config.json")
     special = _special_tokens(words)
+    template, tool_template = _templates(directory, words, special)
     provider, rest = config.id.split(".", 1) if "." in config.id else ("", config.id)
     return ServedModel(
         id=ModelId(config.id),
@@ -50,12 +53,14 @@ def load_model(config: ModelConfig, directory: Path, limits: Limits | None = Non
         provider=(config.provider or provider or "Twinfer")[:_MAX_NAME],
         aliases=config.aliases,
         tokenizer=tokenizer,
-        template=_template(directory, words, special),
+        template=template,
         max_context_tokens=_context(config, limits, shape, directory),
         vocab_size=limits.vocab_size or int(shape.get("vocab_size", tokenizer.num_tokens)),
         eos_token_ids=_eos_token_ids(generation, shape, tokenizer, special),
         created=int(time.time()),
         defaults=_defaults(generation, directory),
+        tool_template=tool_template,
+        manner=_manner(config, tool_template or template, tokenizer),
     )
 
 
@@ -79,14 +84,30 @@ def _special_tokens(words: Mapping[str, Any]) -> dict[str, str]:
     return tokens
 
 
-def _template(directory: Path, words: Mapping[str, Any], special: Mapping[str, str]) -> ChatTemplate | None:
-    """The file of its own wins over the tokenizer's configuration, and ``default`` among several named ones."""
+def _templates(
+    directory: Path, words: Mapping[str, Any], special: Mapping[str, str]
+) -> tuple[ChatTemplate | None, ChatTemplate | None]:
+    """The chat template, and the one for conversations with tools, if there is one of its own.
+
+    The file of its own wins over the tokenizer's configuration, and ``default`` among several named ones.
+    """
     path = directory / "chat_template.jinja"
     source = path.read_text() if path.is_file() else words.get("chat_template")
+    with_tools = None
     if isinstance(source, list):
         named = {entry["name"]: entry["template"] for entry in source}
+        with_tools = named.get("tool_use")
         source = named.get("default") or next(iter(named.values()), None)
+    return _template(source, special), _template(with_tools, special)
+
+
+def _template(source: str | None, special: Mapping[str, str]) -> ChatTemplate | None:
     return None if source is None else ChatTemplate(source, special)
+
+
+def _manner(config: ModelConfig, template: ChatTemplate | None, tokenizer: Tokenizer) -> Manner:
+    source = "" if template is None else template.source
+    return detect(config.tool_format, config.reasoning_format, source, tokenizer.id_of(OPEN) is not None)
 
 
 def _context(config: ModelConfig, limits: Limits, shape: Mapping[str, Any], directory: Path) -> int:

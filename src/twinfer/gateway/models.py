@@ -1,18 +1,18 @@
 """The served models as the gateway knows them: names, tokenizer, template, limits and defaults."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from twinfer.core.errors import UnknownModel
 from twinfer.core.ids import ModelId
-from twinfer.gateway.text.chat import ChatTemplate, Message, join_text
+from twinfer.gateway.names import WILDCARD, is_foreign_arn, plain_name, without_version
+from twinfer.gateway.text.chat import ChatTemplate
+from twinfer.gateway.text.conversation import Prompt, RawPrompt
+from twinfer.gateway.text.manner import Manner
+from twinfer.gateway.text.think import CLOSE
 from twinfer.gateway.text.tokenizer import Tokenizer
-
-_PREFIXES = ("us.", "eu.", "apac.", "us-gov.", "global.")
-_ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:(?:foundation-model|inference-profile)/(.+)", re.DOTALL)
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True):
@@ -23,6 +23,21 @@ class SamplingDefaults(msgspec.Struct, frozen=True):
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A prompt as the model reads it.
+
+    Attributes:
+        thinking: it ends inside a thought.
+        opening: what of the answer it ends with, so that the answer must be a call. The prompt's tokens include it,
+            and the answer's do not: the model reads it and did not write it.
+    """
+
+    ids: tuple[int, ...]
+    thinking: bool = False
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,8 @@ class ServedModel:
         vocab_size: token ids are below it; the tokenizer may know fewer.
         eos_token_ids: ids that end an answer.
         created: Unix time at which it was loaded.
+        tool_template: for conversations with tools, where there is one of its own.
+        manner: how it writes calls and thoughts.
     """
 
     id: ModelId
@@ -52,17 +69,40 @@ class ServedModel:
     eos_token_ids: tuple[int, ...]
     created: int
     defaults: SamplingDefaults = field(default=SamplingDefaults())
+    tool_template: ChatTemplate | None = None
+    manner: Manner = field(default=Manner())
 
-    def prompt(self, messages: Sequence[Message], arguments: Mapping[str, object]) -> tuple[int, ...]:
-        """Token ids of a conversation, up to where the answer begins. Slow for a long one.
+    def prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids, up to where the answer begins; see ``lay_out``."""
+        return self.lay_out(prompt).ids
+
+    def lay_out(self, prompt: Prompt) -> Layout:
+        """Make token ids of a prompt. Slow for a long one.
+
+        A base model has no template: it reads what is said in a conversation, line by line.
 
         Raises:
-            InvalidRequest: the template refuses it.
+            InvalidRequest: the template refuses the conversation, or the model cannot call the tools it offers.
         """
-        if self.template is None:
-            text = join_text(message.content for message in messages)
-            return self.tokenizer.encode(text, add_special_tokens=True)
-        return self.tokenizer.encode(self.template.render(messages, arguments), add_special_tokens=False)
+        if isinstance(prompt, RawPrompt):
+            return Layout(self._raw(prompt))
+        template = self.tool_template if prompt.tools and self.tool_template else self.template
+        if template is None:
+            self.manner.opening(prompt)
+            return Layout(self._raw(RawPrompt("\n".join(message.text for message in prompt.messages))))
+        text = template.render(prompt, self.manner.template_id)
+        thinking = self.manner.opens(text)
+        opening = self.manner.opening(prompt)
+        if thinking and opening:
+            text, thinking = f"{text.rstrip()}\n{CLOSE}\n\n", False
+        return Layout(self.tokenizer.encode(text + opening, add_special_tokens=False), thinking, opening)
+
+    def _raw(self, prompt: RawPrompt) -> tuple[int, ...]:
+        if not isinstance(prompt.content, str):
+            return prompt.content
+        ids = self.tokenizer.encode(prompt.content, add_special_tokens=prompt.add_special_tokens)
+        doubled = len(ids) > 1 and ids[0] == ids[1] and self.tokenizer.is_special(ids[0])
+        return ids[1:] if prompt.add_special_tokens and doubled else ids
 
 
 class ModelRegistry:
@@ -74,6 +114,9 @@ class ModelRegistry:
         for model in models:
             for name in (model.id, *model.aliases):
                 self._by_name.setdefault(name, model)
+        self._by_stem: dict[str, ServedModel] = {}
+        for name, model in self._by_name.items():
+            self._by_stem.setdefault(without_version(name), model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models)
@@ -84,18 +127,16 @@ class ModelRegistry:
         Raises:
             UnknownModel: none of them; ``where`` holds the name.
         """
-        arn = _ARN.fullmatch(name)
-        plain = arn[1] if arn else name
-        for candidate in (plain, _without_prefix(plain)):
-            if candidate != "*" and candidate in self._by_name:
-                return self._by_name[candidate]
-        if "*" in self._by_name:
-            return self._by_name["*"]
+        plain = plain_name(name)
+        exact, stem = self._by_name, self._by_stem
+        if not is_foreign_arn(name) and WILDCARD not in (name, plain):
+            for names, spelling in (
+                (exact, name),
+                (exact, plain),
+                (stem, plain),
+                (exact, without_version(plain)),
+                (exact, WILDCARD),
+            ):
+                if spelling in names:
+                    return names[spelling]
         raise UnknownModel(f"The model '{name}' is not served here; list the models to see which are.", where=name)
-
-
-def _without_prefix(name: str) -> str:
-    for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name

@@ -2,8 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -12,9 +11,10 @@ from twinfer.core.errors import ContextOverflow, Forbidden, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import RouteKind
-from twinfer.gateway.exchange import Call, Context, Work
-from twinfer.gateway.models import ServedModel
-from twinfer.gateway.text.chat import Message
+from twinfer.gateway.exchange import Call, Choice, Context, Work
+from twinfer.gateway.models import Layout, ServedModel
+from twinfer.gateway.readings import ReadingPlan
+from twinfer.gateway.text.conversation import Prompt, RawPrompt
 from twinfer.gateway.text.stop import StopSet
 
 ROUTE_HEADER = "x-twinfer-route"
@@ -43,15 +43,22 @@ class Options(msgspec.Struct, frozen=True):
     cache_salt: str = ""
     top_logprobs: int | None = None
     n: int = 1
-    template_arguments: dict[str, Any] = {}
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A conversation to continue."""
+    """A prompt to continue.
+
+    Attributes:
+        call_prefix: begins the ids of the tool calls in the answer.
+        whole_calls: calls are shown when they are whole, and one that breaks is text. Otherwise their arguments are
+            shown while they are written, as streams do; one that breaks then ends the answer, as its ending tells.
+    """
 
     model: str
-    messages: tuple[Message, ...]
-    options: Options
+    prompt: Prompt
+    options: Options = Options()
+    call_prefix: str = "call_"
+    whole_calls: bool = True
 
 
 def forced_route(headers: Mapping[str, str], routing: RoutingConfig) -> RouteKind | None:
@@ -80,24 +87,61 @@ async def prepare(call: Call, context: Context, asked: Asked) -> Work:
     Raises:
         RequestError: the model is not here, or cannot do what was asked.
     """
+    return await prepare_each(call, context, (asked,))
+
+
+async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> Work:
+    """Make one work of several prompts to the same model, at least one; their choices are numbered through.
+
+    Raises:
+        RequestError: as for one.
+    """
     forced = forced_route(call.headers, context.config.routing)
-    model = context.models.find(asked.model)
+    model = context.models.find(each[0].model)
+    choices: list[Choice] = []
+    for asked in each:
+        layout = await _lay_out(model, asked.prompt)
+        plan = ReadingPlan(
+            model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix, asked.whole_calls
+        )
+        request, fills_context = _request(call, context, asked, layout.ids, model)
+        for _ in range(asked.options.n):
+            number = len(choices)
+            own = msgspec.structs.replace(request, request_id=RequestId(f"{call.request_id}/{number}"), choice=number)
+            choices.append(Choice(own, plan.open, fills_context))
+    return Work(model, tuple(choices), forced)
+
+
+async def count(context: Context, asked: Asked) -> int:
+    """The prompt tokens that an answer would report, cached ones included. May be more than the model can take.
+
+    Raises:
+        RequestError: the model is not here, or its template refuses the conversation.
+    """
+    return len((await _lay_out(context.models.find(asked.model), asked.prompt)).ids)
+
+
+def _request(
+    call: Call, context: Context, asked: Asked, prompt: tuple[int, ...], model: ServedModel
+) -> tuple[GenerationRequest, bool]:
+    """What all choices share, and whether only the context bounds the answer's length."""
     options = asked.options
-    _check_token_ids(options, model)
-    prompt = await _tokenise(model, asked.messages, options.template_arguments)
+    _check_token_ids("logit_bias", options.logit_bias, model)
+    _check_token_ids("stop_token_ids", options.stop_token_ids, model)
     room = model.max_context_tokens - len(prompt)
+    where = "prompt" if isinstance(asked.prompt, RawPrompt) else "messages"
     if not prompt:
-        raise InvalidRequest("The prompt is empty; send at least one character of text.", where="messages")
+        raise InvalidRequest("The prompt is empty; send at least one character of text.", where=where)
     if room < 1:
         raise ContextOverflow(
             f"Input is too long for requested model. This model's maximum context length is {model.max_context_tokens} "
             f"tokens, but the prompt has {len(prompt)}; shorten it.",
-            where="messages",
+            where=where,
         )
     fills_context = options.max_tokens is None or options.max_tokens > room
     max_tokens = room if options.max_tokens is None else min(options.max_tokens, room)
     stopping = Stopping(max_tokens, min(options.min_tokens, max_tokens), _stop_token_ids(options, model))
-    template = GenerationRequest(
+    request = GenerationRequest(
         request_id=RequestId(call.request_id),
         model=model.id,
         tenant=call.tenant,
@@ -108,29 +152,24 @@ async def prepare(call: Call, context: Context, asked: Asked) -> Work:
         cache_salt=options.cache_salt,
         deadline_s=context.config.gateway.request_timeout_s,
     )
-    requests = tuple(
-        msgspec.structs.replace(template, request_id=RequestId(f"{call.request_id}/{choice}"), choice=choice)
-        for choice in range(options.n)
-    )
-    return Work(model, requests, StopSet(options.stop), forced, fills_context)
+    return request, fills_context
 
 
-async def _tokenise(
-    model: ServedModel, messages: Sequence[Message], arguments: Mapping[str, object]
-) -> tuple[int, ...]:
-    if sum(len(message.content) for message in messages) > _LONG_TEXT:
-        return await asyncio.to_thread(model.prompt, messages, arguments)
-    return model.prompt(messages, arguments)
+async def _lay_out(model: ServedModel, prompt: Prompt) -> Layout:
+    if isinstance(prompt, RawPrompt) and not isinstance(prompt.content, str):
+        _check_token_ids("prompt", prompt.content, model)
+    if prompt.num_characters > _LONG_TEXT:
+        return await asyncio.to_thread(model.lay_out, prompt)
+    return model.lay_out(prompt)
 
 
-def _check_token_ids(options: Options, model: ServedModel) -> None:
-    for name in ("logit_bias", "stop_token_ids"):
-        for token_id in getattr(options, name):
-            if token_id >= model.vocab_size:
-                raise InvalidRequest(
-                    f"{name} names token {token_id}, but this model's token ids are below {model.vocab_size}.",
-                    where=name,
-                )
+def _check_token_ids(name: str, token_ids: Iterable[int], model: ServedModel) -> None:
+    for token_id in token_ids:
+        if token_id >= model.vocab_size:
+            raise InvalidRequest(
+                f"{name} names token {token_id}, but this model's token ids are below {model.vocab_size}.",
+                where=name,
+            )
 
 
 def _stop_token_ids(options: Options, model: ServedModel) -> tuple[int, ...]:

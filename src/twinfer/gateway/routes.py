@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import unquote
 
-from twinfer.gateway.dialects.bedrock_control import list_foundation_models
 from twinfer.gateway.dialects.bedrock_converse import converse, converse_stream
+from twinfer.gateway.dialects.bedrock_count import count_tokens
+from twinfer.gateway.dialects.bedrock_invoke import invoke_model, invoke_model_with_response_stream
+from twinfer.gateway.dialects.bedrock_models import (
+    get_foundation_model,
+    get_foundation_model_availability,
+    list_foundation_models,
+)
+from twinfer.gateway.dialects.bedrock_profiles import get_inference_profile, list_inference_profiles
 from twinfer.gateway.dialects.openai_chat import chat_completions
 from twinfer.gateway.dialects.openai_models import get_model, list_models
 from twinfer.gateway.errors import ErrorResponse, UnknownOperation, WrongMethod, bedrock_error, openai_error
@@ -40,7 +47,26 @@ class Row:
 TABLE = (
     Row("Converse", "POST", "/model/{model}/converse", converse, bedrock_error),
     Row("ConverseStream", "POST", "/model/{model}/converse-stream", converse_stream, bedrock_error),
+    Row("InvokeModel", "POST", "/model/{model}/invoke", invoke_model, bedrock_error),
+    Row(
+        "InvokeModelWithResponseStream",
+        "POST",
+        "/model/{model}/invoke-with-response-stream",
+        invoke_model_with_response_stream,
+        bedrock_error,
+    ),
+    Row("CountTokens", "POST", "/model/{model}/count-tokens", count_tokens, bedrock_error),
     Row("ListFoundationModels", "GET", "/foundation-models", list_foundation_models, bedrock_error),
+    Row("GetFoundationModel", "GET", "/foundation-models/{model}", get_foundation_model, bedrock_error),
+    Row(
+        "GetFoundationModelAvailability",
+        "GET",
+        "/foundation-model-availability/{model}",
+        get_foundation_model_availability,
+        bedrock_error,
+    ),
+    Row("ListInferenceProfiles", "GET", "/inference-profiles", list_inference_profiles, bedrock_error),
+    Row("GetInferenceProfile", "GET", "/inference-profiles/{model}", get_inference_profile, bedrock_error),
     Row("ChatCompletions", "POST", "/v1/chat/completions", chat_completions, openai_error),
     Row("ChatCompletions", "POST", "/openai/v1/chat/completions", chat_completions, openai_error),
     Row("ListModels", "GET", "/v1/models", list_models, openai_error),

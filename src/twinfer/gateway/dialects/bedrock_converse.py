@@ -1,74 +1,53 @@
 """Bedrock's Converse and ConverseStream: one conversation in, one assistant message out."""
 
-import secrets
-import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 from twinfer.core.errors import TwinferError
-from twinfer.gateway.answers import Answer, Ending, Piece
+from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects import event_stream
+from twinfer.gateway.dialects.converse_answer import CALL_PREFIX, ContentEvents, Event, message, stop_reason, usage
 from twinfer.gateway.dialects.converse_request import Converse, read_converse
+from twinfer.gateway.dialects.event_stream import encode_json
 from twinfer.gateway.dialects.journey import journey_fields
 from twinfer.gateway.errors import bedrock_stream_exception
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed
 from twinfer.gateway.prepare import Asked, prepare
 
-_STOP_REASONS = {
-    Ending.END_OF_TURN: "end_turn",
-    Ending.MAX_TOKENS: "max_tokens",
-    Ending.STOP_STRING: "stop_sequence",
-    Ending.CONTEXT_FULL: "model_context_window_exceeded",
-}
-_PADDING = string.ascii_letters + string.digits[:9]
-
 
 async def converse(call: Call, context: Context) -> Plain:
     """Converse: the whole message in one body."""
     asked = read_converse(call.body)
-    work = await prepare(call, context, Asked(call.model, asked.messages, asked.options))
+    work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX))
     return Plain(work, lambda answers, latency_ms: _body(asked, answers[0], latency_ms))
 
 
 async def converse_stream(call: Call, context: Context) -> Streamed:
     """ConverseStream: the message as events, in parts as they are generated."""
     asked = read_converse(call.body)
-    work = await prepare(call, context, Asked(call.model, asked.messages, asked.options))
-    return Streamed(work, ConverseRendering(asked, padded=call.secure))
+    work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX))
+    return Streamed(work, ConverseRendering(asked, padded=call.secure and context.config.gateway.pad_events))
 
 
 def _body(asked: Converse, answer: Answer, latency_ms: int) -> Response:
-    message = {"role": "assistant", "content": [{"text": answer.text}]}
-    body = {"output": {"message": message}, **_stop(asked, answer), **_accounts(asked, answer, latency_ms)}
+    body = {"output": {"message": message(answer)}, **_stop(asked, answer), **_accounts(asked, answer, latency_ms)}
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
 def _stop(asked: Converse, answer: Answer) -> dict[str, Any]:
     """Why it stopped, and those of the native fields the client asked for that exist."""
-    assert answer.ending is not None
-    stop: dict[str, Any] = {"stopReason": _STOP_REASONS[answer.ending]}
+    stop: dict[str, Any] = {"stopReason": stop_reason(answer)}
     if "/stop_sequence" in asked.response_fields and answer.stop_string is not None:
         stop["additionalModelResponseFields"] = {"stop_sequence": answer.stop_string}
     return stop
 
 
 def _accounts(asked: Converse, answer: Answer, latency_ms: int) -> dict[str, Any]:
-    """Usage, time, the service as it was given, and the journey. Cached prompt tokens are not input tokens."""
-    prompt, cached = len(answer.request.prompt), answer.num_cached
-    accounts: dict[str, Any] = {
-        "usage": {
-            "inputTokens": prompt - cached,
-            "outputTokens": answer.num_tokens,
-            "totalTokens": prompt + answer.num_tokens,
-            "cacheReadInputTokens": cached,
-            "cacheWriteInputTokens": 0,
-        },
-        "metrics": {"latencyMs": latency_ms},
-    }
+    """Usage, time, the service as it was given, and the journey."""
+    accounts: dict[str, Any] = {"usage": usage(answer), "metrics": {"latencyMs": latency_ms}}
     if asked.names_latency:
         accounts["performanceConfig"] = {"latency": "standard"}
     if asked.names_tier:
@@ -76,48 +55,43 @@ def _accounts(asked: Converse, answer: Answer, latency_ms: int) -> dict[str, Any
     return accounts | {"twinfer": journey_fields(answer.journey())}
 
 
-@dataclass(frozen=True, slots=True)
 class ConverseRendering:
-    """One answer as ConverseStream's events: messageStart, deltas, contentBlockStop, messageStop, metadata.
+    """One answer as ConverseStream's events: messageStart, those of its blocks, messageStop, metadata.
 
-    A text block has no contentBlockStart: clients break on one.
-
-    Attributes:
+    Args:
         padded: whether every event carries a random field that hides its length from who watches encrypted traffic.
     """
 
-    asked: Converse
-    padded: bool = False
-    content_type: str = event_stream.CONTENT_TYPE
+    content_type = event_stream.CONTENT_TYPE
+
+    def __init__(self, asked: Converse, padded: bool = False) -> None:
+        self._asked = asked
+        self._padded = padded
+        self._content = ContentEvents()
 
     def begin(self) -> bytes:
         """Who speaks."""
-        return self._event("messageStart", {"role": "assistant"})
+        return self._encode([("messageStart", {"role": "assistant"})])
 
     def pieces(self, pieces: Sequence[Piece]) -> bytes:
-        """New text, if there is any."""
-        text = "".join(piece.text for piece in pieces)
-        return self._delta(text) if text else b""
+        """New content, if there is any."""
+        return self._encode(self._content.feed([delta for piece in pieces for delta in piece.deltas]))
 
     def end(self, answers: Sequence[Answer], latency_ms: int) -> bytes:
-        """The block's end, why it stopped, and the accounts."""
+        """The last block's end, why it stopped, and the accounts."""
         answer = answers[0]
-        return (
-            (b"" if answer.text else self._delta(""))
-            + self._event("contentBlockStop", {"contentBlockIndex": 0})
-            + self._event("messageStop", _stop(self.asked, answer))
-            + self._event("metadata", _accounts(self.asked, answer, latency_ms))
+        return self._encode(
+            [
+                *self._content.finish(),
+                ("messageStop", _stop(self._asked, answer)),
+                ("metadata", _accounts(self._asked, answer, latency_ms)),
+            ]
         )
 
     def failure(self, error: TwinferError) -> bytes:
         """An exception frame."""
-        payload = msgspec.json.encode({"message": str(error)})
-        return event_stream.encode_exception(bedrock_stream_exception(error), payload)
+        name, body = bedrock_stream_exception(error, models_timeout=False)
+        return event_stream.encode_exception(name, msgspec.json.encode(body))
 
-    def _delta(self, text: str) -> bytes:
-        return self._event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}})
-
-    def _event(self, event_type: str, payload: Mapping[str, Any]) -> bytes:
-        if self.padded:
-            payload = {"p": _PADDING[: 2 + secrets.randbelow(len(_PADDING) - 1)], **payload}
-        return event_stream.encode_event(event_type, msgspec.json.encode(payload))
+    def _encode(self, events: Sequence[Event]) -> bytes:
+        return b"".join(encode_json(name, payload, self._padded) for name, payload in events)

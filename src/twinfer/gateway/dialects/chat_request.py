@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from twinfer.core.errors import InvalidRequest
-from twinfer.gateway.dialects.options import read_extras, read_stop_strings
+from twinfer.gateway.dialects.options import read_extras, read_stop_strings, read_template_arguments
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.chat import Message, join_text
+from twinfer.gateway.text.conversation import Conversation, Message, Text
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 _TIERS = ("auto", "default", "flex", "priority", "fast", "scale")
@@ -23,7 +23,7 @@ class Chat:
     """
 
     model: str
-    messages: tuple[Message, ...]
+    conversation: Conversation
     options: Options
     stream: bool
     include_usage: bool
@@ -35,16 +35,21 @@ def read_chat(body: bytes) -> Chat:
     Raises:
         InvalidRequest: it is malformed, contradicts itself, or needs what this server does not do.
     """
-    fields = read_json(body)
+    return read_chat_fields(read_json(body))
+
+
+def read_chat_fields(fields: Reader) -> Chat:
+    """Read a request that was decoded already."""
     model = fields.need("model").string(at_least=1, at_most=2048)
     messages = tuple(_read_message(message) for message in fields.need("messages").items(at_least=1))
+    conversation = Conversation(messages, arguments=read_template_arguments(fields))
     options = _read_options(fields)
     stream = (flag := fields.get("stream")) is not None and flag.boolean()
     include_usage = _read_include_usage(fields, stream)
     if (tier := fields.get("service_tier")) is not None:
         tier.one_of(_TIERS)
     _refuse_unsupported(fields)
-    return Chat(model, messages, options, stream, include_usage)
+    return Chat(model, conversation, options, stream, include_usage)
 
 
 def _read_message(message: Reader) -> Message:
@@ -54,17 +59,17 @@ def _read_message(message: Reader) -> Message:
     return Message(_ROLES[role.one_of(tuple(_ROLES))], _read_content(message.need("content")))
 
 
-def _read_content(content: Reader) -> str:
+def _read_content(content: Reader) -> tuple[Text, ...]:
     """Text, alone or in parts."""
     if isinstance(content.value, str):
-        return content.string()
+        return (Text(content.string()),)
     parts = []
     for part in content.items(at_least=1):
         kind = part.need("type")
         if kind.string() != "text":
             raise _unsupported(f"content part type {kind.string()[:100]}", kind.path)
-        parts.append(part.need("text").string())
-    return join_text(parts)
+        parts.append(Text(part.need("text").string()))
+    return tuple(parts)
 
 
 def _read_options(fields: Reader) -> Options:

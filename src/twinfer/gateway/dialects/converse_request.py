@@ -1,35 +1,31 @@
 """The body of Converse and ConverseStream: its shape first, then what it means."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
 from twinfer.core.errors import InvalidRequest
-from twinfer.gateway.dialects.options import EXTRA_NAMES, read_extras, read_stop_strings
+from twinfer.gateway.dialects.converse_blocks import Block, read_content_block, read_system_block, unsupported
+from twinfer.gateway.dialects.converse_tools import Turn, check_calls, read_tool_config
+from twinfer.gateway.dialects.options import (
+    EXTRA_NAMES,
+    read_extras,
+    read_stop_strings,
+    read_template_arguments,
+    refuse_others,
+)
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.chat import Message, join_text, merge_turns
+from twinfer.gateway.text.conversation import Conversation, Message, Text, ToolResult, merge_turns
 
-_CONTENT = (
-    "text",
-    "image",
-    "document",
-    "video",
-    "audio",
-    "toolUse",
-    "toolResult",
-    "guardContent",
-    "cachePoint",
-    "reasoningContent",
-    "citationsContent",
-    "searchResult",
-    "toolAddition",
-    "toolRemoval",
-)
-_SYSTEM = ("text", "guardContent", "cachePoint")
-_SILENT = ("cachePoint", "reasoningContent")
-"""Blocks that are no part of the prompt: prefixes are cached unasked, and earlier reasoning is not read again."""
-_TOOLS = ("toolUse", "toolResult")
+LATENCIES = ("standard", "optimized")
+TIERS = ("priority", "default", "flex", "reserved")
+
+_READ = ("text", "toolUse", "toolResult", "cachePoint", "reasoningContent")
+"""Kinds of blocks that this server knows what to do with."""
+_MAX_CACHE_POINTS = 4
 _METADATA = r"[a-zA-Z0-9\s:_@$#=/+,\-.]*"
 _POINTER = re.compile(r"(/([^~/]|~[01])*)+")
 
@@ -44,23 +40,11 @@ class Converse:
         names_tier: the same for the service tier.
     """
 
-    messages: tuple[Message, ...]
+    conversation: Conversation
     options: Options
-    response_fields: tuple[str, ...]
-    names_latency: bool
-    names_tier: bool
-
-
-class _Block(NamedTuple):
-    path: str
-    kind: str
-    text: str
-
-
-class _Turn(NamedTuple):
-    path: str
-    role: str
-    blocks: list[_Block]
+    response_fields: tuple[str, ...] = ()
+    names_latency: bool = False
+    names_tier: bool = False
 
 
 def read_converse(body: bytes) -> Converse:
@@ -69,17 +53,40 @@ def read_converse(body: bytes) -> Converse:
     Raises:
         InvalidRequest: it is malformed, contradicts itself, or needs what this server does not do.
     """
-    fields = read_json(body)
-    turns = [_read_turn(message) for message in fields.need("messages").items()]
-    system = [_read_block(item, _SYSTEM) for item in _optional_items(fields, "system")]
+    return read_converse_fields(read_json(body))
+
+
+def read_converse_fields(fields: Reader) -> Converse:
+    """Read a request that is an object of a body, or the whole of one."""
     options = _read_options(fields)
+    extras = fields.get("additionalModelRequestFields")
+    arguments = {} if extras is None else read_template_arguments(extras)
     response_fields = _read_response_fields(fields)
     names_latency, names_tier = _read_service(fields)
-    _check_metadata(fields)
-    _check_turns(turns, has_tools=_has_tools(fields))
-    _check_system(system)
+    if (metadata := fields.get("requestMetadata")) is not None:
+        check_metadata(metadata)
+    conversation = read_conversation(fields, arguments)
     _refuse_unsupported(fields)
-    return Converse(_conversation(system, turns), options, response_fields, names_latency, names_tier)
+    return Converse(conversation, options, response_fields, names_latency, names_tier)
+
+
+def read_conversation(fields: Reader, arguments: Mapping[str, Any]) -> Conversation:
+    """``messages``, ``system`` and ``toolConfig``: system text first, then the turns, neighbours of one role merged.
+
+    Args:
+        arguments: for the template.
+    """
+    turns = [_read_turn(message) for message in fields.need("messages").items()]
+    system = [read_system_block(item) for item in _optional_items(fields, "system")]
+    offered = read_tool_config(fields.get("toolConfig"))
+    _check_turns(turns)
+    said = [block for turn in turns for block in turn.blocks]
+    _check_texts(said)
+    _check_kinds([*system, *said])
+    merged = _merge_neighbours([Turn("system", "system", system), *turns])
+    check_calls([turn for turn in merged if turn.role != "system"], has_tools=bool(offered.tools))
+    messages = merge_turns(message for turn in merged for message in _messages(turn))
+    return Conversation(messages, offered.tools, offered.calling, offered.tool, arguments=arguments)
 
 
 def _optional_items(fields: Reader, name: str, at_most: int = 2**31) -> list[Reader]:
@@ -87,50 +94,47 @@ def _optional_items(fields: Reader, name: str, at_most: int = 2**31) -> list[Rea
     return [] if found is None else found.items(at_most=at_most)
 
 
-def _read_turn(message: Reader) -> _Turn:
+def _read_turn(message: Reader) -> Turn:
     role = message.need("role").one_of(("user", "assistant", "system"))
-    return _Turn(message.path, role, [_read_block(item, _CONTENT) for item in message.need("content").items()])
+    return Turn(message.path, role, [read_content_block(item) for item in message.need("content").items()])
 
 
-def _read_block(item: Reader, kinds: tuple[str, ...]) -> _Block:
-    """One member of a content union. Members of later versions of the API are not counted."""
-    present = [(name, member) for name, member in item.members() if name in kinds]
-    if len(present) != 1:
-        raise item.violation(f"Member must have exactly one of [{', '.join(kinds)}]")
-    kind, member = present[0]
-    if kind == "text":
-        return _Block(item.path, kind, member.string())
-    if kind == "guardContent":
-        guarded = member.get("text")
-        return _Block(item.path, "text", guarded.need("text").string()) if guarded else _Block(item.path, "image", "")
-    if kind == "cachePoint":
-        member.need("type").one_of(("default",))
-        if (ttl := member.get("ttl")) is not None:
-            ttl.one_of(("5m", "1h"))
-    return _Block(item.path, kind, "")
+def _merge_neighbours(turns: list[Turn]) -> list[Turn]:
+    """Neighbours of one role as one turn, at the first one's place."""
+    groups = (list(group) for _, group in groupby(turns, key=lambda turn: turn.role))
+    return [Turn(group[0].path, group[0].role, [block for turn in group for block in turn.blocks]) for group in groups]
+
+
+def _messages(turn: Turn) -> list[Message]:
+    """Each tool result is a message; what the user says beside them comes after."""
+    parts = [block.part for block in turn.blocks if block.part is not None]
+    said = tuple(part for part in parts if not isinstance(part, ToolResult))
+    results = [Message("tool", (part,)) for part in parts if isinstance(part, ToolResult)]
+    return [*results, Message(turn.role, said)] if said else results
 
 
 def _read_options(fields: Reader) -> Options:
     chosen: dict[str, Any] = {}
     if (extras := fields.get("additionalModelRequestFields")) is not None:
-        for name, _ in extras.members():
-            if name not in EXTRA_NAMES:
-                raise InvalidRequest(
-                    f"Malformed input request: extraneous key [{name[:100]}] is not permitted, please reformat your "
-                    "input and try again.",
-                    where=extras.path,
-                )
+        refuse_others(extras, EXTRA_NAMES)
         chosen |= read_extras(extras)
     if (config := fields.get("inferenceConfig")) is not None:
-        if (max_tokens := config.get("maxTokens")) is not None:
-            chosen["max_tokens"] = max_tokens.integer(at_least=1, at_most=2**31 - 1)
-        if (temperature := config.get("temperature")) is not None:
-            chosen["temperature"] = temperature.number(0, 1)
-        if (top_p := config.get("topP")) is not None:
-            chosen["top_p"] = top_p.number(0, 1)
-        if (stop := config.get("stopSequences")) is not None:
-            chosen["stop"] = read_stop_strings(stop, at_most=2500)
+        chosen |= read_inference_config(config)
     return Options(**chosen)
+
+
+def read_inference_config(config: Reader) -> dict[str, Any]:
+    """Arguments for ``Options``."""
+    chosen: dict[str, Any] = {}
+    if (max_tokens := config.get("maxTokens")) is not None:
+        chosen["max_tokens"] = max_tokens.integer(at_least=1, at_most=2**31 - 1)
+    if (temperature := config.get("temperature")) is not None:
+        chosen["temperature"] = temperature.number(0, 1)
+    if (top_p := config.get("topP")) is not None:
+        chosen["top_p"] = top_p.number(0, 1)
+    if (stop := config.get("stopSequences")) is not None:
+        chosen["stop"] = read_stop_strings(stop, at_most=2500)
+    return chosen
 
 
 def _read_response_fields(fields: Reader) -> tuple[str, ...]:
@@ -149,17 +153,15 @@ def _read_service(fields: Reader) -> tuple[bool, bool]:
     if (performance := fields.get("performanceConfig")) is not None:
         latency = performance.get("latency")
         if latency is not None:
-            latency.one_of(("standard", "optimized"))
+            latency.one_of(LATENCIES)
     if (service := fields.get("serviceTier")) is not None:
         tier = service.need("type")
-        tier.one_of(("priority", "default", "flex", "reserved"))
+        tier.one_of(TIERS)
     return latency is not None, tier is not None
 
 
-def _check_metadata(fields: Reader) -> None:
-    metadata = fields.get("requestMetadata")
-    if metadata is None:
-        return
+def check_metadata(metadata: Reader) -> None:
+    """What a client wants to find in its invocation log; only its shape matters here."""
     members = list(metadata.members())
     if len(members) > 16:
         raise metadata.violation("Member must have length less than or equal to 16")
@@ -168,14 +170,7 @@ def _check_metadata(fields: Reader) -> None:
         member.string(at_most=256, pattern=_METADATA)
 
 
-def _has_tools(fields: Reader) -> bool:
-    config = fields.get("toolConfig")
-    if config is not None:
-        config.need("tools").items(at_least=1)
-    return config is not None
-
-
-def _check_turns(turns: list[_Turn], has_tools: bool) -> None:
+def _check_turns(turns: list[Turn]) -> None:
     if not turns or turns[0].role != "user":
         raise InvalidRequest(
             "A conversation must start with a user message. Try again with a conversation that starts with a user "
@@ -189,57 +184,35 @@ def _check_turns(turns: list[_Turn], has_tools: bool) -> None:
                 "content field and try again.",
                 where=turn.path,
             )
-        for block in turn.blocks:
-            _check_block(block, has_tools)
 
 
-def _check_block(block: _Block, has_tools: bool) -> None:
-    if block.kind == "text":
-        if not block.text.strip():
+def _check_texts(blocks: list[Block]) -> None:
+    for block in blocks:
+        if isinstance(block.part, Text) and not block.part.text.strip():
             raise InvalidRequest(
                 f"The text field in the ContentBlock object at {block.path} is blank. Add text to the text field, and "
                 "try again.",
                 where=block.path,
             )
-    elif block.kind in _TOOLS and not has_tools:
+
+
+def _check_kinds(blocks: list[Block]) -> None:
+    for block in blocks:
+        if block.kind not in _READ:
+            raise unsupported(block.kind, block.path)
+    points = [block.path for block in blocks if block.kind == "cachePoint"]
+    if len(points) > _MAX_CACHE_POINTS:
         raise InvalidRequest(
-            "The toolConfig field must be defined when using toolUse and toolResult content blocks.", where=block.path
+            f"A request can have {_MAX_CACHE_POINTS} cachePoint blocks at most; leave out the one at {points[-1]}.",
+            where=points[-1],
         )
-    elif block.kind not in _SILENT:
-        raise _unsupported(block.kind, block.path)
-
-
-def _check_system(system: list[_Block]) -> None:
-    for block in system:
-        if block.kind == "text" and not block.text:
-            raise Reader(block.text, f"{block.path}.text").violation(
-                "Member must have length greater than or equal to 1"
-            )
-        if block.kind == "image":
-            raise _unsupported("image", block.path)
 
 
 def _refuse_unsupported(fields: Reader) -> None:
-    if fields.get("toolConfig") is not None:
-        raise _unsupported("toolConfig", "toolConfig")
     if (output := fields.get("outputConfig")) is not None and output.get("textFormat") is not None:
-        raise _unsupported("textFormat", "outputConfig.textFormat")
+        raise unsupported("textFormat", "outputConfig.textFormat")
     if (guardrail := fields.get("guardrailConfig")) is not None and guardrail.get("guardrailIdentifier") is not None:
         raise InvalidRequest(
             "The guardrail identifier or version provided in the request does not exist; remove guardrailConfig.",
             where="guardrailConfig",
         )
-
-
-def _unsupported(name: str, path: str) -> InvalidRequest:
-    return InvalidRequest(f"This model doesn't support the {name} field. Remove {name} and try again.", where=path)
-
-
-def _conversation(system: list[_Block], turns: list[_Turn]) -> tuple[Message, ...]:
-    """System text first, then the turns, neighbours of one role merged."""
-    spoken = [Message(turn.role, _text(turn.blocks)) for turn in turns]
-    return merge_turns([Message("system", _text(system)), *spoken] if _text(system) else spoken)
-
-
-def _text(blocks: list[_Block]) -> str:
-    return join_text(block.text for block in blocks if block.kind == "text")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from twinfer.core.errors import TwinferError
 from twinfer.core.tokens import Logprob, Token
-from twinfer.gateway.answers import Answer, Ending, Piece
+from twinfer.gateway.answers import Answer, Ending, Piece, join_text
 from twinfer.gateway.dialects import sse
 from twinfer.gateway.dialects.chat_request import Chat, read_chat
 from twinfer.gateway.dialects.journey import journey_fields
@@ -24,6 +24,8 @@ _FINISH_REASONS = {
     Ending.MAX_TOKENS: "length",
     Ending.STOP_STRING: "stop",
     Ending.CONTEXT_FULL: "length",
+    Ending.TOOL_CALLS: "tool_calls",
+    Ending.BROKEN_CALL: "stop",
 }
 _LOWEST_LOGPROB = -9999.0
 """Stands for a probability of zero, which JSON cannot hold."""
@@ -32,7 +34,7 @@ _LOWEST_LOGPROB = -9999.0
 async def chat_completions(call: Call, context: Context) -> Plain | Streamed:
     """Chat Completions, streamed if the body says so."""
     chat = read_chat(call.body)
-    work = await prepare(call, context, Asked(chat.model, chat.messages, chat.options))
+    work = await prepare(call, context, Asked(chat.model, chat.conversation, chat.options))
     head = ChatHead(f"chatcmpl-{call.request_id}", int(time.time()), work.model.id, chat, work.model.tokenizer)
     return Streamed(work, ChatRendering(head)) if chat.stream else Plain(work, head.render)
 
@@ -112,7 +114,7 @@ class ChatRendering:
         chunks = []
         for choice in dict.fromkeys(piece.choice for piece in pieces):
             own = [piece for piece in pieces if piece.choice == choice]
-            text = "".join(piece.text for piece in own)
+            text = join_text(own)
             tokens = [token for piece in own for token in piece.tokens]
             if text or tokens:
                 chunks.append(self._chunk(choice, {"content": text}, tokens))
@@ -156,5 +158,5 @@ def _usage(answers: Sequence[Answer]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": answers[0].num_cached},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": sum(answer.num_reasoning_tokens for answer in answers)},
     }

@@ -1,8 +1,9 @@
 """Sampling options that both API families take under the same names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.text.chat import ChatTemplate
 
@@ -17,6 +18,21 @@ def read_stop_strings(field: Reader, at_most: int) -> tuple[str, ...]:
     if sum(map(len, strings)) > _MAX_STOP_CHARACTERS:
         raise field.violation(f"Members must have a total length less than or equal to {_MAX_STOP_CHARACTERS}")
     return strings
+
+
+def refuse_others(fields: Reader, names: Collection[str]) -> None:
+    """See that an object has no members but these.
+
+    Raises:
+        InvalidRequest: it has others.
+    """
+    for name in fields.mapping():
+        if name not in names:
+            raise InvalidRequest(
+                f"Malformed input request: extraneous key [{name[:100]}] is not permitted, please reformat your input "
+                "and try again.",
+                where=fields.path or name,
+            )
 
 
 def _top_k(field: Reader) -> int:
@@ -62,15 +78,19 @@ _EXTRAS: Mapping[str, Callable[[Reader], Any]] = {
     "min_tokens": lambda field: field.integer(at_least=0, at_most=2**31 - 1),
 }
 EXTRA_NAMES = frozenset({*_EXTRAS, "chat_template_kwargs", "reasoning_effort"})
-"""All fields that ``read_extras`` looks at."""
+"""All fields that ``read_extras`` and ``read_template_arguments`` look at."""
 
 
 def read_extras(fields: Reader) -> dict[str, Any]:
     """Arguments for ``Options`` from those members of an object that are such options; others are left alone."""
-    found = {name: read(field) for name, read in _EXTRAS.items() if (field := fields.get(name)) is not None}
+    return {name: read(field) for name, read in _EXTRAS.items() if (field := fields.get(name)) is not None}
+
+
+def read_template_arguments(fields: Reader) -> dict[str, Any]:
+    """What a client hands to the template: ``reasoning_effort`` and the members of ``chat_template_kwargs``."""
     arguments: dict[str, Any] = {}
     if (effort := fields.get("reasoning_effort")) is not None:
         arguments["reasoning_effort"] = effort.string(at_most=64)
     if (given := fields.get("chat_template_kwargs")) is not None:
         arguments |= _template_arguments(given)
-    return found | {"template_arguments": arguments}
+    return arguments

@@ -39,7 +39,7 @@ class Reader:
 
     def get(self, name: str) -> "Reader | None":
         """A member of this object, if it is there."""
-        value = self._object().get(name)
+        value = self.mapping().get(name)
         return None if value is None else Reader(value, self._join(name))
 
     def need(self, name: str) -> "Reader":
@@ -53,7 +53,7 @@ class Reader:
 
     def members(self) -> Iterator[tuple[str, "Reader"]]:
         """The members of this object that are there."""
-        for name, value in self._object().items():
+        for name, value in self.mapping().items():
             if value is not None:
                 yield name, Reader(value, self._join(name))
 
@@ -99,16 +99,17 @@ class Reader:
             raise self.violation("Member must be a boolean")
         return self.value
 
+    def mapping(self) -> dict[str, Any]:
+        """This object as it is, members that are ``null`` included."""
+        if not isinstance(self.value, dict):
+            raise self.violation("Member must be an object")
+        return self.value
+
     def violation(self, rule: str) -> ConstraintViolation:
         """The error that says that this value breaks a rule."""
         return ConstraintViolation(
             f"Value '{_shown(self.value)}' at '{self.path}' failed to satisfy constraint: {rule}", self.path
         )
-
-    def _object(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
-            raise self.violation("Member must be an object")
-        return self.value
 
     def _join(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name

@@ -1,11 +1,10 @@
-"""A conversation as every dialect hands it over, and the model's template that makes a prompt of it.
+"""The model's template, which makes a prompt of a conversation.
 
 The template language is what transformers' ``apply_chat_template`` renders, and gives the same text.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import jinja2
@@ -15,34 +14,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from twinfer.core.errors import CheckpointError, InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn.
-
-    Attributes:
-        role: ``system``, ``user`` or ``assistant``.
-        content: its text.
-    """
-
-    role: str
-    content: str
-
-
-def join_text(parts: Iterable[str]) -> str:
-    """One text of several parts: each begins a line."""
-    return "\n".join(parts)
-
-
-def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Neighbours of one role become one turn: most templates insist on alternation."""
-    merged: list[Message] = []
-    for message in messages:
-        if merged and merged[-1].role == message.role:
-            message = Message(message.role, join_text((merged.pop().content, message.content)))
-        merged.append(message)
-    return tuple(merged)
+from twinfer.gateway.text.conversation import Calling, Conversation
+from twinfer.gateway.text.turns import make_functions, make_turns, style_of
 
 
 class ChatTemplate:
@@ -65,18 +38,25 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(f"the chat template has a syntax error in line {error.lineno}: {error}") from error
         self._variables = dict(variables)
+        self._style = style_of(source)
+        self.source = source
 
-    def render(self, messages: Sequence[Message], arguments: Mapping[str, object]) -> str:
-        """The prompt, up to where the assistant's answer begins.
+    def render(self, conversation: Conversation, template_id: Callable[[str], str] = str) -> str:
+        """The prompt, up to where the assistant's answer begins. Tools that must not be called are left out.
+
+        Args:
+            template_id: makes ids of calls such as the template takes.
 
         Raises:
             InvalidRequest: the template refuses this conversation.
         """
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        variables = self._variables | dict(arguments)
+        turns = make_turns(conversation, self._style, template_id)
+        offered = () if conversation.calling is Calling.NONE else conversation.tools
+        tools = make_functions(offered) or None
+        variables = self._variables | dict(conversation.arguments)
         try:
             return self._template.render(
-                variables, messages=turns, tools=None, documents=None, add_generation_prompt=True
+                variables, messages=turns, tools=tools, documents=None, add_generation_prompt=True
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise InvalidRequest(f"The model's chat template refuses this conversation: {error}") from error

@@ -92,7 +92,8 @@ class StopFinder:
         return self._release(self._held + text, self._stops.depth(state))
 
     def finish(self) -> str:
-        """What was held back for a stop string that never came; nothing after a match."""
+        """What was held back for a stop string that never came; nothing after a match. The next text begins anew."""
+        self._state = 0
         return "" if self.matched is not None else self._release(self._held, 0)
 
     def _release(self, text: str, keep: int) -> str:

@@ -1,0 +1,85 @@
+"""Bedrock's control plane: inference profiles. Each model has the one of the region's geography; there are no others.
+
+A profile's id is a model's name behind a geographic prefix, such as ``us.meta.llama3-1-8b-instruct-v1:0``.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from twinfer.core.errors import InvalidRequest, UnknownModel
+from twinfer.gateway.dialects.bedrock_models import foundation_model_arn
+from twinfer.gateway.dialects.reader import Reader
+from twinfer.gateway.errors import UnknownResource
+from twinfer.gateway.exchange import Call, Context
+from twinfer.gateway.models import ServedModel
+from twinfer.gateway.names import GEOGRAPHIC_PREFIXES
+
+_GEOGRAPHIES = (("us-gov-", "us-gov."), ("us-", "us."), ("eu-", "eu."), ("ap-", "apac."))
+"""How a region's name begins, and its profiles' ids."""
+_ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:(application-)?inference-profile/(.+)")
+_TYPES = ("SYSTEM_DEFINED", "APPLICATION")
+_MAX_PAGE = 1000
+
+
+async def list_inference_profiles(call: Call, context: Context) -> Response:
+    """ListInferenceProfiles, in pages; the token is the number of the next page's first profile."""
+    wanted = Reader(call.query.get("type", _TYPES[0]), "type").one_of(_TYPES)
+    limit = _whole_number(call, "maxResults", _MAX_PAGE, 1, _MAX_PAGE)
+    first = _whole_number(call, "nextToken", 0, 0, 2**31)
+    prefix = _geography(context.config.gateway.region)
+    models = list(context.models) if wanted == "SYSTEM_DEFINED" else []
+    page = [_profile(prefix, model.id, model, context) for model in models[first : first + limit]]
+    body: dict[str, Any] = {"inferenceProfileSummaries": page}
+    if first + limit < len(models):
+        body["nextToken"] = str(first + limit)
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+async def get_inference_profile(call: Call, context: Context) -> Response:
+    """GetInferenceProfile, by id or ARN, under any name of the model and with any geographic prefix."""
+    arn = _ARN.fullmatch(call.model)
+    identifier = arn[2] if arn else call.model
+    prefix = next((prefix for prefix in GEOGRAPHIC_PREFIXES if identifier.startswith(prefix)), None)
+    try:
+        if prefix is None or (arn and arn[1]):
+            raise UnknownModel("It has no geographic prefix.")
+        name = identifier.removeprefix(prefix)
+        body = _profile(prefix, name, context.models.find(name), context)
+    except UnknownModel as error:
+        raise UnknownResource(f"The inference profile '{call.model}' does not exist; list those that do.") from error
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _profile(prefix: str, name: str, model: ServedModel, context: Context) -> dict[str, Any]:
+    region, account = context.config.gateway.region, context.config.gateway.account
+    created = datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    title = re.sub("[^0-9a-zA-Z]+", " ", f"{prefix} {model.name}").strip()
+    return {
+        "inferenceProfileName": title[:64].strip(),
+        "description": f"All requests stay in {region}.",
+        "inferenceProfileArn": f"arn:aws:bedrock:{region}:{account}:inference-profile/{prefix}{name}",
+        "inferenceProfileId": f"{prefix}{name}",
+        "models": [{"modelArn": foundation_model_arn(model, region)}],
+        "status": "ACTIVE",
+        "type": "SYSTEM_DEFINED",
+        "createdAt": created,
+        "updatedAt": created,
+    }
+
+
+def _geography(region: str) -> str:
+    return next((prefix for start, prefix in _GEOGRAPHIES if region.startswith(start)), "global.")
+
+
+def _whole_number(call: Call, name: str, default: int, at_least: int, at_most: int) -> int:
+    """A query parameter."""
+    text = call.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 12):
+        raise InvalidRequest(f"Value '{text[:100]}' at '{name}' is not valid; use one that this API gave you.", name)
+    return Reader(int(text), name).integer(at_least, at_most)

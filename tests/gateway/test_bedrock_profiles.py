@@ -1,0 +1,101 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from botocore.exceptions import ClientError
+
+from tests.gateway.house import House, open_house
+from twinfer.core.config import Config, GatewayConfig, ModelConfig
+from twinfer.core.ids import ModelId
+from twinfer.gateway.models import ServedModel
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODEL = "twinfer.tiny-v1:0"
+ARN = "arn:aws:bedrock:us-east-1:000000000000:inference-profile/us."
+
+
+async def ask(house: House, operation: str, **arguments: Any) -> dict[str, Any]:
+    """What boto3 returns."""
+    answer = await asyncio.to_thread(lambda: getattr(house.boto3("bedrock"), operation)(**arguments))
+    return dict(answer)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def european(model: ServedModel) -> AsyncIterator[House]:
+    """A gateway elsewhere, with three models."""
+    others = [replace(model, id=ModelId(f"twinfer.other{n}-v1:0"), name=f"Other {n}.5 (b)") for n in range(2)]
+    config = Config(model=(ModelConfig(id=model.id),), gateway=GatewayConfig(region="eu-west-1"))
+    async with open_house(model, config, others=others) as house:
+        yield house
+
+
+async def test_each_model_has_the_profile_of_its_geography(house: House) -> None:
+    """Which is one more name for it."""
+    (profile,) = (await ask(house, "list_inference_profiles"))["inferenceProfileSummaries"]
+    assert (f"us.{MODEL}", ARN + MODEL, "SYSTEM_DEFINED") == (
+        profile["inferenceProfileId"],
+        profile["inferenceProfileArn"],
+        profile["type"],
+    )
+    assert profile["models"] == [{"modelArn": f"arn:aws:bedrock:us-east-1::foundation-model/{MODEL}"}]
+    assert profile["createdAt"].timestamp() == house.model.created
+    for name in (profile["inferenceProfileId"], profile["inferenceProfileArn"]):
+        found = await ask(house, "get_inference_profile", inferenceProfileIdentifier=name)
+        found.pop("ResponseMetadata")
+        assert profile == found
+
+
+async def test_there_are_no_application_profiles(house: House) -> None:
+    """None is listed, and an ARN of one is of nothing."""
+    listed = await ask(house, "list_inference_profiles", typeEquals="APPLICATION")
+    assert listed["inferenceProfileSummaries"] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        MODEL,
+        "us.foo.bar-v1:0",
+        "abc123",
+        f"arn:aws:bedrock:us-east-1:000000000000:application-inference-profile/us.{MODEL}",
+        "arn:aws:bedrock:us-east-1:000000000000:application-inference-profile/abc123def456",
+    ],
+)
+async def test_what_is_no_profile_is_not_found(house: House, name: str) -> None:
+    """Not even a model by its plain id."""
+    client = house.boto3("bedrock")
+    with pytest.raises(client.exceptions.ResourceNotFoundException, match="does not exist"):
+        await ask(house, "get_inference_profile", inferenceProfileIdentifier=name)
+
+
+async def test_a_profile_keeps_the_name_it_was_asked_by(house: House) -> None:
+    """An alias behind any prefix is a profile of the model."""
+    name = "apac.meta.llama3-1-8b-instruct-v1:0"
+    profile = await ask(house, "get_inference_profile", inferenceProfileIdentifier=name)
+    assert name == profile["inferenceProfileId"]
+    assert profile["models"][0]["modelArn"].endswith(f"/{MODEL}")
+
+
+async def test_lists_come_in_pages(european: House) -> None:
+    """boto3's paginator sees every profile once; names keep to the letters that are allowed."""
+    client = european.boto3("bedrock")
+    paginator = client.get_paginator("list_inference_profiles").paginate(PaginationConfig={"PageSize": 2})
+    pages = await asyncio.to_thread(lambda: [page["inferenceProfileSummaries"] for page in paginator])
+    assert [2, 1] == [len(page) for page in pages]
+    profiles = [profile for page in pages for profile in page]
+    assert [f"eu.{name}" for name in (MODEL, "twinfer.other0-v1:0", "twinfer.other1-v1:0")] == [
+        profile["inferenceProfileId"] for profile in profiles
+    ]
+    assert profiles[1]["inferenceProfileName"] == "eu Other 0 5 b"
+
+
+@pytest.mark.parametrize("arguments", [{"nextToken": "x"}, {"nextToken": "9" * 40}])
+async def test_a_token_that_was_never_given_is_refused(house: House, arguments: dict[str, Any]) -> None:
+    """As the caller's mistake."""
+    with pytest.raises(ClientError, match="nextToken") as caught:
+        await ask(house, "list_inference_profiles", **arguments)
+    assert caught.value.response["Error"]["Code"] == "ValidationException"
