@@ -32,6 +32,7 @@ from twinfer.transport.nixl.library import LOOPBACK, environment, exposure
 from twinfer.transport.tcp import wire
 from twinfer.transport.throttle import unlimited
 
+ROOT = Path(__file__).parents[2]
 needs_nixl = pytest.mark.skipif(nixl_available() is not None, reason=str(nixl_available()))
 HANDOFF = source_process.HANDOFF
 BLOCK_BYTES, NUM_BLOCKS = source_process.BLOCK_BYTES, source_process.NUM_BLOCKS
@@ -178,8 +179,8 @@ def test_a_sink_that_dies_or_hangs_in_mid_pull_harms_nobody(
 ):
     """With reads in place of writes, its death would abort the source's process; and it holds up no other sink."""
     _, _, endpoint = served
-    command = [sys.executable, str(Path(sink_process.__file__))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-m", sink_process.__name__]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(msgspec.json.encode(endpoint) + b"\n")
