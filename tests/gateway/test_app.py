@@ -241,6 +241,19 @@ async def test_a_slow_first_token_does_not_hold_the_stream_back_for_ever(strict:
     assert (events[0][1]["delta"]["text"], events[-1][0]) == ("late", "metadata")
 
 
+async def test_a_long_wait_shows_signs_of_life(strict: House) -> None:
+    """Comments, which the SDK skips, until the first token; an event stream has nothing of the kind."""
+    gate = asyncio.Event()
+    strict.plays(Script([strict.ids("Hello"), [EOS]], gates={0: gate}))
+    async with strict.http.stream("POST", "/v1/chat/completions", json=chat_body(MODEL, stream=True)) as response:
+        lines = response.aiter_lines()
+        while not (await anext(lines)).startswith(": "):
+            pass
+        gate.set()
+        rest = [line async for line in lines]
+    assert rest[-2:] == ["data: [DONE]", ""]
+
+
 async def test_a_full_server_says_when_to_come_back(strict: House) -> None:
     """Past max_requests the answer is 503; when a call has ended there is room again."""
     gate = asyncio.Event()

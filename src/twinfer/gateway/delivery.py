@@ -54,8 +54,9 @@ class Delivery:
                 headers |= _route_header(answers.all[pieces[0].choice])
             await wire.begin(headers, rendering.failure)
             await wire.write(rendering.begin() + rendering.pieces(pieces))
-            if not pieces:
-                await wire.write(rendering.pieces(await self._first(answers, outcome.work)))
+            while not pieces:
+                pieces = await self._first_within(answers, outcome.work)
+                await wire.write(rendering.pieces(pieces) if pieces else rendering.keep_alive)
             while pieces := await answers.take():
                 await wire.write(rendering.pieces(pieces))
             await wire.write(rendering.end(answers.all, self._complete(answers, outcome.work)))

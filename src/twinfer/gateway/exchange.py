@@ -97,6 +97,11 @@ class StreamRendering(Protocol):
         """The response's media type."""
         ...
 
+    @property
+    def keep_alive(self) -> bytes:
+        """What shows that somebody is still there, while there is nothing to say; empty where nothing could."""
+        ...
+
     def begin(self) -> bytes:
         """What opens the stream."""
         ...

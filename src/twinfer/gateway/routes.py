@@ -15,7 +15,9 @@ from twinfer.gateway.dialects.bedrock_models import (
 )
 from twinfer.gateway.dialects.bedrock_profiles import get_inference_profile, list_inference_profiles
 from twinfer.gateway.dialects.openai_chat import chat_completions
+from twinfer.gateway.dialects.openai_completions import completions
 from twinfer.gateway.dialects.openai_models import get_model, list_models
+from twinfer.gateway.dialects.openai_responses import responses, stored_response
 from twinfer.gateway.errors import ErrorResponse, UnknownOperation, WrongMethod, bedrock_error, openai_error
 from twinfer.gateway.exchange import Operation
 from twinfer.gateway.operations import healthz, metrics, readyz
@@ -69,6 +71,14 @@ TABLE = (
     Row("GetInferenceProfile", "GET", "/inference-profiles/{model}", get_inference_profile, bedrock_error),
     Row("ChatCompletions", "POST", "/v1/chat/completions", chat_completions, openai_error),
     Row("ChatCompletions", "POST", "/openai/v1/chat/completions", chat_completions, openai_error),
+    Row("Completions", "POST", "/v1/completions", completions, openai_error),
+    Row("Completions", "POST", "/openai/v1/completions", completions, openai_error),
+    Row("Responses", "POST", "/v1/responses", responses, openai_error),
+    Row("Responses", "POST", "/openai/v1/responses", responses, openai_error),
+    Row("GetResponse", "GET", "/v1/responses/{model}", stored_response, openai_error),
+    Row("GetResponse", "GET", "/openai/v1/responses/{model}", stored_response, openai_error),
+    Row("DeleteResponse", "DELETE", "/v1/responses/{model}", stored_response, openai_error),
+    Row("DeleteResponse", "DELETE", "/openai/v1/responses/{model}", stored_response, openai_error),
     Row("ListModels", "GET", "/v1/models", list_models, openai_error),
     Row("ListModels", "GET", "/openai/v1/models", list_models, openai_error),
     Row("GetModel", "GET", "/v1/models/{model}", get_model, openai_error),

@@ -63,6 +63,7 @@ class ConverseRendering:
     """
 
     content_type = event_stream.CONTENT_TYPE
+    keep_alive = b""
 
     def __init__(self, asked: Converse, padded: bool = False) -> None:
         self._asked = asked

@@ -136,6 +136,7 @@ class InvokeRendering:
     """
 
     content_type = event_stream.CONTENT_TYPE
+    keep_alive = b""
 
     def __init__(self, stream: NativeStream, elapsed_s: Callable[[], float], padded: bool) -> None:
         self._stream = stream

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from twinfer.core.errors import InvalidRequest
+from twinfer.gateway.dialects.chat_messages import read_messages, read_offer, unsupported
 from twinfer.gateway.dialects.options import read_extras, read_stop_strings, read_template_arguments
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.conversation import Conversation, Message, Text
+from twinfer.gateway.text.conversation import Conversation
 
-_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 _TIERS = ("auto", "default", "flex", "priority", "fast", "scale")
 _MAX_CHOICES = 128
 _MAX_TOP_LOGPROBS = 20
@@ -41,42 +41,21 @@ def read_chat(body: bytes) -> Chat:
 def read_chat_fields(fields: Reader) -> Chat:
     """Read a request that was decoded already."""
     model = fields.need("model").string(at_least=1, at_most=2048)
-    messages = tuple(_read_message(message) for message in fields.need("messages").items(at_least=1))
-    conversation = Conversation(messages, arguments=read_template_arguments(fields))
-    options = _read_options(fields)
-    stream = (flag := fields.get("stream")) is not None and flag.boolean()
-    include_usage = _read_include_usage(fields, stream)
-    if (tier := fields.get("service_tier")) is not None:
-        tier.one_of(_TIERS)
+    offer = read_offer(fields)
+    conversation = Conversation(read_messages(fields), *offer, arguments=read_template_arguments(fields))
+    options = read_options(fields, _read_logprobs(fields))
+    stream, include_usage = read_streaming(fields)
+    read_tier(fields)
     _refuse_unsupported(fields)
     return Chat(model, conversation, options, stream, include_usage)
 
 
-def _read_message(message: Reader) -> Message:
-    role = message.need("role")
-    if role.value in ("tool", "function") or message.get("tool_calls") or message.get("function_call"):
-        raise _unsupported("tools", role.path)
-    return Message(_ROLES[role.one_of(tuple(_ROLES))], _read_content(message.need("content")))
-
-
-def _read_content(content: Reader) -> tuple[Text, ...]:
-    """Text, alone or in parts."""
-    if isinstance(content.value, str):
-        return (Text(content.string()),)
-    parts = []
-    for part in content.items(at_least=1):
-        kind = part.need("type")
-        if kind.string() != "text":
-            raise _unsupported(f"content part type {kind.string()[:100]}", kind.path)
-        parts.append(Text(part.need("text").string()))
-    return tuple(parts)
-
-
-def _read_options(fields: Reader) -> Options:
-    chosen = read_extras(fields)
+def read_options(fields: Reader, top_logprobs: int | None, max_tokens: int | None = None) -> Options:
+    """How answers are wanted; the last arguments are what the API's own fields say of them."""
+    chosen = read_extras(fields) | {"top_logprobs": top_logprobs, "max_tokens": max_tokens}
     for name in ("max_tokens", "max_completion_tokens"):
-        if (max_tokens := fields.get(name)) is not None:
-            chosen["max_tokens"] = max_tokens.integer(at_least=1, at_most=2**31 - 1)
+        if (most := fields.get(name)) is not None:
+            chosen["max_tokens"] = most.integer(at_least=1, at_most=2**31 - 1)
     if (temperature := fields.get("temperature")) is not None:
         chosen["temperature"] = temperature.number(0, 2)
     if (top_p := fields.get("top_p")) is not None:
@@ -85,7 +64,7 @@ def _read_options(fields: Reader) -> Options:
         chosen["n"] = n.integer(at_least=1, at_most=_MAX_CHOICES)
     if (stop := fields.get("stop")) is not None:
         chosen["stop"] = (stop.string(at_least=1, at_most=1000),) if isinstance(stop.value, str) else _stops(stop)
-    return Options(**chosen, top_logprobs=_read_logprobs(fields))
+    return Options(**chosen)
 
 
 def _stops(stop: Reader) -> tuple[str, ...]:
@@ -104,28 +83,29 @@ def _read_logprobs(fields: Reader) -> int | None:
     return number if wanted else None
 
 
-def _read_include_usage(fields: Reader, stream: bool) -> bool:
+def read_streaming(fields: Reader) -> tuple[bool, bool]:
+    """Whether to stream, and whether a stream ends with the usage."""
+    stream = (flag := fields.get("stream")) is not None and flag.boolean()
     options = fields.get("stream_options")
     if options is None:
-        return False
+        return stream, False
     if not stream:
         raise InvalidRequest("stream_options needs stream to be true; set it or leave them out.", where=options.path)
+    if (obfuscation := options.get("include_obfuscation")) is not None:
+        obfuscation.boolean()
     include = options.get("include_usage")
-    return include is not None and include.boolean()
+    return stream, include is not None and include.boolean()
+
+
+def read_tier(fields: Reader) -> None:
+    """There is one service tier, so all are served alike."""
+    if (tier := fields.get("service_tier")) is not None:
+        tier.one_of(_TIERS)
 
 
 def _refuse_unsupported(fields: Reader) -> None:
-    for name in ("tools", "functions"):
-        if (offered := fields.get(name)) is not None and offered.items():
-            raise _unsupported(name, name)
-    if (choice := fields.get("tool_choice")) is not None and choice.value not in ("none", "auto"):
-        raise _unsupported("tool_choice", choice.path)
     if (wanted := fields.get("response_format")) is not None and wanted.need("type").string() != "text":
-        raise _unsupported("response_format", wanted.path)
+        raise unsupported("response_format", wanted.path)
     modalities = fields.get("modalities")
     if modalities is not None and any(item.string() != "text" for item in modalities.items()):
-        raise _unsupported("modalities", modalities.path)
-
-
-def _unsupported(name: str, path: str) -> InvalidRequest:
-    return InvalidRequest(f"This model does not support {name}; remove it and try again.", where=path)
+        raise unsupported("modalities", modalities.path)

@@ -8,25 +8,13 @@ from msgspec.structs import replace
 
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.answers import Answer, Piece
+from twinfer.gateway.dialects.chat_answer import ChoiceWriter, message, usage
 from twinfer.gateway.dialects.chat_request import read_chat_fields
 from twinfer.gateway.dialects.converse_request import read_inference_config
 from twinfer.gateway.dialects.native import Addressed, Chunk, required, why
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.names import plain_name, without_version
 from twinfer.gateway.prepare import Asked
-from twinfer.gateway.text.content import (
-    Delta,
-    ReasoningBlock,
-    ReasoningDelta,
-    TextBlock,
-    TextDelta,
-    ToolCallBlock,
-    ToolCallDelta,
-    ToolCallStart,
-)
-
-_THINKING = ("<reasoning>", "</reasoning>")
-"""Around what gpt-oss thinks, which here is part of its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +68,7 @@ def _request(body: dict[str, Any], addressed: Addressed, form: Form) -> "ChatReq
         raise InvalidRequest("Answers to this body carry no logprobs; ask for them by Chat Completions.", "logprobs")
     config = Reader(body, "").get("inferenceConfig")
     options = chat.options if config is None else replace(chat.options, **read_inference_config(config))
-    return ChatRequest(Asked(addressed.model, chat.conversation, options), form)
+    return ChatRequest(Asked(addressed.model, chat.conversation, options, whole_calls=not addressed.streamed), form)
 
 
 def _check_model(fields: Reader, model: str) -> None:
@@ -113,42 +101,21 @@ class ChatRequest:
 
     def body(self, answers: Sequence[Answer]) -> Chunk:
         """All choices."""
+        form = self.form
         choices = [
-            {"index": answer.request.choice, "message": _message(answer, self.form), self.form.reason: why(answer)}
+            {
+                "index": answer.request.choice,
+                "message": message(answer, thinks_aloud=form.thinks_aloud),
+                form.reason: why(answer),
+            }
             for answer in answers
         ]
-        usage = {"usage": _usage(answers)} if self.form.has_usage else {}
-        return {**self.form.head, "choices": choices, **usage}
+        told = {"usage": usage(answers)} if form.has_usage else {}
+        return {**form.head, "choices": choices, **told}
 
     def stream(self, num_prompt_tokens: int) -> "ChatStream":
         """Their parts."""
         return ChatStream(self.form, self.asked.options.n)
-
-
-def _message(answer: Answer, form: Form) -> dict[str, Any]:
-    said: list[str] = []
-    thought: list[str] = []
-    calls: list[dict[str, Any]] = []
-    for block in answer.blocks:
-        match block:
-            case TextBlock(text):
-                said.append(text)
-            case ReasoningBlock(text) if form.thinks_aloud:
-                said.append(text.join(_THINKING))
-            case ReasoningBlock(text):
-                thought.append(text)
-            case ToolCallBlock(call_id, name, json):
-                calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": json}})
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(said) if said or not calls else None}
-    if thought:
-        message["reasoning_content"] = "".join(thought)
-    return message | ({"tool_calls": calls} if calls else {})
-
-
-def _usage(answers: Sequence[Answer]) -> dict[str, int]:
-    prompt = len(answers[0].request.prompt)
-    completion = sum(answer.num_tokens for answer in answers)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 class ChatStream:
@@ -156,7 +123,7 @@ class ChatStream:
 
     def __init__(self, form: Form, num_choices: int) -> None:
         self._form = form
-        self._writers = [ChoiceWriter(form.thinks_aloud) for _ in range(num_choices)]
+        self._writers = [ChoiceWriter(thinks_aloud=form.thinks_aloud) for _ in range(num_choices)]
 
     def begin(self) -> Sequence[Chunk]:
         """The role, for every choice."""
@@ -177,53 +144,11 @@ class ChatStream:
             self._choice(answer.request.choice, self._writers[answer.request.choice].finish(), why(answer))
             for answer in answers
         ]
-        usage = {"usage": _usage(answers)} if self._form.has_usage else {}
-        return (self._chunk(choices) | usage,)
+        told = {"usage": usage(answers)} if self._form.has_usage else {}
+        return (self._chunk(choices) | told,)
 
     def _chunk(self, choices: list[Chunk]) -> Chunk:
         return {**self._form.head, "choices": choices}
 
     def _choice(self, number: int, delta: Chunk, reason: str | None) -> Chunk:
         return {"index": number, "delta": delta, self._form.reason: reason}
-
-
-class ChoiceWriter:
-    """One choice's deltas in the words of Chat Completions."""
-
-    def __init__(self, thinks_aloud: bool) -> None:
-        self._thinks_aloud = thinks_aloud
-        self._thinking = False
-        self._num_calls = 0
-
-    def write(self, deltas: Sequence[Delta]) -> list[Chunk]:
-        """New content."""
-        return [self._write(delta) for delta in deltas]
-
-    def finish(self) -> Chunk:
-        """Ends thoughts that were cut off."""
-        mark = self._mark(thinking=False)
-        return {"content": mark} if mark else {}
-
-    def _write(self, delta: Delta) -> Chunk:
-        match delta:
-            case ReasoningDelta(text) if self._thinks_aloud:
-                return {"content": self._mark(thinking=True) + text}
-            case ReasoningDelta(text):
-                return {"reasoning_content": text}
-            case TextDelta(text):
-                return {"content": self._mark(thinking=False) + text}
-            case ToolCallStart(call_id, name):
-                self._num_calls += 1
-                function = {"name": name, "arguments": ""}
-                call = {"index": self._num_calls - 1, "id": call_id, "type": "function", "function": function}
-            case ToolCallDelta(json):
-                call = {"index": self._num_calls - 1, "function": {"arguments": json}}
-        mark = self._mark(thinking=False)
-        return {"tool_calls": [call]} | ({"content": mark} if mark else {})
-
-    def _mark(self, thinking: bool) -> str:
-        """What goes around thoughts that stand in the text."""
-        if thinking == self._thinking or not self._thinks_aloud:
-            return ""
-        self._thinking = thinking
-        return _THINKING[0 if thinking else 1]

@@ -10,33 +10,28 @@ from starlette.responses import Response
 
 from twinfer.core.errors import TwinferError
 from twinfer.core.tokens import Logprob, Token
-from twinfer.gateway.answers import Answer, Ending, Piece, join_text
+from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects import sse
+from twinfer.gateway.dialects.chat_answer import ChoiceWriter, finish_reason, message, usage
 from twinfer.gateway.dialects.chat_request import Chat, read_chat
 from twinfer.gateway.dialects.journey import journey_fields
+from twinfer.gateway.dialects.logprobs import finite
 from twinfer.gateway.errors import openai_error_body
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed
 from twinfer.gateway.prepare import Asked, prepare
 from twinfer.gateway.text.tokenizer import Tokenizer
 
-_FINISH_REASONS = {
-    Ending.END_OF_TURN: "stop",
-    Ending.MAX_TOKENS: "length",
-    Ending.STOP_STRING: "stop",
-    Ending.CONTEXT_FULL: "length",
-    Ending.TOOL_CALLS: "tool_calls",
-    Ending.BROKEN_CALL: "stop",
-}
-_LOWEST_LOGPROB = -9999.0
-"""Stands for a probability of zero, which JSON cannot hold."""
-
 
 async def chat_completions(call: Call, context: Context) -> Plain | Streamed:
     """Chat Completions, streamed if the body says so."""
     chat = read_chat(call.body)
-    work = await prepare(call, context, Asked(chat.model, chat.conversation, chat.options))
+    work = await prepare(call, context, Asked(chat.model, chat.conversation, chat.options, whole_calls=not chat.stream))
     head = ChatHead(f"chatcmpl-{call.request_id}", int(time.time()), work.model.id, chat, work.model.tokenizer)
-    return Streamed(work, ChatRendering(head)) if chat.stream else Plain(work, head.render)
+    return (
+        Streamed(work, ChatRendering(head, [ChoiceWriter() for _ in work.choices]))
+        if chat.stream
+        else Plain(work, head.render)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ class ChatHead:
         body = {
             **self.fields("chat.completion"),
             "choices": [self._choice(answer) for answer in answers],
-            "usage": _usage(answers),
+            "usage": usage(answers),
             "twinfer": journey_fields(answers[0].journey()),
         }
         return Response(msgspec.json.encode(body), media_type="application/json")
@@ -67,6 +62,7 @@ class ChatHead:
             "created": self.created,
             "model": self.model,
             "service_tier": "default",
+            "system_fingerprint": sse.FINGERPRINT,
         }
 
     def logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
@@ -76,12 +72,11 @@ class ChatHead:
         return {"content": [self._logprob(token) for token in tokens], "refusal": None}
 
     def _choice(self, answer: Answer) -> dict[str, Any]:
-        assert answer.ending is not None
         return {
             "index": answer.request.choice,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "message": message(answer) | {"refusal": None},
             "logprobs": self.logprobs(answer.tokens),
-            "finish_reason": _FINISH_REASONS[answer.ending],
+            "finish_reason": finish_reason(answer),
         }
 
     def _logprob(self, token: Token) -> dict[str, Any]:
@@ -92,7 +87,7 @@ class ChatHead:
         data = self.tokenizer.token_bytes(entry.token_id)
         return {
             "token": data.decode(errors="replace"),
-            "logprob": max(entry.logprob, _LOWEST_LOGPROB),
+            "logprob": finite(entry.logprob),
             "bytes": list(data),
         }
 
@@ -102,7 +97,9 @@ class ChatRendering:
     """A completion as chunks. The usage comes in one of its own, after all choices have finished."""
 
     head: ChatHead
+    writers: Sequence[ChoiceWriter]
     content_type: str = sse.CONTENT_TYPE
+    keep_alive: bytes = sse.KEEP_ALIVE
 
     def begin(self) -> bytes:
         """The role, for every choice."""
@@ -110,21 +107,22 @@ class ChatRendering:
         return b"".join(self._chunk(choice, opening) for choice in range(self.head.chat.options.n))
 
     def pieces(self, pieces: Sequence[Piece]) -> bytes:
-        """New text of each choice: what arrived together shares a chunk."""
+        """New content of each choice: what arrived together shares a chunk."""
         chunks = []
         for choice in dict.fromkeys(piece.choice for piece in pieces):
             own = [piece for piece in pieces if piece.choice == choice]
-            text = join_text(own)
+            written = self.writers[choice].write([delta for piece in own for delta in piece.deltas])
             tokens = [token for piece in own for token in piece.tokens]
-            if text or tokens:
-                chunks.append(self._chunk(choice, {"content": text}, tokens))
+            if tokens and not written:
+                written = [{"content": ""}]
+            chunks += [self._chunk(choice, delta, () if index else tokens) for index, delta in enumerate(written)]
         return b"".join(chunks)
 
     def end(self, answers: Sequence[Answer], latency_ms: int) -> bytes:
         """Why each choice finished, the usage if it was asked for, and the mark of a whole stream."""
         chunks = [self._last_chunk(answer) for answer in answers]
         if self.head.chat.include_usage:
-            extras = {"choices": [], "usage": _usage(answers), "twinfer": journey_fields(answers[0].journey())}
+            extras = {"choices": [], "usage": usage(answers), "twinfer": journey_fields(answers[0].journey())}
             chunks.append(sse.encode_event(self.head.fields("chat.completion.chunk") | extras))
         return b"".join(chunks) + sse.DONE
 
@@ -137,26 +135,11 @@ class ChatRendering:
         return self._event({"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}, {})
 
     def _last_chunk(self, answer: Answer) -> bytes:
-        assert answer.ending is not None
-        reason = _FINISH_REASONS[answer.ending]
         journey = {} if self.head.chat.include_usage else {"twinfer": journey_fields(answer.journey())}
-        choice = {"index": answer.request.choice, "delta": {}, "logprobs": None, "finish_reason": reason}
+        choice = {"index": answer.request.choice, "delta": {}, "logprobs": None, "finish_reason": finish_reason(answer)}
         return self._event(choice, journey)
 
     def _event(self, choice: dict[str, Any], extras: dict[str, Any]) -> bytes:
         usage = {"usage": None} if self.head.chat.include_usage else {}
         fields = self.head.fields("chat.completion.chunk")
         return sse.encode_event({**fields, "choices": [choice], **usage, **extras})
-
-
-def _usage(answers: Sequence[Answer]) -> dict[str, Any]:
-    """All choices share one prompt; its cached part is the first choice's."""
-    prompt = len(answers[0].request.prompt)
-    completion = sum(answer.num_tokens for answer in answers)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": answers[0].num_cached},
-        "completion_tokens_details": {"reasoning_tokens": sum(answer.num_reasoning_tokens for answer in answers)},
-    }
