@@ -193,12 +193,15 @@ class VirtualWorker:
     """A worker over its incarnations.
 
     Args:
+        dtypes: of KV, from which it draws its own.
         network: delivers between workers and gateways; set by the world.
     """
 
     network: Network
 
-    def __init__(self, name: str, role: Role, schedule: Schedule, faults: Faults) -> None:
+    def __init__(
+        self, name: str, role: Role, schedule: Schedule, faults: Faults, dtypes: Sequence[KVDtype] = DTYPES
+    ) -> None:
         self.name = WorkerId(name)
         self._role = role
         self._schedule = schedule
@@ -208,7 +211,7 @@ class VirtualWorker:
         self._pool = msgspec.structs.replace(
             POOL,
             block_tokens=dice.choice(BLOCK_TOKENS),
-            kv_dtype=dice.choice(DTYPES),
+            kv_dtype=dice.choice(dtypes),
             accept=() if schedule.chance("picky", faults.picky) else ("*",),
         )
         self._capabilities = msgspec.structs.replace(

@@ -8,15 +8,16 @@ import msgspec
 from tests.fuzz.faults import Faults
 from tests.fuzz.schedule import Schedule
 from tests.fuzz.virtual_gateway import DEADLINE_S, VirtualGateway, Wrong
-from tests.fuzz.virtual_worker import HANDOFF, Life, Memory, VirtualWorker
+from tests.fuzz.virtual_worker import DTYPES, HANDOFF, Life, Memory, VirtualWorker
 from twinfer.core.capabilities import Role
-from twinfer.core.grant import Grant
+from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import (
     Committed,
     Gone,
     Heartbeat,
+    Lend,
     Offer,
     OfferAgain,
     Prefill,
@@ -61,7 +62,11 @@ class World:
         self.schedule = Schedule(seed)
         self._faults = faults
         roles = [("p0", Role.PREFILL), ("p1", Role.PREFILL), ("d0", Role.DECODE), ("d1", Role.DECODE)]
-        self.workers = {WorkerId(name): VirtualWorker(name, role, self.schedule, faults) for name, role in roles}
+        dice = self.schedule.random
+        dtypes = DTYPES if dice.random() < 0.5 else (dice.choice(DTYPES),)  # alike, workers can fetch from each other
+        self.workers = {
+            WorkerId(name): VirtualWorker(name, role, self.schedule, faults, dtypes) for name, role in roles
+        }
         for worker in self.workers.values():
             worker.network = self
         self._sessions: dict[tuple[VirtualGateway, Epoch], Session] = {}
@@ -98,8 +103,8 @@ class World:
 
     def to_worker(self, gateway: VirtualGateway, name: WorkerId, message: ToWorker) -> None:
         """From a gateway to whatever incarnation of a worker is there on arrival."""
-        forged = isinstance(message, Prefill) and self.schedule.chance("forge", self._faults.forge)
-        said = self._forged(message) if forged and isinstance(message, Prefill) else message
+        forged = isinstance(message, Prefill | Lend) and self.schedule.chance("forge", self._faults.forge)
+        said = self._forged(message) if forged and isinstance(message, Prefill | Lend) else message
         worker = self.workers[name]
 
         def arrive() -> None:
@@ -182,7 +187,7 @@ class World:
         key = (gateway, worker.life.identity.epoch)
         return self._sessions.setdefault(key, Session(self, gateway, worker, worker.life))
 
-    def _forged(self, message: Prefill) -> Prefill:
+    def _forged(self, message: Prefill | Lend) -> Prefill | Lend:
         dice = self.schedule.random
         terms = bytearray(message.grant.terms)
         terms[dice.randrange(len(terms))] ^= 1 << dice.randrange(8)
@@ -197,11 +202,11 @@ class World:
         memory = Memory(source.memory.num_blocks, source.memory.block_bytes, fill=0x3F)
         identity = msgspec.structs.replace(source.identity, epoch=Epoch(f"{source.identity.worker}-ghost"))
         ghost = Life(identity, memory, source.reception, source.engine, alive=False)
-        blocks = tuple(range(machine.end_block - machine.terms.start_block))
-        chunk = Chunk(0, machine.terms.start_block, blocks, digest_blocks(memory, blocks))
-        seal = Seal(
-            offer.handoff, offer.attempt, 1, root_digest([chunk.digest]), Token(machine.request.request_id, 0, 1)
-        )
+        terms = machine.terms
+        blocks = tuple(range(terms.end_block - terms.start_block))
+        chunk = Chunk(0, terms.start_block, blocks, digest_blocks(memory, blocks))
+        token = Token(machine.request.request_id, 0, 1) if terms.use is Use.DECODE else None
+        seal = Seal(offer.handoff, offer.attempt, 1, root_digest([chunk.digest]), token)
         sink.hear(ghost, msgspec.structs.replace(offer, chunk=chunk))
         sink.hear(ghost, seal)
 
@@ -214,5 +219,6 @@ class World:
             raise Wrong(f"{worker.name} leaks: {blocks}")
         if report.handoffs or report.running or report.waiting:
             raise Wrong(f"{worker.name} is not idle: {report}")
-        if sum(report.handoffs_by_transport.values()) != report.counters.handoffs_in:
+        counters = report.counters
+        if sum(report.handoffs_by_transport.values()) != counters.handoffs_in + counters.fetches_in:
             raise Wrong(f"{worker.name} counts handoffs twice: {report}")

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import a_request
-from twinfer.core.grant import GrantTerms, request_digest
+from twinfer.core.grant import GrantTerms, Use, request_digest
 from twinfer.core.ids import Epoch, HandoffId, RequestId, TenantId, WorkerId
 from twinfer.core.layout import KVLayout
 from twinfer.core.manifest import Chunk, root_digest
@@ -27,13 +28,14 @@ EVENTS = (
 )
 
 
-def terms(start_block: int = 0) -> GrantTerms:
+def terms(start_block: int = 0, end_block: int = 5, use: Use = Use.DECODE) -> GrantTerms:
     """A grant from sink d to source p."""
     request = a_request([1] * 20)
     return GrantTerms(
         handoff=HandoffId("h"),
         attempt=1,
         tenant=TenantId("t"),
+        use=use,
         request=request_digest(request),
         fingerprint="f",
         source=WorkerId("p"),
@@ -44,6 +46,7 @@ def terms(start_block: int = 0) -> GrantTerms:
         wire=LAYOUT,
         provenance="emulated/fp32",
         start_block=start_block,
+        end_block=end_block,
         ttl_s=LEASE_S,
         expires_unix_s=1e12,
     )
@@ -55,6 +58,7 @@ class World:
 
     num_blocks: int = 5
     start_block: int = 0
+    use: Use = Use.DECODE
     chunk_blocks: int = 2
     now: float = 0.0
     to_sink: list[ToSink] = field(default_factory=list)
@@ -62,7 +66,7 @@ class World:
     digests: list[Digest] = field(default_factory=list)
     pulls: list[Chunk] = field(default_factory=list)
     bound: bool = False
-    committed: list[Token] = field(default_factory=list)
+    committed: list[Token | None] = field(default_factory=list)
     gave_up: list[GiveUp] = field(default_factory=list)
     released: int = 0
     received: dict[int, int] = field(default_factory=dict)
@@ -70,10 +74,9 @@ class World:
     def __post_init__(self) -> None:
         lease = Lease.start(self.now, LEASE_S, 600)
         request = a_request([1] * (self.num_blocks * LAYOUT.block_tokens))
-        self.sink = SinkHandoff(terms(self.start_block), request, self.num_blocks, lease, max_pulls=2)
-        self.source = SourceHandoff(
-            terms(self.start_block), request, Lease.start(self.now, LEASE_S, 600), self.chunk_blocks
-        )
+        granted = terms(self.start_block, self.num_blocks, self.use)
+        self.sink = SinkHandoff(granted, request, lease, max_pulls=2)
+        self.source = SourceHandoff(granted, request, Lease.start(self.now, LEASE_S, 600), self.chunk_blocks)
 
     def source_acts(self, actions: list[SourceAction]) -> None:
         for action in actions:
@@ -150,6 +153,12 @@ def export_all(world: World, sizes: list[int]) -> None:
     world.source_acts(world.source.drew(FIRST))
 
 
+def lend_all(world: World) -> None:
+    """Everything comes from the prefix cache."""
+    blocks = tuple(100 + index for index in range(world.num_blocks))
+    world.source_acts(world.source.exported(0, blocks, complete=True))
+
+
 def run_undisturbed(world: World) -> None:
     """Deliver everything in order until nothing moves."""
     while world.digests or world.to_sink or world.pulls or world.to_source:
@@ -171,6 +180,28 @@ def test_undisturbed_handoff_commits_once() -> None:
     assert world.committed == [FIRST]
     assert {block: 100 + block for block in range(5)} == world.received
     assert (world.sink.state, world.source.state, world.released) == (SinkState.COMMITTED, SourceState.COMMITTED, 1)
+
+
+@pytest.mark.parametrize("start_block", [0, 3, 5])
+def test_a_fetch_commits_without_a_token(start_block: int) -> None:
+    """Blocks of the cache are final at once; the seal follows their digests, be there none; nothing is decoded."""
+    world = World(start_block=start_block, use=Use.CACHE)
+    lend_all(world)
+    run_undisturbed(world)
+    assert {block: 100 + block for block in range(start_block, 5)} == world.received
+    assert world.committed == [None]
+    assert (world.source.state, world.released) == (SourceState.COMMITTED, 1)
+
+
+@pytest.mark.parametrize(("use", "token"), [(Use.DECODE, None), (Use.CACHE, FIRST)])
+def test_a_seal_for_another_use_aborts(use: Use, token: Token | None) -> None:
+    """Nothing is decoded without a first token, and nothing that was granted for the cache is decoded at all."""
+    world = World(chunk_blocks=5, use=use)
+    chunk = Chunk(0, 0, tuple(range(5)), digest_of(tuple(range(5))))
+    world.sink_acts(world.sink.offered(chunk, Epoch("ep"), 0.0))
+    world.pull(0, corrupt=False, fail=False)
+    world.sink_acts(world.sink.sealed(Seal(HandoffId("h"), 1, 1, root_digest([chunk.digest]), token), Epoch("ep"), 0.0))
+    assert (world.sink.state, world.committed) == (SinkState.ABORTED, [])
 
 
 def test_blocks_that_the_sink_has_are_not_sent() -> None:
@@ -197,8 +228,12 @@ def test_first_token_that_ends_the_answer_ends_the_handoff() -> None:
 @given(data=st.data())
 def test_any_network_commits_right_or_not_at_all(data: st.DataObject) -> None:
     """R1, R2, R4: commit only with every block right; both sides end by themselves; nothing is given back twice."""
-    world = World(start_block=data.draw(st.integers(0, 4)), chunk_blocks=data.draw(st.integers(1, 3)))
-    export_all(world, data.draw(st.sampled_from([[5], [2, 3], [1, 1, 1, 1, 1], [4, 1]])))
+    use = data.draw(st.sampled_from(Use))
+    world = World(start_block=data.draw(st.integers(0, 4)), use=use, chunk_blocks=data.draw(st.integers(1, 3)))
+    if use is Use.DECODE:
+        export_all(world, data.draw(st.sampled_from([[5], [2, 3], [1, 1, 1, 1, 1], [4, 1]])))
+    else:
+        lend_all(world)
     for _ in range(data.draw(st.integers(0, 60))):
         disturb(world, data)
         assert len(world.committed) + len(world.gave_up) <= 1
@@ -330,7 +365,7 @@ def test_another_sink_gets_the_same_kv() -> None:
     world.source_acts(world.source.granted_again(second, Lease.start(0.0, LEASE_S, 600)))
     world.source_acts(world.source.digested(late.index, late.blocks, digest_of(late.blocks)))
     assert world.to_sink == []
-    world.sink = SinkHandoff(second, world.sink.request, 5, Lease.start(0.0, LEASE_S, 600), max_pulls=2)
+    world.sink = SinkHandoff(second, world.sink.request, Lease.start(0.0, LEASE_S, 600), max_pulls=2)
     run_undisturbed(world)
     assert world.received == {1: 101, 2: 102, 3: 103, 4: 104}
     assert (world.committed, world.source.state) == ([FIRST], SourceState.COMMITTED)

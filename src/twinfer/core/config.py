@@ -159,6 +159,9 @@ class RoutingConfig(_Table, frozen=True):
 
     min_remote_tokens: int = 64
     """Disaggregated when at least that many prompt tokens are not cached on the decode worker."""
+    min_fetch_tokens: int = 128
+    """A prefill worker fetches the prompt's beginning from the decode worker when at least that many more tokens of it
+    are cached there, as after an earlier turn of a chat; 0 never does."""
     allow_forced: bool = True
     """Whether the request header ``x-twinfer-route`` is obeyed."""
 

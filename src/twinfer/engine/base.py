@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twinfer.core.capabilities import Capabilities
+from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import FailureKind
@@ -52,7 +53,7 @@ class StepOutcome:
 
 
 class KVExport(Protocol):
-    """The source's side of a handoff: blocks of prefill-only sequences, held until released."""
+    """The source's side of a handoff: blocks of prefill-only sequences or of the cache, held until released."""
 
     def submit(self, request: GenerationRequest) -> None:
         """Compute the prompt and the first token, and hold the KV.
@@ -60,6 +61,14 @@ class KVExport(Protocol):
         Raises:
             InvalidRequest: the prompt does not fit this engine.
             CapacityError: the queue is full, or parked prompts hold too much of the pool already.
+        """
+        ...
+
+    def lend(self, request: GenerationRequest, num_blocks: int) -> tuple[int, ...] | None:
+        """Hold that many cached blocks of the engine's own, from the prompt's first; ``None`` when not all are here.
+
+        Raises:
+            CapacityError: handoffs hold too much of the pool already.
         """
         ...
 
@@ -71,9 +80,10 @@ class KVExport(Protocol):
 class KVIngest(Protocol):
     """The sink's side: promise, bind, fill, commit. Nothing is attendable, nor findable, before commit."""
 
-    def promise(self, request: GenerationRequest, foreign: str = "") -> int | None:
-        """Promise room for the prompt; returns its prefix tokens already here, which stay held, or ``None`` if full.
+    def promise(self, request: GenerationRequest, foreign: str = "", use: Use = Use.DECODE) -> range | None:
+        """Promise room for the prompt, only its full blocks for the cache.
 
+        Returns the positions that are to come: those before are here already, and stay held. ``None`` without room.
         ``foreign`` is the numeric provenance of the KV that will come, unless that is the engine's own. Then what is
         here already may be of it too, and neither what comes nor what is computed on it is found as the engine's own.
 
@@ -86,8 +96,8 @@ class KVIngest(Protocol):
         """Turn the promise into pool blocks, one for every block of the prompt after the prefix already here."""
         ...
 
-    def commit(self, request_id: RequestId, first_token: Token) -> None:
-        """The blocks hold the prompt's KV: decode on from the first token."""
+    def commit(self, request_id: RequestId, first_token: Token | None) -> None:
+        """The blocks hold the prompt's KV: decode on from the first token; without one they become ordinary cache."""
         ...
 
     def withdraw(self, request_id: RequestId, *, landing: bool) -> tuple[int, ...]:

@@ -22,9 +22,9 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The KV is whole: let the engine decode from this token on."""
+    """The KV is whole: let the engine decode from this token on, or keep the KV as cache if there is none."""
 
-    first_token: Token
+    first_token: Token | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@
    and converted if the source's layout is another one.
 3. A chunk whose digest differs is asked for once more; the second time the handoff is aborted.
 4. Commit needs the seal, every chunk it counts, the digest of each, the root over all, and every block covered once.
-   Nothing is attendable before (rule R1).
+   Nothing is attendable before (rule R1). A seal for decoding carries the first token, one for the cache none.
 5. Giving up while bytes may still land quarantines the blocks until the transport is fenced (rule R3).
 6. Whatever is late or repeated changes nothing; what comes after the end is answered with the end.
 """
@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Use
 from twinfer.core.ids import Epoch
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import Committed, Gone, OfferAgain, Seal
@@ -45,17 +45,15 @@ class SinkHandoff:
     """One handoff towards this worker.
 
     Attributes:
-        terms: what was granted.
+        terms: what was granted. Blocks are the wire's, which are the source's: what they become here is not this
+            machine's concern.
         request: whose KV it is.
-        end_block: one past the last block of the prompt; ``[terms.start_block, end_block)`` travel. Blocks are the
-            wire's, which are the source's: what they become here is not this machine's concern.
         lease: when it ends by itself.
         max_pulls: chunks in flight at once.
     """
 
     terms: GrantTerms
     request: GenerationRequest
-    end_block: int
     lease: Lease
     max_pulls: int
     state: SinkState = SinkState.PROMISED
@@ -126,6 +124,8 @@ class SinkHandoff:
         if source_epoch != self.terms.source_epoch:
             return [TellSource(self._gone("stale: the seal comes from another start of the source"))]
         self.lease.renew(now)
+        if (seal.first_token is None) is not (self.terms.use is Use.CACHE):
+            return self._abort(SinkState.ABORTED, f"widened: the seal is not one for use {self.terms.use.value}")
         if self._seal is None:
             self._seal = seal
             self.sealed_at = now
@@ -156,7 +156,7 @@ class SinkHandoff:
         return []
 
     def _fits(self, blocks: range) -> bool:
-        inside = self.terms.start_block <= blocks.start < blocks.stop <= self.end_block
+        inside = self.terms.start_block <= blocks.start < blocks.stop <= self.terms.end_block
         return inside and self._covered.isdisjoint(blocks)
 
     def _offered_again(self, known: Chunk, chunk: Chunk) -> list[SinkAction]:
@@ -188,7 +188,7 @@ class SinkHandoff:
         if seal is None or len(self._verified) < seal.num_chunks:
             return []
         digests = [self._chunks[index].digest for index in sorted(self._chunks)]
-        whole = len(self._covered) == self.end_block - self.terms.start_block
+        whole = len(self._covered) == self.terms.end_block - self.terms.start_block
         if len(digests) != seal.num_chunks or root_digest(digests) != seal.root or not whole:
             return self._abort(SinkState.ABORTED, "integrity: the seal does not match what was offered")
         self.state = SinkState.COMMITTED

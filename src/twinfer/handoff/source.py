@@ -3,7 +3,8 @@
     ACCEPTED ──first chunk──> STREAMING ──all chunks digested, first token known──> SEALED ──committed──> COMMITTED
         └─────────────────────────┴───────────────────────────────────────────────────┴──> FINISHED, ABORTED, EXPIRED
 
-1. The grant was checked before any compute; the prompt is queued on the engine.
+1. The grant was checked before any compute; the prompt is queued on the engine. For a fetch nothing is computed: the
+   blocks come from the prefix cache, are all final at once, and there is no first token.
 2. Blocks that became final, in this worker's own layout, are cut into chunks. Each is digested at once, before anything
    else may touch it, and then offered. Blocks that the sink has already are left out.
 3. The seal follows the last chunk and carries the first token.
@@ -15,7 +16,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Use
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import Offer, Seal, Withdraw
 from twinfer.core.request import GenerationRequest
@@ -45,7 +46,7 @@ class SourceHandoff:
 
     Attributes:
         terms: what the sink granted.
-        request: whose prompt is computed.
+        request: whose prompt is passed.
         lease: when it ends by itself.
         chunk_blocks: blocks in one chunk, at most.
     """
@@ -73,7 +74,7 @@ class SourceHandoff:
         del self._blocks[first_block:]
         self._blocks += blocks
         self._complete = self._complete or complete
-        return self._cut(first_block)
+        return [*self._cut(first_block), *self._seal_if_complete()]
 
     def digested(self, index: int, blocks: tuple[int, ...], digest: int) -> list[SourceAction]:
         """The digest of a chunk's bytes, taken when they became final. One of an earlier attempt may come late."""
@@ -158,14 +159,14 @@ class SourceHandoff:
         return actions
 
     def _seal_if_complete(self) -> list[SourceAction]:
-        whole = self._complete and self._first_token is not None and len(self._chunks) == len(self._pending)
+        drawn = self._first_token is not None or self.terms.use is Use.CACHE
+        whole = self._complete and drawn and len(self._chunks) == len(self._pending)
         if not whole or self.state is SourceState.SEALED:
             return []
         self.state = SourceState.SEALED
         return self._seal()
 
     def _seal(self) -> list[SourceAction]:
-        assert self._first_token is not None
         root = root_digest(self._chunks[index].digest for index in range(len(self._chunks)))
         seal = Seal(self.terms.handoff, self.terms.attempt, len(self._chunks), root, self._first_token)
         return [TellSink(seal)]

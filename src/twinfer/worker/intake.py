@@ -54,14 +54,15 @@ class Intake:
 
     Args:
         plan: from which layout to which.
-        tokens: positions that are to come, from the end of the prefix that is here to the end of the prompt.
+        tokens: positions that are to come, from the end of the prefix that is here to the end of the prompt, or of its
+            last full block.
         memory: the sink's pool.
         staging: shared with the other handoffs.
     """
 
     def __init__(self, plan: ConversionPlan, tokens: range, memory: PoolMemory, staging: Staging) -> None:
         self.plan = plan
-        self._tokens = tokens
+        self.tokens = tokens
         self._memory = memory
         self._staging = staging
         self._bound: tuple[int, ...] = ()
@@ -110,7 +111,7 @@ class Intake:
         source, sink = BlockArrays(room, plan.source), BlockArrays(self._memory.view, plan.sink)
         start = chunk.first_block * plan.source.block_tokens
         stop = start + len(chunk.source_blocks) * plan.source.block_tokens
-        tokens = range(max(start, self._tokens.start), min(stop, self._tokens.stop))
+        tokens = range(max(start, self.tokens.start), min(stop, self.tokens.stop))
         for stretch in stretches(tokens, plan.source.block_tokens, plan.sink.block_tokens):
             target = self._bound[stretch.sink_block - self._first_bound]
             local = stretch._replace(source_block=stretch.source_block - chunk.first_block, sink_block=target)
@@ -118,7 +119,7 @@ class Intake:
                 if self._stopped:
                     return
                 convert(source, sink, local)
-        if tokens.stop == self._tokens.stop and (tail := tokens.stop % plan.sink.block_tokens):
+        if tokens.stop == self.tokens.stop and (tail := tokens.stop % plan.sink.block_tokens):
             with self._writing:
                 if not self._stopped:
                     sink.zero(self._bound[-1], tail)

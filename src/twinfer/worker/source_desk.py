@@ -12,21 +12,26 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twinfer.core.errors import CapacityError, GrantRefused, InvalidRequest
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId
 from twinfer.core.load import Counters
 from twinfer.core.messages import (
     Busy,
     Committed,
+    Done,
     Failed,
     FailureKind,
+    Frame,
     Gone,
     Heartbeat,
+    Lend,
     OfferAgain,
     Prefill,
     Refused,
     ToSink,
 )
+from twinfer.core.request import GenerationRequest
+from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
 from twinfer.handoff.actions import Digest, Release, SourceAction
 from twinfer.handoff.grants import check_for_source, verify
@@ -74,16 +79,18 @@ class SourceDesk:
         self._by_request: dict[RequestId, HandoffId] = {}
         self._counts: Counter[str] = Counter()
 
-    def prefill(self, message: Prefill, links: Links) -> Busy | Refused | None:
-        """Accept a prompt to compute and pass on, or say why not."""
+    def pass_on(self, message: Prefill | Lend, links: Links) -> Busy | Refused | None:
+        """Accept a prompt to compute and pass on, or a cached prefix to pass on, or say why not."""
         request = message.request
         try:
             terms = self._verified(message)
             with self._lock:
                 if terms.handoff in self._open:
                     self._accept_again(self._open[terms.handoff], terms, links)
-                else:
+                elif isinstance(message, Prefill):
                     self._accept(terms, message, links)
+                elif not self._lend(terms, message, links):
+                    return Refused(request.request_id, "the prefix is not cached here any more")
         except GrantRefused as error:
             self._counts["grants_refused"] += 1
             return Refused(request.request_id, str(error), incompatible=str(error).startswith("incompatible:"))
@@ -120,8 +127,7 @@ class SourceDesk:
                 self._counts["resends"] += 1
                 self._act(entry, entry.machine.asked_again(message.index))
             elif isinstance(message, Committed):
-                self._counts["handoffs_out"] += 1
-                self._act(entry, entry.machine.committed())
+                self._committed(entry)
             else:
                 self._act(entry, entry.machine.gone())
                 self._tell_failed(entry, f"the decode worker gave up: {message.reason}")
@@ -169,21 +175,41 @@ class SourceDesk:
             oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
             return dict(states), oldest, Counters(**self._counts)
 
-    def _verified(self, message: Prefill) -> GrantTerms:
+    def _verified(self, message: Prefill | Lend) -> GrantTerms:
         terms = verify(message.grant, self._context.cluster_key)
-        objection = check_for_source(terms, message.request, self._context.identity, time.time())
+        use = Use.DECODE if isinstance(message, Prefill) else Use.CACHE
+        objection = check_for_source(terms, message.request, use, self._context.identity, time.time())
         if objection is not None:
             raise GrantRefused(objection)
         return terms
 
     def _accept(self, terms: GrantTerms, message: Prefill, links: Links) -> None:
-        request = message.request
-        lease = Lease.start(self._context.clock.now(), terms.ttl_s, request.deadline_s)
-        self._context.engine.exports.submit(request)
-        machine = SourceHandoff(terms, request, lease, self._chunk_blocks)
-        self._open[terms.handoff] = _Open(machine, links.to(terms.sink_address))
-        self._by_request[request.request_id] = terms.handoff
+        self._context.engine.exports.submit(message.request)
+        self._begin(terms, message.request, links)
         self._context.wake()
+
+    def _lend(self, terms: GrantTerms, message: Lend, links: Links) -> bool:
+        """Begin to pass a prefix that is final already; false when it is not here any more."""
+        blocks = self._context.engine.exports.lend(message.request, terms.end_block)
+        if blocks is None:
+            return False
+        entry = self._begin(terms, message.request, links)
+        self._act(entry, entry.machine.exported(0, blocks, complete=True))
+        return True
+
+    def _begin(self, terms: GrantTerms, request: GenerationRequest, links: Links) -> _Open:
+        lease = Lease.start(self._context.clock.now(), terms.ttl_s, request.deadline_s)
+        machine = SourceHandoff(terms, request, lease, self._chunk_blocks)
+        entry = self._open[terms.handoff] = _Open(machine, links.to(terms.sink_address))
+        self._by_request[request.request_id] = terms.handoff
+        return entry
+
+    def _committed(self, entry: _Open) -> None:
+        request_id, fetched = entry.machine.request.request_id, entry.machine.terms.use is Use.CACHE
+        self._counts["fetches_out" if fetched else "handoffs_out"] += 1
+        self._act(entry, entry.machine.committed())
+        if fetched:
+            self._context.soon(self._outbox.tell, request_id, Frame(done=(Done(request_id, Timings()),)))
 
     def _accept_again(self, entry: _Open, terms: GrantTerms, links: Links) -> None:
         """The same KV for another sink; a repeated message of this attempt changes nothing."""
