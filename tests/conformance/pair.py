@@ -40,6 +40,7 @@ from twinfer.engine.paged import PagedEngine
 from twinfer.kv.memory import PoolMemory
 from twinfer.transport.host import host_id
 from twinfer.transport.inproc import InprocHub, InprocSink, InprocSource
+from twinfer.transport.tcp import TcpSource
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.reception import Reception
 from twinfer.worker.sink_desk import SourcePeer
@@ -124,7 +125,7 @@ def inproc_ways(hub: InprocHub) -> Ways:
 def real_ways(transport: str) -> Ways:
     """A worker's own transports."""
     link = LinkConfig(transport=transport)  # type: ignore[arg-type]
-    return lambda memory: (start_sources(link, memory, "", "127.0.0.1"), make_sinks(link))
+    return lambda memory: (start_sources(link, memory, "", TcpSource()), make_sinks(link))
 
 
 @dataclass(eq=False)

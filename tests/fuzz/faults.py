@@ -18,6 +18,7 @@ class Faults:
         isolate: a worker is cut off from the other workers for a while, on purpose.
         forge: a grant is altered on its way.
         picky: a worker accepts KV of its own numeric provenance only.
+        differ: the workers of this world do not lay their KV out alike.
         misinform: the gateway reserves with what another worker said of its KV.
     """
 
@@ -36,4 +37,5 @@ class Faults:
     isolate: float = 0.01
     forge: float = 0.01
     picky: float = 0.2
+    differ: float = 0.6
     misinform: float = 0.01

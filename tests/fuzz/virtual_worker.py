@@ -1,6 +1,6 @@
 """A worker in virtual time: the product's engine, reception and desks; only threads, sockets and clocks are replaced.
 
-Workers differ in tokens per block and KV dtype, so that most handoffs are converted on arrival.
+In some worlds workers differ in tokens per block and KV dtype, so that most handoffs are converted on arrival.
 
 A crash throws one incarnation away with everything it held and scheduled; its memory stays readable to peers that
 mapped it, as with shared memory. The next incarnation has another epoch and a pool full of old bytes.
@@ -8,7 +8,7 @@ mapped it, as with shared memory. The next incarnation has another epoch and a p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -42,6 +42,18 @@ TICK_S = 0.25
 RESTART_S = 0.5
 MAX_PULLS = 2
 LAND_LATE_S = 0.05
+
+
+class Form(NamedTuple):
+    """How a worker lays its KV out."""
+
+    block_tokens: int
+    kv_dtype: KVDtype
+
+    @classmethod
+    def draw(cls, schedule: Schedule) -> "Form":
+        """Any."""
+        return cls(schedule.random.choice(BLOCK_TOKENS), schedule.random.choice(DTYPES))
 
 
 class Memory:
@@ -193,25 +205,21 @@ class VirtualWorker:
     """A worker over its incarnations.
 
     Args:
-        dtypes: of KV, from which it draws its own.
         network: delivers between workers and gateways; set by the world.
     """
 
     network: Network
 
-    def __init__(
-        self, name: str, role: Role, schedule: Schedule, faults: Faults, dtypes: Sequence[KVDtype] = DTYPES
-    ) -> None:
+    def __init__(self, name: str, role: Role, schedule: Schedule, faults: Faults, form: Form) -> None:
         self.name = WorkerId(name)
         self._role = role
         self._schedule = schedule
         self._faults = faults
         self._num_lives = 0
-        dice = schedule.random
         self._pool = msgspec.structs.replace(
             POOL,
-            block_tokens=dice.choice(BLOCK_TOKENS),
-            kv_dtype=dice.choice(dtypes),
+            block_tokens=form.block_tokens,
+            kv_dtype=form.kv_dtype,
             accept=() if schedule.chance("picky", faults.picky) else ("*",),
         )
         self._capabilities = msgspec.structs.replace(

@@ -8,7 +8,7 @@ import msgspec
 from tests.fuzz.faults import Faults
 from tests.fuzz.schedule import Schedule
 from tests.fuzz.virtual_gateway import DEADLINE_S, VirtualGateway, Wrong
-from tests.fuzz.virtual_worker import DTYPES, HANDOFF, Life, Memory, VirtualWorker
+from tests.fuzz.virtual_worker import HANDOFF, Form, Life, Memory, VirtualWorker
 from twinfer.core.capabilities import Role
 from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, WorkerId
@@ -62,10 +62,10 @@ class World:
         self.schedule = Schedule(seed)
         self._faults = faults
         roles = [("p0", Role.PREFILL), ("p1", Role.PREFILL), ("d0", Role.DECODE), ("d1", Role.DECODE)]
-        dice = self.schedule.random
-        dtypes = DTYPES if dice.random() < 0.5 else (dice.choice(DTYPES),)  # alike, workers can fetch from each other
+        forms = self._forms(len(roles))
         self.workers = {
-            WorkerId(name): VirtualWorker(name, role, self.schedule, faults, dtypes) for name, role in roles
+            WorkerId(name): VirtualWorker(name, role, self.schedule, faults, form)
+            for (name, role), form in zip(roles, forms, strict=True)
         }
         for worker in self.workers.values():
             worker.network = self
@@ -179,6 +179,15 @@ class World:
                     worker.life.reception.gateway_left(session)
 
         self.schedule.after(self.schedule.random.random() * NOTICE_S, notice)
+
+    def _forms(self, num_workers: int) -> list[Form]:
+        """How the workers lay KV out: alike, in blocks of other sizes, or with other elements too."""
+        common = Form.draw(self.schedule)
+        if not self.schedule.chance("differ", self._faults.differ):
+            return [common] * num_workers
+        forms = [Form.draw(self.schedule) for _ in range(num_workers)]
+        one_dtype = self.schedule.random.random() < 0.5  # then they can fetch from each other
+        return [form._replace(kv_dtype=common.kv_dtype) for form in forms] if one_dtype else forms
 
     def _new_gateway(self) -> VirtualGateway:
         return VirtualGateway(self.workers, self.schedule, self._faults, self.to_worker)
