@@ -1,9 +1,9 @@
 """The gateway's side of one request, as a pure state machine: plan, reserve, dispatch, and what to do when a leg fails.
 
     PLANNED ──reserve──> RESERVED ──grant, prefill sent──> DISPATCHED ──token──> RUNNING ──last token──> DONE
-       │                     └──grant──> FETCHING ──fetched or not──┘ │
-       │  └──generate (aggregated)──────────────────────────────┘ │                 │
-       └────────────────<────── RECOVERING <──────a leg failed─────┴─────────────────┘
+       │ │                 └──grant──> FETCHING ──prefill sent┘ │                  │
+       │ └───────────────generate (aggregated)────────────────┘ │                  │
+       └────────────────<────── RECOVERING <──────a leg failed──┴──────────────────┘
                                     └──attempts or time used up──> FAILED
 
 1. A route is planned. Aggregated: the decode worker gets the request. Disaggregated: it reserves first.

@@ -49,14 +49,14 @@ def check_for_source(
         return "widened: the grant is for another request"
     if terms.use is not use:
         return f"widened: the grant is for use {terms.use.value}, not {use.value}"
-    if not 0 <= terms.start_block <= terms.end_block <= terms.wire.blocks_for(len(request.prompt)):
-        return "widened: the granted blocks are not within the prompt"
     if terms.fingerprint != me.capabilities.fingerprint.digest():
         return "incompatible: the grant is for another model"
     mine = me.capabilities
     if terms.wire != mine.layout or terms.provenance != mine.provenance:
         asked, made = f"{terms.provenance} in {terms.wire}", f"{mine.provenance} in {mine.layout}"
         return f"incompatible: the grant asks for KV of {asked}, this worker makes {made}"
+    if not 0 <= terms.start_block <= terms.end_block <= terms.wire.blocks_for(len(request.prompt)):
+        return "widened: the granted blocks are not within the prompt"
     return None
 
 
