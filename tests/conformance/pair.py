@@ -16,7 +16,7 @@ from tests.fakes import KEY, MODEL, POOL
 from twinfer.core.capabilities import Capabilities, Role, WorkerIdentity
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import EmulationConfig, HandoffConfig, LinkConfig, PoolConfig
-from twinfer.core.grant import Use
+from twinfer.core.grant import Proof, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.layout import KVDtype
 from twinfer.core.messages import (
@@ -73,7 +73,14 @@ class Member:
     """
 
     def __init__(
-        self, name: str, engine: PagedEngine, memory: PoolMemory, accept: tuple[str, ...], calls: Calls, ways: "Ways"
+        self,
+        name: str,
+        engine: PagedEngine,
+        memory: PoolMemory,
+        accept: tuple[str, ...],
+        calls: Calls,
+        ways: "Ways",
+        commit: Proof = Proof.DIGEST,
     ) -> None:
         self.engine = engine
         self.memory = memory
@@ -87,7 +94,7 @@ class Member:
             engine,
             memory,
             MonotonicClock(),
-            HANDOFF,
+            msgspec.structs.replace(HANDOFF, commit=commit),
             accept,
             transfer=lambda call, *args: calls.append(lambda: call(*args)),
             soon=lambda call, *args: calls.append(lambda: call(*args)),
@@ -158,7 +165,7 @@ class Pair:
             self._peer = SourcePeer(
                 them,
                 self.sink.sinks.connect(them),
-                lambda message: self.calls.append(lambda: hear(message)),  # type: ignore[arg-type]
+                lambda message: self.calls.append(lambda: hear(self, message)),  # type: ignore[arg-type]
             )
         return self._peer
 
@@ -229,11 +236,17 @@ class Pair:
 
 
 def make_pair(
-    make: Callable[[PoolConfig], tuple[PagedEngine, PoolMemory]], pools: tuple[PoolConfig, PoolConfig], ways: Ways
+    make: Callable[[PoolConfig], tuple[PagedEngine, PoolMemory]],
+    pools: tuple[PoolConfig, PoolConfig],
+    ways: Ways,
+    commits: tuple[Proof, Proof] = (Proof.DIGEST, Proof.DIGEST),
 ) -> Pair:
-    """A source and a sink whose engines ``make`` makes of two pools."""
+    """A source and a sink whose engines ``make`` makes of two pools, and what commits into each of them rest on."""
     calls: Calls = deque()
-    source, sink = (Member(name, *make(pool), pool.accept, calls, ways) for name, pool in zip("pd", pools, strict=True))
+    source, sink = (
+        Member(name, *make(pool), pool.accept, calls, ways, commit)
+        for name, pool, commit in zip("pd", pools, commits, strict=True)
+    )
     return Pair(source, sink, calls)
 
 

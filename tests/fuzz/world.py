@@ -14,7 +14,9 @@ from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import (
+    Cancel,
     Committed,
+    Confirm,
     Gone,
     Heartbeat,
     Lend,
@@ -28,6 +30,7 @@ from twinfer.core.messages import (
     ToSink,
     ToSource,
     ToWorker,
+    Withdraw,
 )
 from twinfer.core.tokens import Token
 from twinfer.transport.digest import digest_blocks
@@ -86,10 +89,14 @@ class World:
         for number in range(REQUESTS):
             self.schedule.after(self.schedule.random.random() * ARRIVALS_S, lambda n=number: self._arrive(n))
         self.schedule.run_until(ARRIVALS_S + DEADLINE_S + HANDOFF.lease_s + 1.0)
+        if any(map(unrest, self.workers.values())):
+            # Nobody heard that it was over, and two that keep each other alive end by their own deadlines.
+            self.schedule.run_until(ARRIVALS_S + 2 * DEADLINE_S + 1.0)
         for gateway in self.gateways:
             gateway.check()
         for worker in self.workers.values():
-            self._check_idle(worker)
+            if found := unrest(worker):
+                raise Wrong(found)
 
     def send(self, arrive: Callable[[], object]) -> None:
         """Bring a message over the network: late, twice, or not at all."""
@@ -103,6 +110,8 @@ class World:
 
     def to_worker(self, gateway: VirtualGateway, name: WorkerId, message: ToWorker) -> None:
         """From a gateway to whatever incarnation of a worker is there on arrival."""
+        if isinstance(message, Cancel) and self.schedule.chance("forsake", self._faults.forsake):
+            return
         forged = isinstance(message, Prefill | Lend) and self.schedule.chance("forge", self._faults.forge)
         said = self._forged(message) if forged and isinstance(message, Prefill | Lend) else message
         worker = self.workers[name]
@@ -123,6 +132,8 @@ class World:
         sink = self.workers[WorkerId(address.removeprefix("virtual:"))]
         if isinstance(message, SourceHello) or source.isolation.left_s or sink.life.isolation.left_s:
             return
+        if isinstance(message, Withdraw) and self.schedule.chance("forsake", self._faults.forsake):
+            return
         if isinstance(message, Offer) and self.schedule.chance("ghost", self._faults.ghost):
             self._haunt(source, sink, message)
         said = message
@@ -132,9 +143,14 @@ class World:
         """From a sink to one incarnation of a source."""
         if sink.isolation.left_s or source.isolation.left_s:
             return
-        if isinstance(message, OfferAgain | Committed | Gone | Heartbeat):
-            said = message
-            self.send(lambda: source.alive and source.reception.source.hear(said))
+        if isinstance(message, OfferAgain | Confirm | Committed | Gone | Heartbeat):
+            said, worker, address = message, self.workers[source.identity.worker], sink.identity.control
+
+            def arrive() -> None:
+                if (link := worker.links(source, address)) is not None:
+                    source.reception.source.hear(link, said)
+
+            self.send(arrive)
         else:
             assert isinstance(message, SinkHello)
 
@@ -219,15 +235,17 @@ class World:
         sink.hear(ghost, msgspec.structs.replace(offer, chunk=chunk))
         sink.hear(ghost, seal)
 
-    def _check_idle(self, worker: VirtualWorker) -> None:
-        if not worker.life.alive:
-            return
-        report = worker.life.reception.load(healthy=True)
-        blocks = report.blocks
-        if blocks.live or blocks.promised or blocks.quarantined or blocks.free + blocks.cached != blocks.total:
-            raise Wrong(f"{worker.name} leaks: {blocks}")
-        if report.handoffs or report.running or report.waiting:
-            raise Wrong(f"{worker.name} is not idle: {report}")
-        counters = report.counters
-        if sum(report.handoffs_by_transport.values()) != counters.handoffs_in + counters.fetches_in:
-            raise Wrong(f"{worker.name} counts handoffs twice: {report}")
+
+def unrest(worker: VirtualWorker) -> str:
+    """What a worker holds, or counts twice, although nothing is going on; empty when all is well."""
+    if not worker.life.alive:
+        return ""
+    report = worker.life.reception.load(healthy=True)
+    blocks, counters = report.blocks, report.counters
+    if blocks.live or blocks.promised or blocks.quarantined or blocks.free + blocks.cached != blocks.total:
+        return f"{worker.name} leaks: {blocks}"
+    if report.handoffs or report.running or report.waiting:
+        return f"{worker.name} is not idle: {report}"
+    if sum(report.handoffs_by_transport.values()) != counters.handoffs_in + counters.fetches_in:
+        return f"{worker.name} counts handoffs twice: {report}"
+    return ""

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from twinfer.core.capabilities import Role
+from twinfer.core.grant import Proof
 from twinfer.core.layout import KVDtype
 
 WeightFormat = Literal["checkpoint", "fp32", "bf16", "fp16"]
@@ -120,6 +121,9 @@ class HandoffConfig(_Table, frozen=True):
     """How often each side says which handoffs it still holds; well below ``lease_s``."""
     chunk_kib: int = 1024
     """Bytes in one offered chunk, at most (at least one block)."""
+    commit: Proof = Proof.DIGEST
+    """What commits into a worker rest on: ``digest`` of all bytes, or ``generation``, the source's word that its blocks
+    were not reused, where digests are dear and the link is trusted."""
     max_parked_fraction: float = 0.5
     """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""
     max_attempts: int = 3

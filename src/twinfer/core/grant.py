@@ -23,6 +23,16 @@ class Use(StrEnum):
     """It keeps full blocks in its prefix cache, for a prompt that begins with them."""
 
 
+class Proof(StrEnum):
+    """How a sink convinces itself, before it commits, that it holds the source's KV."""
+
+    DIGEST = "digest"
+    """By a digest of every chunk, as it arrived; it may commit after the source's death."""
+    GENERATION = "generation"
+    """By the source's word, after all has arrived, that it never let go of the blocks; what the link did to the bytes
+    stays unknown."""
+
+
 class GrantTerms(msgspec.Struct, frozen=True):
     """What a grant allows.
 
@@ -30,6 +40,7 @@ class GrantTerms(msgspec.Struct, frozen=True):
         handoff: the handoff, and the ``attempt`` at it.
         tenant: whose KV it is.
         use: what the KV is passed for.
+        proof: what the commit rests on.
         request: digest of the frozen request, so that a grant serves no other prompt.
         fingerprint: digest of the model's fingerprint.
         source, source_epoch: who may offer.
@@ -46,6 +57,7 @@ class GrantTerms(msgspec.Struct, frozen=True):
     attempt: int
     tenant: TenantId
     use: Use
+    proof: Proof
     request: str
     fingerprint: str
     source: WorkerId

@@ -207,7 +207,14 @@ class Heartbeat(_Message, frozen=True):
     handoffs: tuple[HandoffId, ...]
 
 
-ToSink: TypeAlias = SourceHello | Offer | Seal | Withdraw | Heartbeat
+class Confirmed(_Message, frozen=True):
+    """Answers ``Confirm``: the blocks are held since they were offered. Else the answer is ``Withdraw``."""
+
+    handoff: HandoffId
+    attempt: int
+
+
+ToSink: TypeAlias = SourceHello | Offer | Seal | Confirmed | Withdraw | Heartbeat
 
 
 # Sink worker to source worker.
@@ -232,6 +239,13 @@ class OfferAgain(_Message, frozen=True):
     index: int
 
 
+class Confirm(_Message, frozen=True):
+    """All has arrived: were the blocks held all the while?"""
+
+    handoff: HandoffId
+    attempt: int
+
+
 class Committed(_Message, frozen=True):
     """The KV is attendable on the sink; the source may turn its blocks into ordinary cache."""
 
@@ -247,4 +261,4 @@ class Gone(_Message, frozen=True):
     reason: str
 
 
-ToSource: TypeAlias = SinkHello | OfferAgain | Committed | Gone | Heartbeat
+ToSource: TypeAlias = SinkHello | OfferAgain | Confirm | Committed | Gone | Heartbeat

@@ -4,6 +4,7 @@ An engine is stepped by one thread. Everything else may be called from any threa
 takes effect between steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,12 +25,14 @@ class Exported:
         request_id: whose they are.
         first_block: index of the first of them within the sequence.
         blocks: pool blocks, in sequence order.
+        generations: theirs at that moment.
         complete: no more will follow; the first token comes in the same outcome.
     """
 
     request_id: RequestId
     first_block: int
     blocks: tuple[int, ...]
+    generations: tuple[int, ...]
     complete: bool
 
 
@@ -70,6 +73,10 @@ class KVExport(Protocol):
         Raises:
             CapacityError: handoffs hold too much of the pool already.
         """
+        ...
+
+    def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
+        """How often each of these pool blocks was let go by all its holders."""
         ...
 
     def release(self, request_id: RequestId) -> None:

@@ -124,6 +124,11 @@ class _Exports:
             self._loop.cancel(request_id)
             self._lending.release(request_id)
 
+    def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
+        """How often each block was let go."""
+        with self._lock:
+            return self._loop.pool.generations(blocks)
+
     def _check_parked(self) -> None:
         parked = sum(len(sequence.blocks) for sequence in self._loop.parked.values()) + self._lending.num_blocks
         if parked >= self.max_parked_blocks:

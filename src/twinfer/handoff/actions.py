@@ -15,7 +15,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Read a chunk from the source into the bound blocks, and report the digest of what arrived."""
+    """Read a chunk from the source into the bound blocks, and report the digest of what arrived, if there is one."""
 
     chunk: Chunk
 
@@ -58,9 +58,16 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class Show:
+    """Allow these pool blocks to be read."""
+
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Forbid further reads and let the blocks become ordinary cache."""
 
 
 SinkAction: TypeAlias = Bind | Pull | Commit | GiveUp | TellSource
-SourceAction: TypeAlias = Digest | Release | TellSink
+SourceAction: TypeAlias = Digest | Show | Release | TellSink

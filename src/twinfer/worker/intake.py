@@ -58,13 +58,17 @@ class Intake:
             last full block.
         memory: the sink's pool.
         staging: shared with the other handoffs.
+        digests: whether chunks have digests; else that of all is 0.
     """
 
-    def __init__(self, plan: ConversionPlan, tokens: range, memory: PoolMemory, staging: Staging) -> None:
+    def __init__(
+        self, plan: ConversionPlan, tokens: range, memory: PoolMemory, staging: Staging, *, digests: bool = True
+    ) -> None:
         self.plan = plan
         self.tokens = tokens
         self._memory = memory
         self._staging = staging
+        self._digests = digests
         self._bound: tuple[int, ...] = ()
         self._first_bound = tokens.start // plan.sink.block_tokens
         self._writing = threading.Lock()
@@ -87,11 +91,11 @@ class Intake:
         if not self.plan.converts:
             first = chunk.first_block - self._first_bound
             views = [self._memory.block(block) for block in self._bound[first : first + num_blocks]]
-            return sink.pull(peer, handoff, chunk.source_blocks, views, deadline)
+            return sink.pull(peer, handoff, chunk.source_blocks, views, deadline, digest=self._digests)
         room = self._staging.take(num_blocks, size)
         views = [room[index * size : (index + 1) * size] for index in range(num_blocks)]
         try:
-            digest = sink.pull(peer, handoff, chunk.source_blocks, views, deadline)
+            digest = sink.pull(peer, handoff, chunk.source_blocks, views, deadline, digest=self._digests)
         except TransportError:
             if not sink.capabilities.cancel_is_fence:
                 self._unsafe.append(self._staging.abandon())

@@ -16,13 +16,14 @@ import msgspec
 
 from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.errors import InvalidRequest, TransportError
-from twinfer.core.grant import GrantTerms, Use, request_digest
+from twinfer.core.grant import GrantTerms, Proof, Use, request_digest
 from twinfer.core.ids import HandoffId, RequestId
 from twinfer.core.load import Counters
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
     Busy,
     Committed,
+    Confirmed,
     Done,
     Failed,
     FailureKind,
@@ -120,7 +121,7 @@ class SinkDesk:
             plan = self._negotiate(source.capabilities)
             return plan if isinstance(plan, str) else None
 
-    def hear(self, peer: SourcePeer, message: Offer | Seal | Withdraw | Heartbeat) -> None:
+    def hear(self, peer: SourcePeer, message: Offer | Seal | Confirmed | Withdraw | Heartbeat) -> None:
         """A source speaks."""
         now = self._context.clock.now()
         with self._lock:
@@ -141,6 +142,8 @@ class SinkDesk:
                 actions = machine.offered(message.chunk, epoch, now)
             elif isinstance(message, Seal):
                 actions = machine.sealed(message, epoch, now)
+            elif isinstance(message, Confirmed):
+                actions = machine.confirmed(epoch, now)
             else:
                 actions = machine.withdrawn(message.reason)
             self._act(entry, actions)
@@ -211,7 +214,7 @@ class SinkDesk:
         granted = Granted(request.request_id, sign(terms, context.cluster_key), to_come.start)
         lease = Lease.start(context.clock.now(), context.handoff.lease_s, request.deadline_s)
         machine = SinkHandoff(terms, request, lease, self._max_pulls)
-        intake = Intake(plan, to_come, context.memory, self._staging)
+        intake = Intake(plan, to_come, context.memory, self._staging, digests=terms.proof is Proof.DIGEST)
         self._open[message.handoff] = _Open(machine, granted, intake)
         self._by_request[request.request_id] = message.handoff
         return granted
@@ -223,6 +226,7 @@ class SinkDesk:
             attempt=message.attempt,
             tenant=message.request.tenant,
             use=message.use,
+            proof=self._context.handoff.commit,
             request=request_digest(message.request),
             fingerprint=me.capabilities.fingerprint.digest(),
             source=message.source,
@@ -238,9 +242,9 @@ class SinkDesk:
             expires_unix_s=time.time() + self._context.handoff.lease_s,
         )
 
-    def _answer_late(self, peer: SourcePeer, message: Offer | Seal | Withdraw) -> None:
+    def _answer_late(self, peer: SourcePeer, message: Offer | Seal | Confirmed | Withdraw) -> None:
         gone = Gone(message.handoff, message.attempt, "unknown: no such handoff is open here")
-        if not isinstance(message, Withdraw):
+        if not isinstance(message, Confirmed | Withdraw):
             self._context.soon(peer.send, self._ended.get(message.handoff, gone))
 
     def _act(self, entry: _Open, actions: Sequence[SinkAction]) -> None:

@@ -18,6 +18,7 @@ from twinfer.core.load import Counters
 from twinfer.core.messages import (
     Busy,
     Committed,
+    Confirm,
     Done,
     Failed,
     FailureKind,
@@ -29,11 +30,12 @@ from twinfer.core.messages import (
     Prefill,
     Refused,
     ToSink,
+    Withdraw,
 )
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
-from twinfer.handoff.actions import Digest, Release, SourceAction
+from twinfer.handoff.actions import Digest, Release, Show, SourceAction
 from twinfer.handoff.grants import check_for_source, verify
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.source import SourceHandoff, SourceState
@@ -105,8 +107,8 @@ class SourceDesk:
         with self._lock:
             for part in outcome.exported:
                 if entry := self._entry(part.request_id):
-                    actions = entry.machine.exported(part.first_block, part.blocks, complete=part.complete)
-                    self._act(entry, actions)
+                    said = (part.first_block, part.blocks, part.generations)
+                    self._act(entry, entry.machine.exported(*said, complete=part.complete))
             for token in outcome.tokens:
                 if entry := self._entry(token.request_id):
                     self._act(entry, entry.machine.drew(token))
@@ -114,7 +116,7 @@ class SourceDesk:
                 if entry := self._entry(failure.request_id):
                     self._act(entry, entry.machine.cancelled(f"the source's engine failed: {failure.reason}"))
 
-    def hear(self, message: OfferAgain | Committed | Gone | Heartbeat) -> None:
+    def hear(self, link: Link, message: OfferAgain | Confirm | Committed | Gone | Heartbeat) -> None:
         """A sink speaks."""
         with self._lock:
             if isinstance(message, Heartbeat):
@@ -122,8 +124,13 @@ class SourceDesk:
                 return
             entry = self._open.get(message.handoff)
             if entry is None or entry.machine.terms.attempt != message.attempt:
-                return
-            if isinstance(message, OfferAgain):
+                if isinstance(message, Confirm):
+                    gone = Withdraw(message.handoff, message.attempt, "gone: the source let go of it already")
+                    self._context.soon(link.send, gone)
+            elif isinstance(message, Confirm):
+                actions = entry.machine.confirm_asked(self._generations(entry))
+                self._finish(entry, actions, "the source let go of a block too early")
+            elif isinstance(message, OfferAgain):
                 self._counts["resends"] += 1
                 self._act(entry, entry.machine.asked_again(message.index))
             elif isinstance(message, Committed):
@@ -157,10 +164,7 @@ class SourceDesk:
         now = self._context.clock.now()
         with self._lock:
             for entry in list(self._open.values()):
-                actions = entry.machine.tick(now)
-                if actions:
-                    self._act(entry, actions)
-                    self._tell_failed(entry, "the handoff's lease ran out")
+                self._finish(entry, entry.machine.tick(now), "the handoff's lease ran out")
 
     def held_for(self, link: Link) -> tuple[HandoffId, ...]:
         """Open handoffs towards one sink, for the heartbeat."""
@@ -194,7 +198,8 @@ class SourceDesk:
         if blocks is None:
             return False
         entry = self._begin(terms, message.request, links)
-        self._act(entry, entry.machine.exported(0, blocks, complete=True))
+        generations = self._context.engine.exports.generations(blocks)
+        self._act(entry, entry.machine.exported(0, blocks, generations, complete=True))
         return True
 
     def _begin(self, terms: GrantTerms, request: GenerationRequest, links: Links) -> _Open:
@@ -216,8 +221,12 @@ class SourceDesk:
         if terms.attempt > entry.machine.terms.attempt:
             entry.link = links.to(terms.sink_address)
             lease = Lease.start(self._context.clock.now(), terms.ttl_s, entry.machine.request.deadline_s)
-            self._act(entry, entry.machine.granted_again(terms, lease))
+            actions = entry.machine.granted_again(terms, lease, self._generations(entry))
+            self._finish(entry, actions, "the source let go of a block too early")
             self._counts["handoffs_again"] += 1
+
+    def _generations(self, entry: _Open) -> tuple[int, ...]:
+        return self._context.engine.exports.generations(entry.machine.blocks)
 
     def _entry(self, request_id: RequestId) -> _Open | None:
         handoff = self._by_request.get(request_id)
@@ -235,10 +244,19 @@ class SourceDesk:
             if isinstance(action, Digest):
                 self._sources.offer(entry.machine.terms.handoff, action.blocks)
                 self._context.transfer(self._digest, entry, action)
+            elif isinstance(action, Show):
+                self._sources.offer(entry.machine.terms.handoff, action.blocks)
+                self._counts["kv_bytes_out"] += len(action.blocks) * self._context.memory.block_bytes
             elif isinstance(action, Release):
                 self._release(entry)
             else:
                 self._context.soon(entry.link.send, action.message)
+
+    def _finish(self, entry: _Open, actions: Sequence[SourceAction], reason: str) -> None:
+        """Carry out what may be the end, and then say why; the lock is held."""
+        self._act(entry, actions)
+        if actions and not entry.machine.is_open:
+            self._tell_failed(entry, reason)
 
     def _release(self, entry: _Open) -> None:
         terms, request_id = entry.machine.terms, entry.machine.request.request_id
