@@ -105,7 +105,7 @@ class SourceHandoff:
 
     def granted_again(self, terms: GrantTerms, lease: Lease, generations: tuple[int, ...]) -> list[SourceAction]:
         """Another sink was granted the same KV, as a later attempt; these are the generations of ``blocks`` now."""
-        if not self.is_open or terms.attempt <= self.terms.attempt:
+        if not self.is_open or terms.attempt <= self.terms.attempt or terms.use is not self.terms.use:
             return []
         self.terms, self.lease = terms, lease
         if generations != tuple(self._generations):
