@@ -127,7 +127,7 @@ class Answering:
 
     def journey(self) -> Journey:
         """No way at all."""
-        return Journey(ROUTE, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+        return Journey(ROUTE, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
 
 
 async def echo(request: Request) -> Response:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from twinfer.core.capabilities import Role
 from twinfer.core.clock import Clock, ManualClock
@@ -58,17 +59,25 @@ class SmallEngine:
         raise AssertionError(f"not done after {max_steps} steps")
 
 
+def token_elements(
+    tokens: Sequence[int], tenant: str = "t", emulation: EmulationConfig = EMULATION
+) -> NDArray[np.int64]:
+    """The KV elements of each position that an emulated engine must hold, worked out from the tokens alone."""
+    lanes = np.arange(2 * emulation.num_layers * emulation.num_kv_heads * emulation.head_dim, dtype=np.uint64)
+    states = token_states(tokens, TenantId(tenant))
+    return (splitmix64(states[:, None] ^ splitmix64(lanes)) >> np.uint64(60)).astype(np.int64) - 8
+
+
 def expected_output(
     prompt: Sequence[int], num_tokens: int, emulation: EmulationConfig = EMULATION, tenant: str = "t"
 ) -> list[int]:
     """What the emulated engine must answer, worked out from the tokens alone, without any KV."""
     elements = 2 * emulation.num_layers * emulation.num_kv_heads * emulation.head_dim
     lanes = np.arange(elements, dtype=np.uint64)
-    keys, weights = splitmix64(lanes), splitmix64(lanes ^ np.uint64(0x5EED)) | np.uint64(1)
+    weights = splitmix64(lanes ^ np.uint64(0x5EED)) | np.uint64(1)
     tokens = list(prompt)
     for _ in range(num_tokens):
-        states = token_states(tokens, TenantId(tenant))
-        rows = (splitmix64(states[:, None] ^ keys) >> np.uint64(60)).astype(np.int64) - 8
+        rows = token_elements(tokens, tenant, emulation)
         folded = (rows.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
         positions = np.arange(len(tokens), dtype=np.uint64)
         total = splitmix64(folded ^ splitmix64(positions)).sum(dtype=np.uint64)

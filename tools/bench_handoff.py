@@ -32,7 +32,7 @@ import numpy as np
 
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.config import TlsConfig
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Proof, Use
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.layout import KVLayout
 from twinfer.core.manifest import Chunk, root_digest
@@ -179,7 +179,7 @@ def _handoff(connection: Connection, own: PoolMemory, shape: Shape) -> Move:
     request = GenerationRequest(
         RequestId("bench"), ModelId("bench"), TenantId("bench"), (0,) * (shape.num_blocks * 16), Stopping(1), Sampling()
     )
-    terms = _terms(plan)
+    terms = _terms(plan, shape.num_blocks)
     chunks = [
         Chunk(index, blocks.start, tuple(blocks), digest_blocks(own, blocks))
         for index, blocks in enumerate(shape.chunks())
@@ -190,7 +190,7 @@ def _handoff(connection: Connection, own: PoolMemory, shape: Shape) -> Move:
     def move() -> None:
         now = time.monotonic()
         lease = Lease.start(now, PULL_TIMEOUT_S, PULL_TIMEOUT_S)
-        machine = SinkHandoff(terms, request, shape.num_blocks, lease, max_pulls=len(chunks))
+        machine = SinkHandoff(terms, request, lease, max_pulls=len(chunks))
         intake = Intake(plan, range(len(request.prompt)), memory, Staging(shape.chunk_blocks * shape.block_bytes))
         intake.bind(tuple(range(memory.num_blocks)))
         machine.sealed(seal, terms.source_epoch, now)
@@ -203,7 +203,7 @@ def _handoff(connection: Connection, own: PoolMemory, shape: Shape) -> Move:
     return move
 
 
-def _terms(plan: ConversionPlan) -> GrantTerms:
+def _terms(plan: ConversionPlan, num_blocks: int) -> GrantTerms:
     return GrantTerms(
         handoff=HANDOFF,
         attempt=1,
@@ -217,7 +217,10 @@ def _terms(plan: ConversionPlan) -> GrantTerms:
         sink_address="",
         wire=plan.source,
         provenance=plan.provenance,
+        use=Use.DECODE,
+        proof=Proof.DIGEST,
         start_block=0,
+        end_block=num_blocks,
         ttl_s=PULL_TIMEOUT_S,
         expires_unix_s=0.0,
     )

@@ -16,9 +16,22 @@ from tests.fakes import KEY, MODEL, POOL
 from twinfer.core.capabilities import Capabilities, Role, WorkerIdentity
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import EmulationConfig, HandoffConfig, LinkConfig, PoolConfig
+from twinfer.core.grant import Proof, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.layout import KVDtype
-from twinfer.core.messages import Cancel, Failed, Frame, Generate, Granted, Prefill, Refused, Reserve, ToGateway, ToSink
+from twinfer.core.messages import (
+    Cancel,
+    Failed,
+    Frame,
+    Generate,
+    Granted,
+    Lend,
+    Prefill,
+    Refused,
+    Reserve,
+    ToGateway,
+    ToSink,
+)
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
 from twinfer.engine.assemble import assemble, emulated_capabilities
@@ -60,7 +73,14 @@ class Member:
     """
 
     def __init__(
-        self, name: str, engine: PagedEngine, memory: PoolMemory, accept: tuple[str, ...], calls: Calls, ways: "Ways"
+        self,
+        name: str,
+        engine: PagedEngine,
+        memory: PoolMemory,
+        accept: tuple[str, ...],
+        calls: Calls,
+        ways: "Ways",
+        commit: Proof = Proof.DIGEST,
     ) -> None:
         self.engine = engine
         self.memory = memory
@@ -74,7 +94,7 @@ class Member:
             engine,
             memory,
             MonotonicClock(),
-            HANDOFF,
+            msgspec.structs.replace(HANDOFF, commit=commit),
             accept,
             transfer=lambda call, *args: calls.append(lambda: call(*args)),
             soon=lambda call, *args: calls.append(lambda: call(*args)),
@@ -145,15 +165,17 @@ class Pair:
             self._peer = SourcePeer(
                 them,
                 self.sink.sinks.connect(them),
-                lambda message: self.calls.append(lambda: hear(message)),  # type: ignore[arg-type]
+                lambda message: self.calls.append(lambda: hear(self, message)),  # type: ignore[arg-type]
             )
         return self._peer
 
-    def reserve(self, request: GenerationRequest, capabilities: Capabilities | None = None) -> Granted | Refused:
+    def reserve(
+        self, request: GenerationRequest, capabilities: Capabilities | None = None, use: Use = Use.DECODE
+    ) -> Granted | Refused:
         """Ask the sink for room; ``capabilities`` are those of the source, if not said otherwise."""
         handoff, them = HandoffId(f"h{next(self._numbers)}"), self.source.identity
         said = capabilities or them.capabilities
-        self.sink.reception.take(Reserve(request, handoff, 1, them.worker, them.epoch, said), self.gateway, self)
+        self.sink.reception.take(Reserve(request, handoff, 1, them.worker, them.epoch, said, use), self.gateway, self)
         answer = self.gateway.said.pop()
         assert isinstance(answer, Granted | Refused), answer
         return answer
@@ -165,9 +187,17 @@ class Pair:
         self.source.reception.take(Prefill(request, granted.grant), self.gateway, self)
         return self.settle(), granted.cached_tokens
 
-    def generate(self, request: GenerationRequest, provenance: str = "") -> list[Token]:
-        """Both phases on the sink."""
-        self.sink.reception.take(Generate(request, (), provenance), self.gateway, self)
+    def fetch(self, request: GenerationRequest) -> int:
+        """Bring what the source has cached of the prompt to the sink, which must succeed; how many tokens it had."""
+        granted = self.reserve(request, use=Use.CACHE)
+        assert isinstance(granted, Granted), granted
+        self.source.reception.take(Lend(request, granted.grant), self.gateway, self)
+        assert self.settle() == []
+        return granted.cached_tokens
+
+    def generate(self, request: GenerationRequest, provenance: str = "", member: Member | None = None) -> list[Token]:
+        """Both phases on one worker, the sink if not said otherwise."""
+        (member or self.sink).reception.take(Generate(request, (), provenance), self.gateway, self)
         return self.settle()
 
     def cancel(self, request_id: RequestId) -> None:
@@ -206,11 +236,17 @@ class Pair:
 
 
 def make_pair(
-    make: Callable[[PoolConfig], tuple[PagedEngine, PoolMemory]], pools: tuple[PoolConfig, PoolConfig], ways: Ways
+    make: Callable[[PoolConfig], tuple[PagedEngine, PoolMemory]],
+    pools: tuple[PoolConfig, PoolConfig],
+    ways: Ways,
+    commits: tuple[Proof, Proof] = (Proof.DIGEST, Proof.DIGEST),
 ) -> Pair:
-    """A source and a sink whose engines ``make`` makes of two pools."""
+    """A source and a sink whose engines ``make`` makes of two pools, and what commits into each of them rest on."""
     calls: Calls = deque()
-    source, sink = (Member(name, *make(pool), pool.accept, calls, ways) for name, pool in zip("pd", pools, strict=True))
+    source, sink = (
+        Member(name, *make(pool), pool.accept, calls, ways, commit)
+        for name, pool, commit in zip("pd", pools, commits, strict=True)
+    )
     return Pair(source, sink, calls)
 
 

@@ -187,6 +187,17 @@ def test_an_empty_pull_moves_nothing(link: Link):
     assert digest_views([]) == sink.pull(peer, handoff, [], [], soon())
 
 
+def test_a_digest_may_be_left_out(link: Link):
+    """Then the bytes arrive all the same, and nobody looks at them."""
+    memory = link.memory(9, 700_001)
+    source, sink, peer = link.pair(memory)
+    handoff, views = new_handoff_id(), room(9, 700_001)
+    source.offer(handoff, range(9))
+    sink.admit(handoff)
+    assert sink.pull(peer, handoff, range(9), views, soon(), digest=False) == 0
+    assert [bytes(memory.block(block)) for block in range(9)] == [bytes(view) for view in views]
+
+
 def test_a_digest_shows_what_changed_after_it_was_announced(link: Link):
     """Reused blocks do not pass for the ones that were offered."""
     memory = link.memory(4, 5000)

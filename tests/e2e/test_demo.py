@@ -69,7 +69,7 @@ async def test_chat_completions_stream(demo: Deployment, demo_model: ServedModel
     assert heard.text == b"".join(heard.tokens).decode(errors="replace")
     check_phases(before, demo, num_input, num_output)
     times = {name: value for name, value in heard.journey.items() if name.endswith("_ms")}
-    assert set(times) == {"queue_ms", "reserve_ms", "prefill_ms", "exposed_transfer_ms", "decode_ms"}
+    assert set(times) == {"queue_ms", "reserve_ms", "fetch_ms", "prefill_ms", "exposed_transfer_ms", "decode_ms"}
     assert min(times.values()) >= 0
     assert min(times["reserve_ms"], times["prefill_ms"], times["decode_ms"]) > 0
     rest = {name: value for name, value in heard.journey.items() if not name.endswith("_ms")}

@@ -31,6 +31,7 @@ class Findings:
     requests: int = 0
     answered: int = 0
     injected: Counter[str] = field(default_factory=Counter)
+    fetches: Counter[str] = field(default_factory=Counter)
     wrong: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, other: "Findings") -> None:
@@ -40,6 +41,7 @@ class Findings:
         self.requests += other.requests
         self.answered += other.answered
         self.injected += other.injected
+        self.fetches += other.fetches
         self.wrong += other.wrong
 
 
@@ -58,6 +60,8 @@ def explore(seeds: range) -> Findings:
         findings.requests += len(jobs)
         findings.answered += sum(job.outcomes == [None] for job in jobs)
         findings.injected += world.schedule.injected
+        for gateway in world.gateways:
+            findings.fetches += gateway.fetches
         if findings.wrong:
             break
     return findings
@@ -102,6 +106,8 @@ def report(findings: Findings, seconds: float, console: Console) -> bool:
         table.add_row(name, f"{findings.injected[name]:,}")
     console.print(table)
     missing = [name for name in FAULT_NAMES.values() if not findings.injected[name]]
+    outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in sorted(findings.fetches.items()))
+    console.print(f"{findings.fetches.total():,} fetches of a prefix: {outcomes}")
     for seed, what in findings.wrong:
         console.print(f"seed {seed}: {what}", style="red", soft_wrap=True)
         console.print(f"replay it with: python -m tests.fuzz --seed {seed}")

@@ -1,5 +1,6 @@
 """A gateway in virtual time: drives the product's ``GatewayRequest`` over virtual workers, and checks every answer."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +13,23 @@ from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, Wor
 from twinfer.core.messages import Busy, Failed, Frame, Granted, Load, Refused, ToGateway, ToWorker
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import Route
-from twinfer.handoff.gateway_side import Emit, GatewayAction, GatewayRequest, Mismatch, Passing, Plan, Replan, Send
+from twinfer.handoff.gateway_actions import (
+    Emit,
+    FetchBegan,
+    FetchEnded,
+    Fetching,
+    GatewayAction,
+    Mismatch,
+    Passing,
+    Plan,
+    Replan,
+    Send,
+)
+from twinfer.handoff.gateway_side import GatewayRequest
 
 DEADLINE_S = 20.0
+MIN_FETCH_TOKENS = 4
+MAX_PROMPT = 150
 
 
 class Wrong(AssertionError):
@@ -66,19 +81,19 @@ class VirtualGateway:
         self.alive = True
         self.num_handoffs = 0
         self.num_kept = 0
+        self.fetches: Counter[str] = Counter()
         self._mismatched: set[tuple[Epoch, Epoch]] = set()
 
     def start(self, number: int) -> None:
         """A client asks something."""
         dice = self._schedule.random
-        shared = [dice.randrange(3)] * dice.choice([0, 8, 12])
-        prompt = (*shared, *(dice.randrange(900) for _ in range(dice.randint(1, 40))))
-        num_tokens = dice.randint(1, 6)
+        prompt, tenant = self._prompt()
+        num_tokens = dice.randint(1, 6) if dice.random() < 0.9 else dice.randint(7, 24)
         hurried = self._schedule.chance("hurry", self._faults.hurry)
         request = GenerationRequest(
             RequestId(f"r{number}"),
             ModelId(MODEL.id),
-            TenantId(dice.choice("ab")),
+            tenant,
             prompt,
             Stopping(num_tokens),
             Sampling(temperature=0.0),
@@ -102,20 +117,13 @@ class VirtualGateway:
         if not self.alive or isinstance(message, Load):
             return
         if isinstance(message, Frame):
-            self._hear_frame(message)
+            self._hear_frame(worker, message)
             return
-        job = self._by_wire_id.get(message.request_id)  # type: ignore[union-attr]
-        if job is None or job.machine.wire_id != message.request_id:  # type: ignore[union-attr]
-            return
-        if isinstance(message, Granted):
-            self.num_handoffs += 1
-            self._act(job, job.machine.granted(message.grant, message.cached_tokens))
-        elif isinstance(message, Busy):
-            self._act(job, job.machine.busy(worker, message.retry_after_s, self._schedule.now()))
-        elif isinstance(message, Refused):
-            self._act(job, job.machine.refused(worker, message.reason, incompatible=message.incompatible))
-        elif isinstance(message, Failed):
-            self._act(job, job.machine.failed(worker, message.kind, message.reason))
+        assert isinstance(message, Granted | Busy | Refused | Failed)
+        job = self._by_wire_id.get(message.request_id)
+        if job is not None:
+            self.num_handoffs += isinstance(message, Granted) and job.machine.wire_id == message.request_id
+            self._act(job, job.machine.hear(worker, message, self._schedule.now()))
 
     def worker_lost(self, worker: WorkerId) -> None:
         """A worker's stream ended."""
@@ -133,7 +141,10 @@ class VirtualGateway:
             if job.outcomes == [None] and job.tokens != job.expected:
                 raise Wrong(f"{job.machine.request.request_id} ended well with a part of its answer")
 
-    def _hear_frame(self, frame: Frame) -> None:
+    def _hear_frame(self, worker: WorkerId, frame: Frame) -> None:
+        for done in frame.done:
+            if (job := self._by_wire_id.get(done.request_id)) is not None:
+                self._act(job, job.machine.fetch_done(worker, done.request_id))
         for token in frame.tokens:
             job = self._by_wire_id.get(token.request_id)
             if job is not None and job.machine.wire_id == token.request_id:
@@ -163,17 +174,50 @@ class VirtualGateway:
         misinformed = self._schedule.chance("misinform", self._faults.misinform)
         described = dice.choice(prefillers) if misinformed else source
         passing = Passing(handoff, source.name, source.epoch, described.life.identity.capabilities)
-        self._act(job, job.machine.planned(Plan(Route(decode.name, source.name, "fuzz"), passing)))
+        plan = Plan(Route(decode.name, source.name, "fuzz"), passing, self._fetching(decode, source))
+        self._act(job, job.machine.planned(plan))
+
+    def _prompt(self) -> tuple[tuple[int, ...], TenantId]:
+        """Something new, or the next turn of a conversation: an earlier prompt, its answer, and something new."""
+        dice = self._schedule.random
+        new = tuple(dice.randrange(900) for _ in range(dice.randint(1, 40)))
+        answered = [job for job in self.jobs if job.outcomes == [None]]
+        if answered and dice.random() < 0.6:
+            job = dice.choice(answered)
+            prompt = (*job.machine.request.prompt, *job.expected, *new)
+            if len(prompt) <= MAX_PROMPT:
+                return prompt, job.machine.request.tenant
+        return (*([dice.randrange(3)] * dice.choice([0, 8, 12])), *new), TenantId(dice.choice("ab"))
+
+    def _fetching(self, decode: VirtualWorker, prefill: VirtualWorker) -> Fetching | None:
+        """Mostly as the router would have it; else the workers must find out for themselves."""
+        source, sink = decode.life.identity, prefill.life.identity
+        alike = source.capabilities.provenance == sink.capabilities.provenance
+        if (source.epoch, sink.epoch) in self._mismatched or not (alike or self._schedule.random.random() < 0.1):
+            return None
+        handoff = HandoffId(f"{self._schedule.random.getrandbits(128):032x}")
+        misinformed = self._schedule.chance("misinform", self._faults.misinform)
+        described = self._schedule.random.choice(list(self._workers.values())) if misinformed else decode
+        passing = Passing(handoff, source.worker, source.epoch, described.life.identity.capabilities)
+        return Fetching(passing, MIN_FETCH_TOKENS)
 
     def _act(self, job: Job, actions: Sequence[GatewayAction]) -> None:
         self._by_wire_id[job.machine.wire_id] = job
+        machine = job.machine
         for action in actions:
             if isinstance(action, Send):
                 self._deliver(self, action.worker, action.message)
             elif isinstance(action, Emit):
                 self._emit(job, [token.token_id for token in action.tokens])
             elif isinstance(action, Mismatch):
-                self._mismatched.add((self._workers[action.prefill].epoch, self._workers[action.decode].epoch))
+                self._mismatched.add((self._workers[action.source].epoch, self._workers[action.sink].epoch))
+            elif isinstance(action, FetchBegan):
+                self._by_wire_id[action.fetch] = job
+                self._schedule.after(
+                    action.within_s, lambda fetch=action.fetch: self._act(job, machine.fetch_overdue(fetch))
+                )
+            elif isinstance(action, FetchEnded):
+                self.fetches[action.outcome] += 1
             elif isinstance(action, Replan):
                 self._schedule.after(action.pause_s, lambda again=action: self._plan(job, again.exclude, again.keep))
             else:

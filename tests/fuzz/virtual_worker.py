@@ -12,18 +12,22 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from tests.fakes import KEY, MODEL, POOL
+from tests.fakes import KEY, MODEL, POOL, token_elements
 from tests.fuzz.faults import Faults
 from tests.fuzz.schedule import Schedule
 from twinfer.core.capabilities import Endpoint, Role, WorkerIdentity
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import TransportError
-from twinfer.core.ids import Epoch, HandoffId, WorkerId
+from twinfer.core.grant import Proof
+from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.layout import KVDtype
-from twinfer.core.messages import Heartbeat, Offer, Seal, ToSink, ToSource, ToWorker, Withdraw
+from twinfer.core.messages import Confirmed, Heartbeat, Offer, Seal, ToSink, ToSource, ToWorker, Withdraw
+from twinfer.core.tokens import Token
 from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
+from twinfer.engine.ingest import IngestLedger
 from twinfer.engine.paged import PagedEngine
+from twinfer.kv.elements import ElementView
 from twinfer.transport.base import TransportCapabilities
 from twinfer.transport.digest import digest_views
 from twinfer.worker.context import WorkerContext
@@ -38,6 +42,7 @@ POOL_TOKENS = 192
 BLOCK_TOKENS = (4, 4, 3, 8, 16)
 DTYPES: tuple[KVDtype, ...] = ("fp32", "fp32", "bf16", "fp16", "fp8")
 STEP_S = 0.004
+TRANSFER_S = 0.01
 TICK_S = 0.25
 RESTART_S = 0.5
 MAX_PULLS = 2
@@ -45,15 +50,32 @@ LAND_LATE_S = 0.05
 
 
 class Form(NamedTuple):
-    """How a worker lays its KV out."""
+    """How a worker lays its KV out, and what its commits rest on."""
 
     block_tokens: int
     kv_dtype: KVDtype
+    commit: Proof
 
     @classmethod
     def draw(cls, schedule: Schedule) -> "Form":
         """Any."""
-        return cls(schedule.random.choice(BLOCK_TOKENS), schedule.random.choice(DTYPES))
+        dice = schedule.random
+        return cls(dice.choice(BLOCK_TOKENS), dice.choice(DTYPES), dice.choice(tuple(Proof)))
+
+
+def _check_commits(ledger: IngestLedger, pool: ElementView) -> None:
+    """See, at every commit, that the blocks hold the KV of their tokens, whether or not anybody will ask for it."""
+    commit = ledger.commit
+
+    def checked(request_id: RequestId, first_token: Token | None, now: float) -> None:
+        ingest = ledger._open[request_id]
+        request, end = ingest.sequence.request, ingest.to_come.stop
+        expected = token_elements(request.prompt[:end], request.tenant)
+        if end and not (pool.read_tokens(ingest.prefix + ingest.bound, end) == expected).all():
+            raise AssertionError(f"{request_id} commits KV that is not that of its tokens")
+        commit(request_id, first_token, now)
+
+    ledger.commit = checked  # type: ignore[method-assign]
 
 
 class Memory:
@@ -105,8 +127,10 @@ class VirtualSink:
         source_blocks: Sequence[int],
         destinations: Sequence[memoryview],
         deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
-        """Copy, perhaps badly."""
+        """Copy, perhaps badly; a link whose bytes nobody checks is trusted not to change them."""
         del deadline
         if handoff not in self._admitted:
             raise TransportError("not admitted")
@@ -115,6 +139,8 @@ class VirtualSink:
         for block, destination in zip(source_blocks, destinations, strict=True):
             destination[:] = peer.memory.block(block)
         self._land_again(peer, handoff, source_blocks, destinations)
+        if not digest:
+            return 0
         if self._schedule.chance("corrupt", self._faults.corrupt):
             victim = self._schedule.random.choice(destinations)
             victim[self._schedule.random.randrange(len(victim))] ^= 1 << self._schedule.random.randrange(8)
@@ -215,6 +241,7 @@ class VirtualWorker:
         self._role = role
         self._schedule = schedule
         self._faults = faults
+        self._handoff = msgspec.structs.replace(HANDOFF, commit=form.commit)
         self._num_lives = 0
         self._pool = msgspec.structs.replace(
             POOL,
@@ -276,7 +303,7 @@ class VirtualWorker:
             self.life.peers[source.identity.epoch] = known
         return known
 
-    def hear(self, source: Life, message: Offer | Seal | Withdraw | Heartbeat) -> None:
+    def hear(self, source: Life, message: Offer | Seal | Confirmed | Withdraw | Heartbeat) -> None:
         """A source speaks."""
         if self.life.alive:
             self.life.reception.sink.hear(self.peer_of(source), message)
@@ -292,11 +319,12 @@ class VirtualWorker:
         engine.exports.max_parked_blocks = int(num_blocks * HANDOFF.max_parked_fraction)
         life: Life
 
-        def run(delay_s: float) -> Callable[..., None]:
-            def later(call: Callable[..., None], *args: object) -> None:
-                self._schedule.after(self._schedule.random.random() * delay_s, lambda: life.alive and call(*args))
+        _check_commits(engine.ingests._ledger, ElementView(memory.view, layout))
 
-            return later
+        def transfer(call: Callable[..., None], *args: object) -> None:
+            stalled = self._schedule.chance("stall", self._faults.stall)
+            longest_s = HANDOFF.lease_s if stalled else TRANSFER_S
+            self._schedule.after(self._schedule.random.random() * longest_s, lambda: life.alive and call(*args))
 
         context = WorkerContext(
             identity,
@@ -304,9 +332,9 @@ class VirtualWorker:
             engine,
             memory,  # type: ignore[arg-type]
             self._schedule,
-            HANDOFF,
+            self._handoff,
             self._pool.accept,
-            transfer=run(0.01),
+            transfer=transfer,
             soon=lambda call, *args: self._schedule.after(0.0, lambda: life.alive and call(*args)),
             wake=lambda: self._wake(life),
             isolation=Isolation(self._schedule),
@@ -331,11 +359,28 @@ class VirtualWorker:
         outcome = life.engine.step()
         if outcome is not None:
             life.reception.deliver(outcome)
+            self._let_go(life)
             self._wake(life)
             self.maybe_crash()
 
+    def links(self, life: Life, address: str) -> SinkLink | None:
+        """The stream of an incarnation to a sink, while it lives."""
+        return self._links.to(address) if life.alive else None
+
+    def _let_go(self, life: Life) -> None:
+        """The engine lets go of KV that was offered, and tells nobody; only those who ask will know."""
+        for entry in list(life.reception.source._open.values()):
+            terms = entry.machine.terms
+            if terms.proof is Proof.GENERATION and self._schedule.chance("let go", self._faults.let_go):
+                life.engine.exports.release(entry.machine.request.request_id)
+
     def _tick(self) -> None:
         if self.life.alive:
+            desks = (self.life.reception.source, self.life.reception.sink)
+            held = [entry.machine.lease for desk in desks for entry in desk._open.values()]  # type: ignore[attr-defined]
+            if held and self._schedule.chance("jump", self._faults.jump):
+                for lease in held:
+                    lease.deadline = self._schedule.now()
             self.life.reception.tick()
             self._wake(self.life)
         self._schedule.after(TICK_S, self._tick)

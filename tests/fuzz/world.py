@@ -10,13 +10,16 @@ from tests.fuzz.schedule import Schedule
 from tests.fuzz.virtual_gateway import DEADLINE_S, VirtualGateway, Wrong
 from tests.fuzz.virtual_worker import HANDOFF, Form, Life, Memory, VirtualWorker
 from twinfer.core.capabilities import Role
-from twinfer.core.grant import Grant
+from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import (
+    Cancel,
     Committed,
+    Confirm,
     Gone,
     Heartbeat,
+    Lend,
     Offer,
     OfferAgain,
     Prefill,
@@ -27,6 +30,7 @@ from twinfer.core.messages import (
     ToSink,
     ToSource,
     ToWorker,
+    Withdraw,
 )
 from twinfer.core.tokens import Token
 from twinfer.transport.digest import digest_blocks
@@ -61,13 +65,10 @@ class World:
         self.schedule = Schedule(seed)
         self._faults = faults
         roles = [("p0", Role.PREFILL), ("p1", Role.PREFILL), ("d0", Role.DECODE), ("d1", Role.DECODE)]
-        differ = self.schedule.chance("differ", faults.differ)
-        common = Form.draw(self.schedule)
+        forms = self._forms(len(roles))
         self.workers = {
-            WorkerId(name): VirtualWorker(
-                name, role, self.schedule, faults, Form.draw(self.schedule) if differ else common
-            )
-            for name, role in roles
+            WorkerId(name): VirtualWorker(name, role, self.schedule, faults, form)
+            for (name, role), form in zip(roles, forms, strict=True)
         }
         for worker in self.workers.values():
             worker.network = self
@@ -88,10 +89,14 @@ class World:
         for number in range(REQUESTS):
             self.schedule.after(self.schedule.random.random() * ARRIVALS_S, lambda n=number: self._arrive(n))
         self.schedule.run_until(ARRIVALS_S + DEADLINE_S + HANDOFF.lease_s + 1.0)
+        if any(map(unrest, self.workers.values())):
+            # Nobody heard that it was over, and two that keep each other alive end by their own deadlines.
+            self.schedule.run_until(ARRIVALS_S + 2 * DEADLINE_S + 1.0)
         for gateway in self.gateways:
             gateway.check()
         for worker in self.workers.values():
-            self._check_idle(worker)
+            if found := unrest(worker):
+                raise Wrong(found)
 
     def send(self, arrive: Callable[[], object]) -> None:
         """Bring a message over the network: late, twice, or not at all."""
@@ -105,8 +110,10 @@ class World:
 
     def to_worker(self, gateway: VirtualGateway, name: WorkerId, message: ToWorker) -> None:
         """From a gateway to whatever incarnation of a worker is there on arrival."""
-        forged = isinstance(message, Prefill) and self.schedule.chance("forge", self._faults.forge)
-        said = self._forged(message) if forged and isinstance(message, Prefill) else message
+        if isinstance(message, Cancel) and self.schedule.chance("forsake", self._faults.forsake):
+            return
+        forged = isinstance(message, Prefill | Lend) and self.schedule.chance("forge", self._faults.forge)
+        said = self._forged(message) if forged and isinstance(message, Prefill | Lend) else message
         worker = self.workers[name]
 
         def arrive() -> None:
@@ -125,6 +132,8 @@ class World:
         sink = self.workers[WorkerId(address.removeprefix("virtual:"))]
         if isinstance(message, SourceHello) or source.isolation.left_s or sink.life.isolation.left_s:
             return
+        if isinstance(message, Withdraw) and self.schedule.chance("forsake", self._faults.forsake):
+            return
         if isinstance(message, Offer) and self.schedule.chance("ghost", self._faults.ghost):
             self._haunt(source, sink, message)
         said = message
@@ -134,9 +143,14 @@ class World:
         """From a sink to one incarnation of a source."""
         if sink.isolation.left_s or source.isolation.left_s:
             return
-        if isinstance(message, OfferAgain | Committed | Gone | Heartbeat):
-            said = message
-            self.send(lambda: source.alive and source.reception.source.hear(said))
+        if isinstance(message, OfferAgain | Confirm | Committed | Gone | Heartbeat):
+            said, worker, address = message, self.workers[source.identity.worker], sink.identity.control
+
+            def arrive() -> None:
+                if (link := worker.links(source, address)) is not None:
+                    source.reception.source.hear(link, said)
+
+            self.send(arrive)
         else:
             assert isinstance(message, SinkHello)
 
@@ -182,6 +196,15 @@ class World:
 
         self.schedule.after(self.schedule.random.random() * NOTICE_S, notice)
 
+    def _forms(self, num_workers: int) -> list[Form]:
+        """How the workers lay KV out: alike, in blocks of other sizes, or with other elements too."""
+        common = Form.draw(self.schedule)
+        if not self.schedule.chance("differ", self._faults.differ):
+            return [common] * num_workers
+        forms = [Form.draw(self.schedule) for _ in range(num_workers)]
+        one_dtype = self.schedule.random.random() < 0.5  # then they can fetch from each other
+        return [form._replace(kv_dtype=common.kv_dtype) for form in forms] if one_dtype else forms
+
     def _new_gateway(self) -> VirtualGateway:
         return VirtualGateway(self.workers, self.schedule, self._faults, self.to_worker)
 
@@ -189,7 +212,7 @@ class World:
         key = (gateway, worker.life.identity.epoch)
         return self._sessions.setdefault(key, Session(self, gateway, worker, worker.life))
 
-    def _forged(self, message: Prefill) -> Prefill:
+    def _forged(self, message: Prefill | Lend) -> Prefill | Lend:
         dice = self.schedule.random
         terms = bytearray(message.grant.terms)
         terms[dice.randrange(len(terms))] ^= 1 << dice.randrange(8)
@@ -204,22 +227,25 @@ class World:
         memory = Memory(source.memory.num_blocks, source.memory.block_bytes, fill=0x3F)
         identity = msgspec.structs.replace(source.identity, epoch=Epoch(f"{source.identity.worker}-ghost"))
         ghost = Life(identity, memory, source.reception, source.engine, alive=False)
-        blocks = tuple(range(machine.end_block - machine.terms.start_block))
-        chunk = Chunk(0, machine.terms.start_block, blocks, digest_blocks(memory, blocks))
-        seal = Seal(
-            offer.handoff, offer.attempt, 1, root_digest([chunk.digest]), Token(machine.request.request_id, 0, 1)
-        )
+        terms = machine.terms
+        blocks = tuple(range(terms.end_block - terms.start_block))
+        chunk = Chunk(0, terms.start_block, blocks, digest_blocks(memory, blocks))
+        token = Token(machine.request.request_id, 0, 1) if terms.use is Use.DECODE else None
+        seal = Seal(offer.handoff, offer.attempt, 1, root_digest([chunk.digest]), token)
         sink.hear(ghost, msgspec.structs.replace(offer, chunk=chunk))
         sink.hear(ghost, seal)
 
-    def _check_idle(self, worker: VirtualWorker) -> None:
-        if not worker.life.alive:
-            return
-        report = worker.life.reception.load(healthy=True)
-        blocks = report.blocks
-        if blocks.live or blocks.promised or blocks.quarantined or blocks.free + blocks.cached != blocks.total:
-            raise Wrong(f"{worker.name} leaks: {blocks}")
-        if report.handoffs or report.running or report.waiting:
-            raise Wrong(f"{worker.name} is not idle: {report}")
-        if sum(report.handoffs_by_transport.values()) != report.counters.handoffs_in:
-            raise Wrong(f"{worker.name} counts handoffs twice: {report}")
+
+def unrest(worker: VirtualWorker) -> str:
+    """What a worker holds, or counts twice, although nothing is going on; empty when all is well."""
+    if not worker.life.alive:
+        return ""
+    report = worker.life.reception.load(healthy=True)
+    blocks, counters = report.blocks, report.counters
+    if blocks.live or blocks.promised or blocks.quarantined or blocks.free + blocks.cached != blocks.total:
+        return f"{worker.name} leaks: {blocks}"
+    if report.handoffs or report.running or report.waiting:
+        return f"{worker.name} is not idle: {report}"
+    if sum(report.handoffs_by_transport.values()) != counters.handoffs_in + counters.fetches_in:
+        return f"{worker.name} counts handoffs twice: {report}"
+    return ""

@@ -228,6 +228,7 @@ async def test_the_journey_is_told(house: House) -> None:
         "decode_worker": "decode-0",
         "queue_ms": 1.0,
         "reserve_ms": 2.0,
+        "fetch_ms": 0.0,
         "prefill_ms": 3.0,
         "exposed_transfer_ms": 4.0,
         "decode_ms": 5.0,

@@ -1,7 +1,7 @@
 """A request's life seen from its gateway: tokens in order and once, one outcome, bounded recovery, no leg forgotten."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,24 +11,26 @@ from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
-from twinfer.core.ids import Epoch, HandoffId, WorkerId
-from twinfer.core.messages import Cancel, FailureKind, Generate, Prefill, Reserve, ToWorker
+from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
+from twinfer.core.messages import Cancel, FailureKind, Generate, Granted, Prefill, Refused, Reserve, ToWorker
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route
 from twinfer.core.tokens import FinishReason, Token
 from twinfer.engine.assemble import emulated_capabilities
-from twinfer.handoff.gateway_side import (
+from twinfer.handoff.gateway_actions import (
     Emit,
     End,
+    FetchBegan,
+    FetchEnded,
+    Fetching,
     GatewayAction,
-    GatewayRequest,
-    GatewayState,
     Mismatch,
     Passing,
     Plan,
     Replan,
     Send,
 )
+from twinfer.handoff.gateway_side import GatewayRequest, GatewayState
 
 P, D, E = WorkerId("p"), WorkerId("d"), WorkerId("e")
 GRANT = Grant(b"terms", b"signature")
@@ -46,6 +48,8 @@ class Client:
     outcomes: list[TwinferError | None] = field(default_factory=list)
     replans: list[Replan] = field(default_factory=list)
     mismatches: list[Mismatch] = field(default_factory=list)
+    fetches: list[str] = field(default_factory=list)
+    patience: list[float] = field(default_factory=list)
 
     def act(self, actions: list[GatewayAction]) -> None:
         for action in actions:
@@ -55,6 +59,10 @@ class Client:
                 self.tokens += [token.token_id for token in action.tokens]
             elif isinstance(action, Mismatch):
                 self.mismatches.append(action)
+            elif isinstance(action, FetchBegan):
+                self.patience.append(action.within_s)
+            elif isinstance(action, FetchEnded):
+                self.fetches.append(action.outcome)
             elif isinstance(action, End):
                 self.outcomes.append(action.error)
             else:
@@ -72,6 +80,12 @@ def a_client(request: GenerationRequest = REQUEST, **policy: float) -> Client:
 def split(decode: WorkerId = D, handoff: str = "h") -> Plan:
     """A disaggregated plan."""
     return Plan(Route(decode, P, "test"), Passing(HandoffId(handoff), P, Epoch("ep"), CAPABILITIES))
+
+
+def split_with_fetch(decode: WorkerId = D, handoff: str = "h") -> Plan:
+    """The same, and the prefill worker may fetch a prefix."""
+    back = Passing(HandoffId(f"back of {handoff}"), decode, Epoch("ed"), CAPABILITIES)
+    return replace(split(decode, handoff), fetching=Fetching(back, 16))
 
 
 def drawn(index: int, token_id: int | None = None, last: bool = False) -> tuple[Token, ...]:
@@ -299,7 +313,23 @@ def test_kept_kv_is_let_go_when_the_next_plan_does_not_use_it() -> None:
     assert client.kinds()[2:] == [("p", "Cancel"), ("e", "Generate")]
 
 
-EVENTS = ("grant", "token", "token", "token", "repeat", "busy", "refuse", "fail", "lose", "leave", "overdue")
+EVENTS = (
+    "grant",
+    "lend",
+    "fetched",
+    "unfetched",
+    "waited",
+    "token",
+    "token",
+    "token",
+    "repeat",
+    "busy",
+    "refuse",
+    "fail",
+    "lose",
+    "leave",
+    "overdue",
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -308,7 +338,8 @@ def test_any_order_of_events(data: st.DataObject) -> None:
     """R5: one outcome at most, tokens in order and once, and no worker is left holding something."""
     client = a_client()
     machine = client.machine
-    client.act(machine.planned(split() if data.draw(st.booleans()) else Plan(Route(D, None, "test"))))
+    plans = [split(), Plan(Route(D, None, "test")), split_with_fetch()]
+    client.act(machine.planned(data.draw(st.sampled_from(plans))))
     given_up: set[tuple[WorkerId, str]] = set()
     for now in range(data.draw(st.integers(1, 40))):
         before = (list(client.tokens), len(client.outcomes), machine.ended)
@@ -316,14 +347,19 @@ def test_any_order_of_events(data: st.DataObject) -> None:
         event = data.draw(st.sampled_from(EVENTS))
         if event in {"busy", "refuse", "fail", "lose"}:
             given_up.add((worker, machine.wire_id))
+        num_fetches = client.fetches.count("fetched")
         client.act(happen(machine, event, worker, float(now), data))
+        if client.fetches.count("fetched") > num_fetches:
+            given_up |= {(each, RequestId(f"{machine.wire_id}.fetch")) for each in (P, D, E)}
         if before[2]:
             assert before[:2] == (client.tokens, len(client.outcomes))
         if machine.state is GatewayState.RECOVERING:
-            handoff = data.draw(st.sampled_from(["h", "another"]))
-            client.act(machine.planned(split(data.draw(st.sampled_from([D, E])), handoff)))
+            handoff, decode = data.draw(st.sampled_from(["h", "another"])), data.draw(st.sampled_from([D, E]))
+            plan = split_with_fetch(decode, handoff) if data.draw(st.booleans()) else split(decode, handoff)
+            client.act(machine.planned(plan))
         assert len(client.outcomes) <= 1
         assert [10 + index for index in range(len(client.tokens))] == client.tokens
+        assert (len(client.patience) > len(client.fetches)) == (machine.state is GatewayState.FETCHING)
     client.act(machine.client_left())
     asked = {(w, m.request.request_id) for w, m in client.sent if not isinstance(m, Cancel)}
     cancelled = {(w, m.request_id) for w, m in client.sent if isinstance(m, Cancel)}
@@ -335,9 +371,13 @@ def happen(
 ) -> list[GatewayAction]:
     """One event at the machine; rare ones happen rarely."""
     rarely = data.draw(st.integers(0, 5)) == 0
-    known = len(machine.journal)
+    known, fetch = len(machine.journal), RequestId(f"{machine.wire_id}.fetch")
     events: dict[str, Callable[[], list[GatewayAction]]] = {
-        "grant": lambda: machine.granted(GRANT, 80 if rarely else 0),
+        "grant": lambda: machine.granted(GRANT, 80 if rarely else data.draw(st.sampled_from([0, 20]))),
+        "lend": lambda: machine.hear(P, Granted(fetch, GRANT, 0), now),
+        "fetched": lambda: machine.fetch_done(worker, fetch),
+        "unfetched": lambda: machine.hear(worker, Refused(fetch, "no"), now),
+        "waited": lambda: machine.fetch_overdue(fetch),
         "token": lambda: machine.tokens(drawn(known, last=known == 3)),
         "repeat": lambda: machine.tokens(drawn(data.draw(st.integers(0, known - 1)))) if known else [],
         "busy": lambda: machine.busy(worker, 0.5, now),

@@ -7,7 +7,7 @@ from tests.fakes import KEY, MODEL, POOL, a_request
 from tests.handoff.test_machines import terms
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.errors import GrantRefused
-from twinfer.core.grant import Grant, GrantTerms, request_digest
+from twinfer.core.grant import Grant, GrantTerms, Use, request_digest
 from twinfer.core.ids import Epoch, TenantId, WorkerId
 from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest
@@ -26,6 +26,7 @@ def granted(**changes: object) -> GrantTerms:
         "fingerprint": mine.fingerprint.digest(),
         "wire": mine.layout,
         "provenance": mine.provenance,
+        "end_block": 1,
     }
     return msgspec.structs.replace(terms(), **(fitting | changes))
 
@@ -33,7 +34,7 @@ def granted(**changes: object) -> GrantTerms:
 def test_a_grant_survives_the_wire() -> None:
     """What was signed is what is read."""
     assert granted() == verify(sign(granted(), KEY), KEY)
-    assert check_for_source(granted(), REQUEST, ME, 0.0) is None
+    assert check_for_source(granted(), REQUEST, Use.DECODE, ME, 0.0) is None
 
 
 @pytest.mark.parametrize("position", [0, 10, -1])
@@ -63,6 +64,9 @@ def test_another_cluster_key_is_a_forgery() -> None:
         ({"source_epoch": Epoch("old")}, REQUEST, 0.0, "stale"),
         ({"tenant": TenantId("other")}, REQUEST, 0.0, "foreign"),
         ({}, a_request([1, 2, 4]), 0.0, "widened"),
+        ({"use": Use.CACHE}, REQUEST, 0.0, "widened"),
+        ({"end_block": 2}, REQUEST, 0.0, "widened"),
+        ({"start_block": 2}, REQUEST, 0.0, "widened"),
         ({"fingerprint": "other"}, REQUEST, 0.0, "incompatible"),
         ({"wire": KVLayout(1, 1, 8, 16, "fp32")}, REQUEST, 0.0, "incompatible"),
         ({"provenance": "bf16/bf16"}, REQUEST, 0.0, "incompatible"),
@@ -72,6 +76,6 @@ def test_each_misuse_has_its_reason(
     changes: dict[str, object], request_: GenerationRequest, now: float, word: str
 ) -> None:
     """The first word of the refusal is the metric's label."""
-    objection = check_for_source(granted(**changes), request_, ME, now)
+    objection = check_for_source(granted(**changes), request_, Use.DECODE, ME, now)
     assert objection is not None
     assert objection.startswith(f"{word}:")

@@ -150,3 +150,22 @@ def test_misuse_is_an_error() -> None:
         pool.unpromise(1)
     with pytest.raises(ValueError, match="not live"):
         pool.publish(0, b"h" * 16)
+
+
+def test_generation_changes_when_the_last_holder_lets_go() -> None:
+    """Not before, and not when somebody else takes the block."""
+    pool = BlockPool(4)
+    blocks = pool.allocate(2)
+    assert blocks is not None
+    hashes = [b"a" * 16, b"b" * 16]
+    for block, block_hash in zip(blocks, hashes, strict=True):
+        pool.publish(block, block_hash)
+    assert pool.match(hashes[:1], 1) == blocks[:1]
+    pool.release(blocks)
+    assert pool.generations(blocks) == (0, 1)
+    pool.release(blocks[:1])
+    assert pool.generations(blocks) == (1, 1)
+    assert pool.match(hashes, 2) == blocks
+    assert pool.generations(blocks) == (1, 1)
+    pool.quarantine(blocks)
+    assert pool.generations(blocks) == (2, 2)

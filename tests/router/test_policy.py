@@ -14,7 +14,7 @@ from twinfer.core.load import BlockCounts, Counters, LoadReport
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.engine.assemble import emulated_capabilities
-from twinfer.router.policy import choose_route
+from twinfer.router.policy import choose_route, fetch_threshold
 
 CAPABILITIES = emulated_capabilities(MODEL, POOL)
 ROUTING = RoutingConfig(min_remote_tokens=64)
@@ -47,6 +47,20 @@ def test_client_may_force_either_mode() -> None:
     """The header wins over the threshold."""
     assert ends(choose_route(LONG, PAIR, ROUTING, RouteKind.AGGREGATED)) == ("d", None)
     assert ends(choose_route(SHORT, PAIR, ROUTING, RouteKind.DISAGGREGATED)) == ("d", "p")
+
+
+def test_when_a_fetch_pays() -> None:
+    """From the configured number of tokens on, between workers that make the same numbers and can reach each other."""
+    route, whole = Route(WorkerId("d"), WorkerId("p"), "test"), Route(WorkerId("d"), None, "test")
+    assert fetch_threshold(route, PAIR, ROUTING) == 128
+    assert fetch_threshold(whole, PAIR, ROUTING) == 0
+    assert fetch_threshold(route, PAIR, RoutingConfig(min_fetch_tokens=0)) == 0
+    back = ClusterSnapshot(PAIR.workers, frozenset({(WorkerId("d"), WorkerId("p"))}))
+    assert fetch_threshold(route, back, ROUTING) == 0
+    other = msgspec.structs.replace(CAPABILITIES, provenance="bf16/bf16")
+    coarse = msgspec.structs.replace(PAIR.workers[1].identity, capabilities=other)
+    mixed = snapshot(PAIR.workers[0], msgspec.structs.replace(PAIR.workers[1], identity=coarse))
+    assert fetch_threshold(route, mixed, ROUTING) == 0
 
 
 def test_without_prefill_workers_everything_is_aggregated() -> None:

@@ -158,7 +158,14 @@ class UnfencedSink:
     capabilities = msgspec.structs.replace(INPROC_CAPABILITIES, cancel_is_fence=False)
 
     def pull(
-        self, peer: object, handoff: str, blocks: Sequence[int], destinations: Sequence[memoryview], deadline: float
+        self,
+        peer: object,
+        handoff: str,
+        blocks: Sequence[int],
+        destinations: Sequence[memoryview],
+        deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
         """Fail, and keep what could still be written to."""
         self.late += destinations

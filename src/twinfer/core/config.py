@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from twinfer.core.capabilities import Role
+from twinfer.core.grant import Proof
 from twinfer.core.layout import KVDtype
 
 ToolFormat = Literal["auto", "hermes", "llama3", "mistral", "harmony", "none"]
@@ -132,6 +133,9 @@ class HandoffConfig(_Table, frozen=True):
     """How often each side says which handoffs it still holds; well below ``lease_s``."""
     chunk_kib: int = 2048
     """Bytes in one offered chunk, at most (at least one block)."""
+    commit: Proof = Proof.DIGEST
+    """What commits into a worker rest on: ``digest`` of all bytes, or ``generation``, the source's word that its blocks
+    were not reused, where digests are dear and the link is trusted."""
     max_parked_fraction: float = 0.5
     """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""
     max_attempts: int = 3
@@ -171,6 +175,9 @@ class RoutingConfig(_Table, frozen=True):
 
     min_remote_tokens: int = 64
     """Disaggregated when at least that many prompt tokens are not cached on the decode worker."""
+    min_fetch_tokens: int = 128
+    """A prefill worker fetches the prompt's beginning from the decode worker when at least that many more tokens of it
+    are cached there, as after an earlier turn of a chat; 0 never does."""
     allow_forced: bool = True
     """Whether the request header ``x-twinfer-route`` is obeyed."""
 

@@ -41,6 +41,11 @@ class Counters(msgspec.Struct, frozen=True):
     """Handoffs refused because the other worker's KV cannot be read here, or is not accepted."""
     integrity_failures: int = 0
     resends: int = 0
+    fetches_in: int = 0
+    """Prefixes that came from another worker into the prefix cache."""
+    fetches_out: int = 0
+    fetched_tokens: int = 0
+    """Prompt positions in them."""
     kv_bytes_in: int = 0
     kv_bytes_out: int = 0
 
@@ -53,7 +58,7 @@ class LoadReport(msgspec.Struct, frozen=True):
         waiting: sequences admitted to the queue only.
         waiting_tokens: prompt positions in the queue and not computed.
         handoffs: open handoffs by state.
-        handoffs_by_transport: how many were committed here, by the transport that brought their KV.
+        handoffs_by_transport: how many were committed here, fetches included, by the transport that brought their KV.
         oldest_held_s: age of the oldest block holding outside a running sequence.
         healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
     """

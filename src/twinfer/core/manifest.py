@@ -12,7 +12,8 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
         index: position in the manifest, from 0; also the sequence number of the offer.
         first_block: index of the first block within the sequence.
         source_blocks: pool blocks of the source, in sequence order.
-        digest: xxh3-64 over the bytes of these blocks, in order, computed when they became final.
+        digest: xxh3-64 over the bytes of these blocks, in order, computed when they became final; 0 where the commit
+            does not rest on digests.
     """
 
     index: int

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from twinfer.core.capabilities import Capabilities, WorkerIdentity
-from twinfer.core.grant import Grant
+from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
 from twinfer.core.manifest import Chunk
@@ -42,7 +42,8 @@ class Generate(_Message, frozen=True):
 class Reserve(_Message, frozen=True):
     """To the sink: promise room for the request's prompt, for KV that ``source`` will offer.
 
-    ``capabilities`` are the source's, as it told the gateway: the sink says at once whether it can take such KV.
+    ``capabilities`` are the source's, as it told the gateway: the sink says at once whether it can take such KV. For
+    the prefix cache (``use``) the request is a fetch: its prompt is the prefix, its id its own.
     """
 
     request: GenerationRequest
@@ -51,10 +52,18 @@ class Reserve(_Message, frozen=True):
     source: WorkerId
     source_epoch: Epoch
     capabilities: Capabilities
+    use: Use = Use.DECODE
 
 
 class Prefill(_Message, frozen=True):
     """To the source: compute the prompt, send token 0 back, and pass the KV under this grant."""
+
+    request: GenerationRequest
+    grant: Grant
+
+
+class Lend(_Message, frozen=True):
+    """To the source: pass the KV of the request's prompt, which is in the prefix cache, under this grant."""
 
     request: GenerationRequest
     grant: Grant
@@ -76,7 +85,7 @@ class Isolate(_Message, frozen=True):
     seconds: float
 
 
-AboutRequest: TypeAlias = Generate | Reserve | Prefill | Cancel
+AboutRequest: TypeAlias = Generate | Reserve | Prefill | Lend | Cancel
 ToWorker: TypeAlias = AboutRequest | Isolate
 
 
@@ -107,7 +116,7 @@ class Refused(_Message, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True):
-    """This worker finished its part of a request."""
+    """This worker finished its part of a request: for a fetch, the sink has the prefix, or the source passed it."""
 
     request_id: RequestId
     timings: Timings
@@ -174,13 +183,13 @@ class Offer(_Message, frozen=True):
 
 
 class Seal(_Message, frozen=True):
-    """All chunks were offered: their number, the root over their digests, and the first token."""
+    """All chunks were offered: their number, the root over their digests, and the first token where one is drawn."""
 
     handoff: HandoffId
     attempt: int
     num_chunks: int
     root: bytes
-    first_token: Token
+    first_token: Token | None
 
 
 class Withdraw(_Message, frozen=True):
@@ -198,7 +207,14 @@ class Heartbeat(_Message, frozen=True):
     handoffs: tuple[HandoffId, ...]
 
 
-ToSink: TypeAlias = SourceHello | Offer | Seal | Withdraw | Heartbeat
+class Confirmed(_Message, frozen=True):
+    """Answers ``Confirm``: the blocks are held since they were offered. Else the answer is ``Withdraw``."""
+
+    handoff: HandoffId
+    attempt: int
+
+
+ToSink: TypeAlias = SourceHello | Offer | Seal | Confirmed | Withdraw | Heartbeat
 
 
 # Sink worker to source worker.
@@ -223,6 +239,13 @@ class OfferAgain(_Message, frozen=True):
     index: int
 
 
+class Confirm(_Message, frozen=True):
+    """All has arrived: were the blocks held all the while?"""
+
+    handoff: HandoffId
+    attempt: int
+
+
 class Committed(_Message, frozen=True):
     """The KV is attendable on the sink; the source may turn its blocks into ordinary cache."""
 
@@ -238,4 +261,4 @@ class Gone(_Message, frozen=True):
     reason: str
 
 
-ToSource: TypeAlias = SinkHello | OfferAgain | Committed | Gone | Heartbeat
+ToSource: TypeAlias = SinkHello | OfferAgain | Confirm | Committed | Gone | Heartbeat

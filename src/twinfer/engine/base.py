@@ -4,10 +4,12 @@ An engine is stepped by one thread. Everything else may be called from any threa
 takes effect between steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from twinfer.core.capabilities import Capabilities
+from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import FailureKind
@@ -23,12 +25,14 @@ class Exported:
         request_id: whose they are.
         first_block: index of the first of them within the sequence.
         blocks: pool blocks, in sequence order.
+        generations: theirs at that moment.
         complete: no more will follow; the first token comes in the same outcome.
     """
 
     request_id: RequestId
     first_block: int
     blocks: tuple[int, ...]
+    generations: tuple[int, ...]
     complete: bool
 
 
@@ -52,7 +56,7 @@ class StepOutcome:
 
 
 class KVExport(Protocol):
-    """The source's side of a handoff: blocks of prefill-only sequences, held until released."""
+    """The source's side of a handoff: blocks of prefill-only sequences or of the cache, held until released."""
 
     def submit(self, request: GenerationRequest) -> None:
         """Compute the prompt and the first token, and hold the KV.
@@ -63,6 +67,18 @@ class KVExport(Protocol):
         """
         ...
 
+    def lend(self, request: GenerationRequest, num_blocks: int) -> tuple[int, ...] | None:
+        """Hold that many cached blocks of the engine's own, from the prompt's first; ``None`` when not all are here.
+
+        Raises:
+            CapacityError: handoffs hold too much of the pool already.
+        """
+        ...
+
+    def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
+        """How often each of these pool blocks was let go by all its holders."""
+        ...
+
     def release(self, request_id: RequestId) -> None:
         """Turn what is held into ordinary cache; a computation still under way is cancelled. Safe to repeat."""
         ...
@@ -71,9 +87,10 @@ class KVExport(Protocol):
 class KVIngest(Protocol):
     """The sink's side: promise, bind, fill, commit. Nothing is attendable, nor findable, before commit."""
 
-    def promise(self, request: GenerationRequest, foreign: str = "") -> int | None:
-        """Promise room for the prompt; returns its prefix tokens already here, which stay held, or ``None`` if full.
+    def promise(self, request: GenerationRequest, foreign: str = "", use: Use = Use.DECODE) -> range | None:
+        """Promise room for the prompt, only its full blocks for the cache.
 
+        Returns the positions that are to come: those before are here already, and stay held. ``None`` without room.
         ``foreign`` is the numeric provenance of the KV that will come, unless that is the engine's own. Then what is
         here already may be of it too, and neither what comes nor what is computed on it is found as the engine's own.
 
@@ -86,8 +103,8 @@ class KVIngest(Protocol):
         """Turn the promise into pool blocks, one for every block of the prompt after the prefix already here."""
         ...
 
-    def commit(self, request_id: RequestId, first_token: Token) -> None:
-        """The blocks hold the prompt's KV: decode on from the first token."""
+    def commit(self, request_id: RequestId, first_token: Token | None) -> None:
+        """The blocks hold the prompt's KV: decode on from the first token; without one they become ordinary cache."""
         ...
 
     def withdraw(self, request_id: RequestId, *, landing: bool) -> tuple[int, ...]:

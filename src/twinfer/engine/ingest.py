@@ -1,6 +1,6 @@
 """KV that another worker computed, from promise to commit: the sink's accounting, pure.
 
-    promise ──bind──> bound ──commit──> an ordinary sequence
+    promise ──bind──> bound ──commit──> an ordinary sequence, or cached blocks
        └──────────────┴───withdraw──> free, cached, or quarantined until nothing can land any more
 
 The prefix found here at promise time stays held, so that the source need not send it.
@@ -8,6 +8,7 @@ The prefix found here at promise time stays held, so that the source need not se
 
 from dataclasses import dataclass, field
 
+from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
@@ -19,6 +20,7 @@ from twinfer.engine.sequence import Purpose, TokenSequence
 class _Ingest:
     sequence: TokenSequence
     prefix: list[int]
+    to_come: range
     num_promised: int
     bound: list[int] = field(default_factory=list)
 
@@ -33,24 +35,28 @@ class IngestLedger:
     def __len__(self) -> int:
         return len(self._open)
 
-    def promise(self, request: GenerationRequest, now: float, foreign: str) -> int | None:
-        """Set room aside for the prompt; the number of its tokens that are here already, or ``None`` if full.
+    def promise(self, request: GenerationRequest, now: float, foreign: str, use: Use) -> range | None:
+        """Set room aside for the prompt, only its full blocks if it is for the cache.
 
+        Returns the positions that are to come, those before being here already, or ``None`` if there is no room.
         ``foreign`` is the numeric provenance of what will come, unless it is the engine's own.
         """
         size, pool = self._loop.block_tokens, self._loop.pool
         if request.request_id in self._open:
-            return len(self._open[request.request_id].prefix) * size
+            return self._open[request.request_id].to_come
         self._loop.check(request.prompt)
         sequence = TokenSequence(request, Purpose.ANSWER, arrived=now, foreign=foreign)
-        prefix = self._loop.prefixes.hold(sequence, len(request.prompt))
-        num_promised = -(-len(request.prompt) // size) - len(prefix)
+        num_tokens = len(request.prompt)
+        end = num_tokens // size * size if use is Use.CACHE else num_tokens
+        prefix = self._loop.prefixes.hold(sequence, end if use is Use.CACHE else end - 1)
+        num_promised = -(-end // size) - len(prefix)
         if not pool.promise(num_promised):
             pool.release(prefix)
             return None
         sequence.cached_tokens = len(prefix) * size
-        self._open[request.request_id] = _Ingest(sequence, prefix, num_promised)
-        return sequence.cached_tokens
+        to_come = range(sequence.cached_tokens, end)
+        self._open[request.request_id] = _Ingest(sequence, prefix, to_come, num_promised)
+        return to_come
 
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Blocks for the promise, chosen once."""
@@ -60,13 +66,18 @@ class IngestLedger:
             ingest.num_promised = 0
         return tuple(ingest.bound)
 
-    def commit(self, request_id: RequestId, first_token: Token, now: float) -> None:
-        """The bound blocks hold the prompt's KV: from now on it is a sequence like any other."""
+    def commit(self, request_id: RequestId, first_token: Token | None, now: float) -> None:
+        """The bound blocks hold the prompt's KV: from now on it is a sequence like any other, or without a first token
+        cached like that of one which has ended."""
         ingest = self._open.pop(request_id)
         sequence = ingest.sequence
         sequence.blocks = ingest.prefix + ingest.bound
         sequence.mixed = bool(sequence.foreign)
-        sequence.num_computed = len(sequence.request.prompt)
+        sequence.num_computed = ingest.to_come.stop
+        if first_token is None:
+            self._loop.prefixes.publish(sequence)
+            self._loop.pool.release(sequence.blocks)
+            return
         sequence.output.append(first_token.token_id)
         sequence.first_scheduled = sequence.first_token = sequence.last_token = now
         self._loop.resume(sequence)

@@ -203,7 +203,8 @@ class EngineLoop:
         last_block = len(sequence.blocks) if complete else sequence.num_computed // self.block_tokens
         if complete or last_block > first_block:
             blocks = tuple(sequence.blocks[first_block:last_block])
-            report.exported.append(Exported(sequence.request.request_id, first_block, blocks, complete))
+            generations = self.pool.generations(blocks)
+            report.exported.append(Exported(sequence.request.request_id, first_block, blocks, generations, complete))
 
     def _fail(self, sequence: TokenSequence, kind: FailureKind, reason: str, report: _Report) -> None:
         self._failures += 1

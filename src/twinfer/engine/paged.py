@@ -12,6 +12,7 @@ import msgspec
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
 from twinfer.core.errors import CapacityError
+from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
 from twinfer.core.load import LoadReport
 from twinfer.core.request import GenerationRequest
@@ -19,6 +20,7 @@ from twinfer.core.step import StepPlan, StepResult
 from twinfer.core.tokens import Token
 from twinfer.engine.base import StepOutcome
 from twinfer.engine.ingest import IngestLedger
+from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
 
@@ -51,7 +53,7 @@ class PagedEngine:
         self._clock = clock
         self._lock = threading.Lock()
         self._step_s = 0.0
-        self.exports = _Exports(loop, clock, self._lock)
+        self.exports = _Exports(loop, runner, clock, self._lock)
         self.ingests = _Ingests(loop, runner, clock, self._lock)
 
     @property
@@ -94,8 +96,10 @@ class PagedEngine:
 class _Exports:
     """The source's side."""
 
-    def __init__(self, loop: EngineLoop, clock: Clock, lock: threading.Lock) -> None:
+    def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: threading.Lock) -> None:
         self._loop = loop
+        self._runner = runner
+        self._lending = LendLedger(loop.prefixes)
         self._clock = clock
         self._lock = lock
         self.max_parked_blocks = loop.pool.num_blocks
@@ -103,15 +107,32 @@ class _Exports:
     def submit(self, request: GenerationRequest) -> None:
         """Compute the prompt and hold its KV."""
         with self._lock:
-            parked = sum(len(sequence.blocks) for sequence in self._loop.parked.values())
-            if parked >= self.max_parked_blocks:
-                raise CapacityError(f"{parked} KV blocks wait to be passed on already; try again later")
+            self._check_parked()
             self._loop.submit(request, Purpose.EXPORT, self._clock.now())
+
+    def lend(self, request: GenerationRequest, num_blocks: int) -> tuple[int, ...] | None:
+        """Hold a cached prefix."""
+        with self._lock:
+            self._check_parked()
+            lent = self._lending.lend(request, num_blocks, self._clock.now())
+        self._runner.to_host(lent or ())
+        return lent
 
     def release(self, request_id: RequestId) -> None:
         """Turn what is held into ordinary cache, or cancel."""
         with self._lock:
             self._loop.cancel(request_id)
+            self._lending.release(request_id)
+
+    def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
+        """How often each block was let go."""
+        with self._lock:
+            return self._loop.pool.generations(blocks)
+
+    def _check_parked(self) -> None:
+        parked = sum(len(sequence.blocks) for sequence in self._loop.parked.values()) + self._lending.num_blocks
+        if parked >= self.max_parked_blocks:
+            raise CapacityError(f"{parked} KV blocks wait to be passed on already; try again later")
 
 
 class _Ingests:
@@ -124,18 +145,18 @@ class _Ingests:
         self._clock = clock
         self._lock = lock
 
-    def promise(self, request: GenerationRequest, foreign: str = "") -> int | None:
+    def promise(self, request: GenerationRequest, foreign: str = "", use: Use = Use.DECODE) -> range | None:
         """Promise room for the prompt."""
         with self._lock:
-            return self._ledger.promise(request, self._clock.now(), foreign)
+            return self._ledger.promise(request, self._clock.now(), foreign, use)
 
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Turn the promise into blocks."""
         with self._lock:
             return self._ledger.bind(request_id)
 
-    def commit(self, request_id: RequestId, first_token: Token) -> None:
-        """Decode on from the first token."""
+    def commit(self, request_id: RequestId, first_token: Token | None) -> None:
+        """Decode on from the first token, or keep the blocks as cache."""
         with self._lock:
             self._runner.from_host(self._ledger.bind(request_id))
             self._ledger.commit(request_id, first_token, self._clock.now())

@@ -20,8 +20,8 @@ class PrefixCache:
         self._own = hasher
 
     def hold(self, sequence: TokenSequence, num_tokens: int) -> list[int]:
-        """Hold the longest run of blocks here for the first ``num_tokens`` tokens, less one: its logits are needed."""
-        findable = (num_tokens - 1) // self.block_tokens
+        """Hold the longest run of full blocks here within the first ``num_tokens`` tokens."""
+        findable = num_tokens // self.block_tokens
         wanted = own = sequence.block_hashes(findable, self._own)
         if sequence.foreign:
             mixed = sequence.block_hashes(findable, self._own.after(sequence.foreign))

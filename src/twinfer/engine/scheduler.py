@@ -82,7 +82,7 @@ class Scheduler:
     def _admit(self, sequence: TokenSequence, fresh: list[int]) -> bool:
         size = self.prefixes.block_tokens
         num_tokens = sequence.num_tokens
-        held = self.prefixes.hold(sequence, num_tokens)
+        held = self.prefixes.hold(sequence, num_tokens - 1)  # the last one's logits are needed
         missing = -(-num_tokens // size) - len(held)
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
         taken = self.pool.allocate(missing) if missing + reserve <= self.pool.num_available else None

@@ -13,13 +13,14 @@ from twinfer.core.tokens import Token
 class Journey(msgspec.Struct, frozen=True):
     """What became of a request: its path and where its time went. Times in milliseconds.
 
-    queue + reserve + prefill = time to first token inside the gateway, up to network time; exposed transfer plus one
-    decode step is the gap to the second token.
+    queue + reserve + fetch + prefill = time to first token inside the gateway, up to network time; exposed transfer
+    plus one decode step is the gap to the second token.
     """
 
     route: Route
     queue_ms: float
     reserve_ms: float
+    fetch_ms: float
     prefill_ms: float
     exposed_transfer_ms: float
     decode_ms: float

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from twinfer.core.config import Config
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
-from twinfer.core.ids import ModelId, WorkerId, new_handoff_id
-from twinfer.core.messages import Busy, Failed, Granted, Refused, ToGateway
+from twinfer.core.ids import ModelId, RequestId, WorkerId, new_handoff_id
+from twinfer.core.messages import Busy, Cancel, Failed, Granted, Isolate, Refused, ToGateway
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot
@@ -16,18 +16,21 @@ from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.worker_metrics import render
-from twinfer.handoff.gateway_side import (
+from twinfer.handoff.gateway_actions import (
     Emit,
     End,
+    FetchBegan,
+    FetchEnded,
+    Fetching,
     GatewayAction,
-    GatewayRequest,
     Mismatch,
     Passing,
     Plan,
     Replan,
     Send,
 )
-from twinfer.router.policy import choose_route
+from twinfer.handoff.gateway_side import GatewayRequest
+from twinfer.router.policy import choose_route, fetch_threshold
 
 NO_ROUTE = Route(WorkerId(""), None, "not routed")
 NO_TIMINGS = Timings()
@@ -75,7 +78,8 @@ class _Stamps:
     """When things happened, on the gateway's clock, in seconds."""
 
     def __init__(self) -> None:
-        self.reserve_sent = self.granted = self.first_token = self.decode_began = self.last_token = 0.0
+        self.reserve_sent = self.granted = self.fetch_began = self.fetch_ended = 0.0
+        self.first_token = self.decode_began = self.last_token = 0.0
 
     def journey(self, route: Route, prefill: Timings, decode: Timings) -> Journey:
         """What the stamps and both workers' timings say together."""
@@ -85,6 +89,7 @@ class _Stamps:
             route=route,
             queue_ms=_ms(computing.queue_s),
             reserve_ms=_ms(self.granted - self.reserve_sent) if split else 0.0,
+            fetch_ms=_ms(max(0.0, self.fetch_ended - self.fetch_began)),
             prefill_ms=_ms(computing.prefill_s),
             exposed_transfer_ms=_ms(max(0.0, self.decode_began - self.first_token)) if self.decode_began else 0.0,
             decode_ms=_ms(max(0.0, self.last_token - (self.decode_began or self.first_token))),
@@ -115,6 +120,7 @@ class FleetGeneration:
         self._stamps = _Stamps()
         self._timings: dict[WorkerId, Timings] = {}
         self._pause: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._deadline = asyncio.get_running_loop().call_later(request.deadline_s, self._overdue)
 
     @property
@@ -153,15 +159,11 @@ class FleetGeneration:
 
     def hear(self, worker: WorkerId, message: ToGateway) -> None:
         """A worker speaks of this request."""
-        if isinstance(message, Granted):
-            self._stamps.granted = time.monotonic()
-            self._act(self._machine.granted(message.grant, message.cached_tokens))
-        elif isinstance(message, Busy):
-            self._act(self._machine.busy(worker, message.retry_after_s, time.monotonic()))
-        elif isinstance(message, Refused):
-            self._act(self._machine.refused(worker, message.reason, incompatible=message.incompatible))
-        elif isinstance(message, Failed):
-            self._act(self._machine.failed(worker, message.kind, message.reason))
+        now = time.monotonic()
+        if isinstance(message, Granted) and message.request_id == self._machine.wire_id:
+            self._stamps.granted = now
+        if isinstance(message, Granted | Busy | Refused | Failed):
+            self._act(self._machine.hear(worker, message, now))
 
     def hear_tokens(self, worker: WorkerId, tokens: tuple[Token, ...], timings: Timings | None) -> None:
         """A worker drew tokens."""
@@ -177,6 +179,10 @@ class FleetGeneration:
     def lost(self, worker: WorkerId) -> None:
         """A worker died."""
         self._act(self._machine.lost(worker))
+
+    def fetch_done(self, worker: WorkerId, fetch: RequestId) -> None:
+        """A worker finished its part of a fetch."""
+        self._act(self._machine.fetch_done(worker, fetch))
 
     def _stamp(self, worker: WorkerId, now: float) -> None:
         stamps, route = self._stamps, self.route
@@ -203,7 +209,8 @@ class FleetGeneration:
             resumed = Route(route.decode, None, "prompt and output so far are computed where the answer goes on")
             self._act(self._machine.planned(Plan(resumed)))
         else:
-            self._act(self._machine.planned(Plan(route, _passing(route, snapshot))))
+            fetching = self._fetching(route, snapshot)
+            self._act(self._machine.planned(Plan(route, _passing(route.prefill, snapshot), fetching)))
 
     def _act(self, actions: Sequence[GatewayAction]) -> None:
         for action in actions:
@@ -213,7 +220,15 @@ class FleetGeneration:
                 self._tokens += action.tokens
                 self._news.set()
             elif isinstance(action, Mismatch):
-                self._fleet.mark_mismatch(action.prefill, action.decode)
+                self._fleet.mark_mismatch(action.source, action.sink)
+            elif isinstance(action, FetchBegan):
+                self._stamps.fetch_began = time.monotonic()
+                loop = asyncio.get_running_loop()
+                self._patience = loop.call_later(action.within_s, self._fetch_overdue, action.fetch)
+            elif isinstance(action, FetchEnded):
+                self._stamps.fetch_ended = time.monotonic()
+                self._recovery.fetches.labels(action.outcome).inc()
+                self._drop_patience()
             elif isinstance(action, Replan):
                 self._recovery.replans.labels(action.reason).inc()
                 loop = asyncio.get_running_loop()
@@ -226,27 +241,64 @@ class FleetGeneration:
                 self._settle()
 
     def _send(self, action: Send) -> None:
-        link = self._fleet.link(action.worker)
-        if self._machine.ended or action.worker not in self._machine.legs:
-            link.listeners.pop(self._machine.wire_id, None)
-        else:
-            link.listeners[self._machine.wire_id] = (self, len(self._machine.request.prompt))
-        link.send(action.message)
+        link, message = self._fleet.link(action.worker), action.message
+        if isinstance(message, Cancel):
+            link.listeners.pop(message.request_id, None)
+        elif not isinstance(message, Isolate):
+            request_id = message.request.request_id
+            whole = request_id == self._machine.wire_id
+            entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)
+            link.listeners[request_id] = entry
+        link.send(message)
+
+    def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:
+        min_tokens = fetch_threshold(route, snapshot, self._routing)
+        passing = _passing(route.decode, snapshot) if min_tokens else None
+        return None if passing is None else Fetching(passing, min_tokens)
+
+    def _fetch_overdue(self, fetch: RequestId) -> None:
+        self._act(self._machine.fetch_overdue(fetch))
+
+    def _drop_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _settle(self) -> None:
         """The terminal outcome is decided: wait for nothing more."""
         self._deadline.cancel()
         if self._pause is not None:
             self._pause.cancel()
+        self._drop_patience()
 
     def _overdue(self) -> None:
         self._act(self._machine.overdue())
 
 
-def _passing(route: Route, snapshot: ClusterSnapshot) -> Passing | None:
-    if route.prefill is None:
+class _FetchListener:
+    """Listens for a generation to what its workers say of a fetch."""
+
+    def __init__(self, generation: FleetGeneration, fetch: RequestId) -> None:
+        self._generation = generation
+        self._fetch = fetch
+
+    def hear(self, worker: WorkerId, message: ToGateway) -> None:
+        """A message about the fetch."""
+        self._generation.hear(worker, message)
+
+    def hear_tokens(self, worker: WorkerId, tokens: tuple[Token, ...], timings: Timings | None) -> None:
+        """A worker finished its part; a fetch has no tokens."""
+        self._generation.fetch_done(worker, self._fetch)
+
+    def lost(self, worker: WorkerId) -> None:
+        """The worker is gone, and with it more than the fetch."""
+        self._generation.lost(worker)
+
+
+def _passing(worker: WorkerId | None, snapshot: ClusterSnapshot) -> Passing | None:
+    if worker is None:
         return None
-    source = next(s.identity for s in snapshot.workers if s.identity.worker == route.prefill)
+    source = next(s.identity for s in snapshot.workers if s.identity.worker == worker)
     return Passing(new_handoff_id(), source.worker, source.epoch, source.capabilities)
 
 

@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from twinfer.gateway.answers import Answer
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-_PHASES = ("queue", "reserve", "prefill", "exposed_transfer", "decode")
+_PHASES = ("queue", "reserve", "fetch", "prefill", "exposed_transfer", "decode")
 
 
 class Meter:

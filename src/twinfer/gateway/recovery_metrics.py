@@ -1,4 +1,4 @@
-"""What a gateway did so that clients noticed nothing."""
+"""What a gateway did so that clients noticed nothing, or less waiting."""
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
@@ -10,6 +10,12 @@ class RecoveryMetrics:
         self._registry = CollectorRegistry()
         self.replans = Counter(
             "twinfer_gateway_replans", "Requests planned again, by what happened", ["reason"], registry=self._registry
+        )
+        self.fetches = Counter(
+            "twinfer_gateway_fetches",
+            "Prefixes to be fetched from the decode worker, by what came of it",
+            ["outcome"],
+            registry=self._registry,
         )
         self.recovered = Counter(
             "twinfer_gateway_recovered_requests",

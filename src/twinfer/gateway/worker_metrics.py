@@ -31,6 +31,9 @@ COUNTER_HELP = {
     "pairs_refused": "Handoffs refused because the source's KV cannot be read",
     "integrity_failures": "Chunks whose digest did not match",
     "resends": "Chunks asked for again",
+    "fetches_in": "Prefixes fetched from other workers",
+    "fetches_out": "Prefixes that other workers fetched",
+    "fetched_tokens": "Prompt positions in fetched prefixes",
     "kv_bytes_in": "KV bytes received",
     "kv_bytes_out": "KV bytes offered",
 }
@@ -74,7 +77,7 @@ class _Snapshot(Collector):
             yield gauge
         transports = CounterMetricFamily(
             "twinfer_worker_handoffs_by_transport",
-            "Handoffs committed here by transport",
+            "Handoffs and fetches committed here by transport",
             labels=(*LABELS, "transport"),
         )
         for identity, load in self._reports:

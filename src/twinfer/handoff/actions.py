@@ -15,16 +15,16 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Read a chunk from the source into the bound blocks, and report the digest of what arrived."""
+    """Read a chunk from the source into the bound blocks, and report the digest of what arrived, if there is one."""
 
     chunk: Chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The KV is whole: let the engine decode from this token on."""
+    """The KV is whole: let the engine decode from this token on, or keep the KV as cache if there is none."""
 
-    first_token: Token
+    first_token: Token | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,16 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class Show:
+    """Allow these pool blocks to be read."""
+
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Forbid further reads and let the blocks become ordinary cache."""
 
 
 SinkAction: TypeAlias = Bind | Pull | Commit | GiveUp | TellSource
-SourceAction: TypeAlias = Digest | Release | TellSink
+SourceAction: TypeAlias = Digest | Show | Release | TellSink

@@ -1,13 +1,15 @@
 """The gateway's side of one request, as a pure state machine: plan, reserve, dispatch, and what to do when a leg fails.
 
     PLANNED ──reserve──> RESERVED ──grant, prefill sent──> DISPATCHED ──token──> RUNNING ──last token──> DONE
-       │  └──generate (aggregated)──────────────────────────────┘ │                 │
-       └────────────────<────── RECOVERING <──────a leg failed─────┴─────────────────┘
+       │ │                 └──grant──> FETCHING ──prefill sent┘ │                  │
+       │ └───────────────generate (aggregated)────────────────┘ │                  │
+       └────────────────<────── RECOVERING <──────a leg failed──┴──────────────────┘
                                     └──attempts or time used up──> FAILED
 
 1. A route is planned. Aggregated: the decode worker gets the request. Disaggregated: it reserves first.
 2. The grant tells how much of the prompt the decode worker has already; when too little is left to be worth a
-   handoff, the request is generated there instead.
+   handoff, the request is generated there instead. When it has much that the prefill worker lacks, that is fetched
+   first, within half a lease, so that the grant outlives it; a fetch that fails costs nothing but that time.
 3. Tokens are released in index order, each once. The decode worker repeats token 0, which must be the same one: a
    sequence is a pure function of request and emitted tokens, so a difference is an error, not a choice.
 4. Two workers that cannot pass KV to each other are a pair not to be tried again, and no failure of either: the
@@ -20,21 +22,24 @@
 7. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeAlias
 
 import msgspec
 
-from twinfer.core.capabilities import Capabilities
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
-from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
-from twinfer.core.messages import Cancel, FailureKind, Generate, Prefill, Reserve, ToWorker
+from twinfer.core.ids import RequestId, WorkerId
+from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Generate, Granted, Prefill, Refused, Reserve
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route
 from twinfer.core.tokens import Token
+from twinfer.handoff.gateway_actions import Emit, End, GatewayAction, Mismatch, Passing, Plan, Replan, Send
+from twinfer.handoff.gateway_fetch import PrefixFetch
+
+FETCH_SHARE = 0.5
+"""Part of a lease that a fetch may take."""
 
 
 class GatewayState(StrEnum):
@@ -42,6 +47,7 @@ class GatewayState(StrEnum):
 
     PLANNED = "planned"
     RESERVED = "reserved"
+    FETCHING = "fetching"
     DISPATCHED = "dispatched"
     RUNNING = "running"
     RECOVERING = "recovering"
@@ -50,72 +56,6 @@ class GatewayState(StrEnum):
 
 
 ENDED = frozenset({GatewayState.DONE, GatewayState.FAILED})
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send to a worker."""
-
-    worker: WorkerId
-    message: ToWorker
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Release tokens to the client."""
-
-    tokens: tuple[Token, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The one terminal outcome: an error, or ``None`` after the last token."""
-
-    error: TwinferError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Passing:
-    """What a disaggregated attempt needs besides its route: a fresh handoff id, and what the source said of itself."""
-
-    handoff: HandoffId
-    source: WorkerId
-    source_epoch: Epoch
-    capabilities: Capabilities
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One attempt. ``passing`` is there exactly when the route is disaggregated."""
-
-    route: Route
-    passing: Passing | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replan:
-    """Ask the router for another route, without these workers, after a pause.
-
-    Attributes:
-        reason: why, in one word, for the metrics.
-        keep: KV that its source still holds; a plan with the same ``passing`` and another decode worker uses it.
-    """
-
-    exclude: frozenset[WorkerId]
-    pause_s: float
-    reason: str
-    keep: Passing | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """These two cannot pass KV, this way round: remember it, before the request is planned again."""
-
-    prefill: WorkerId
-    decode: WorkerId
-
-
-GatewayAction: TypeAlias = Send | Emit | Replan | Mismatch | End
 
 
 @dataclass(slots=True)
@@ -148,6 +88,8 @@ class GatewayRequest:
     _num_failures: int = 0
     _wire_number: int = 0
     _kept: Passing | None = None
+    _fetch: PrefixFetch | None = None
+    _grant: Grant | None = None
     _waiting_since: float | None = None
 
     @property
@@ -181,7 +123,7 @@ class GatewayRequest:
         if passing is None or passing != self._kept:
             actions += self._cancel_legs()
             self._wire_number += 1
-        self._kept = None
+        self._kept = self._fetch = None
         self._legs.add(plan.route.decode)
         request = msgspec.structs.replace(self.request, request_id=self.wire_id)
         if passing is None:
@@ -198,6 +140,20 @@ class GatewayRequest:
             return self._fail(error)
         return [Replan(frozenset(self._excluded), error.retry_after_s, "waiting", self._kept)]
 
+    def hear(self, worker: WorkerId, message: Granted | Busy | Refused | Failed, now: float) -> list[GatewayAction]:
+        """A worker speaks of the current attempt or its fetch; what it says of others is nobody's."""
+        if self._fetch is not None and message.request_id == self._fetch.request_id:
+            return self._go_on(self._fetch.heard(message))
+        if message.request_id != self.wire_id:
+            return []
+        if isinstance(message, Granted):
+            return self.granted(message.grant, message.cached_tokens)
+        if isinstance(message, Busy):
+            return self.busy(worker, message.retry_after_s, now)
+        if isinstance(message, Refused):
+            return self.refused(worker, message.reason, incompatible=message.incompatible)
+        return self.failed(worker, message.kind, message.reason)
+
     def granted(self, grant: Grant, cached_tokens: int) -> list[GatewayAction]:
         """The decode worker promised room."""
         if self.state is not GatewayState.RESERVED or self.plan is None or self.plan.passing is None:
@@ -211,13 +167,31 @@ class GatewayRequest:
             provenance = self.plan.passing.capabilities.provenance
             self.plan = Plan(Route(decode, None, reason))
             return [Send(decode, Cancel(self.wire_id)), *self._generate(request, provenance)]
-        self.state = GatewayState.DISPATCHED
         self._legs.add(prefill)
-        return [Send(prefill, Prefill(request, grant))]
+        self._grant = grant
+        fetching = self.plan.fetching
+        if fetching is None or cached_tokens < fetching.min_tokens:
+            return self._prefill()
+        within_s = FETCH_SHARE * self.policy.lease_s
+        self._fetch = PrefixFetch.of(request, fetching, prefill, cached_tokens, within_s)
+        self.state = GatewayState.FETCHING
+        return self._fetch.begin()
+
+    def fetch_done(self, worker: WorkerId, fetch: RequestId) -> list[GatewayAction]:
+        """A worker finished its part of a fetch."""
+        if self._fetch is None or self._fetch.request_id != fetch:
+            return []
+        return self._go_on(self._fetch.done(worker))
+
+    def fetch_overdue(self, fetch: RequestId) -> list[GatewayAction]:
+        """A fetch takes too long."""
+        if self._fetch is None or self._fetch.request_id != fetch:
+            return []
+        return self._go_on(self._fetch.end("overdue"))
 
     def tokens(self, tokens: tuple[Token, ...]) -> list[GatewayAction]:
-        """A worker drew tokens for the current attempt."""
-        if self.ended:
+        """A worker drew tokens for the current attempt; nobody can during a fetch."""
+        if self.ended or self.state is GatewayState.FETCHING:
             return []
         fresh: list[Token] = []
         for token in tokens:
@@ -266,7 +240,8 @@ class GatewayRequest:
         """A worker can no longer be reached, or is another incarnation now."""
         error = WorkerLost(f"worker {worker} was lost while it held this request")
         passing = self.plan.passing if self.plan is not None else None
-        if passing is None or passing.source == worker or passing.source not in self._legs:
+        unused = self.state is GatewayState.FETCHING or passing is None or passing.source not in self._legs
+        if passing is None or passing.source == worker or unused:
             return self._leg_failed(worker, "lost", error)
         return self._sink_lost(worker, passing, error)
 
@@ -284,8 +259,27 @@ class GatewayRequest:
         """Nobody wants the answer any more."""
         if self.ended:
             return self._cancel_legs()
+        actions = self._cancel_legs()
         self.state = GatewayState.FAILED
-        return self._cancel_legs()
+        return actions
+
+    def _go_on(self, actions: list[GatewayAction]) -> list[GatewayAction]:
+        """The prompt goes to the prefill worker once the fetch is over, whatever came of it."""
+        if self.state is not GatewayState.FETCHING or self._fetch is None or self._fetch.outcome is None:
+            return actions
+        if self._fetch.outcome == "fetched" and self.plan is not None:
+            route = self.plan.route
+            reason = f"{route.reason}; its beginning was fetched from {route.decode}"
+            self.plan = replace(self.plan, route=msgspec.structs.replace(route, reason=reason))
+        return [*actions, *self._prefill()]
+
+    def _prefill(self) -> list[GatewayAction]:
+        assert self.plan is not None
+        assert self.plan.passing is not None
+        assert self._grant is not None
+        self.state = GatewayState.DISPATCHED
+        request = msgspec.structs.replace(self.request, request_id=self.wire_id)
+        return [Send(self.plan.passing.source, Prefill(request, self._grant))]
 
     def _generate(self, request: GenerationRequest, provenance: str = "") -> list[GatewayAction]:
         assert self.plan is not None
@@ -348,4 +342,5 @@ class GatewayRequest:
 
     def _cancel_legs(self) -> list[GatewayAction]:
         legs, self._legs = sorted(self._legs), set()
-        return [Send(worker, Cancel(self.wire_id)) for worker in legs]
+        fetch = [] if self._fetch is None else self._fetch.end("abandoned")
+        return [*(Send(worker, Cancel(self.wire_id)) for worker in legs), *fetch]

@@ -6,7 +6,7 @@ import msgspec
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import GrantRefused
-from twinfer.core.grant import Grant, GrantTerms, request_digest
+from twinfer.core.grant import Grant, GrantTerms, Use, request_digest
 from twinfer.core.request import GenerationRequest
 
 _encoder = msgspec.msgpack.Encoder()
@@ -34,9 +34,9 @@ def verify(grant: Grant, cluster_key: bytes) -> GrantTerms:
 
 
 def check_for_source(
-    terms: GrantTerms, request: GenerationRequest, me: WorkerIdentity, now_unix_s: float
+    terms: GrantTerms, request: GenerationRequest, use: Use, me: WorkerIdentity, now_unix_s: float
 ) -> str | None:
-    """Why this source must not use the grant for this request; ``None`` when it may."""
+    """Why this source must not use the grant for this request in this way; ``None`` when it may."""
     if now_unix_s > terms.expires_unix_s:
         return "expired: the grant's time has passed"
     if terms.source != me.worker:
@@ -47,12 +47,16 @@ def check_for_source(
         return "foreign: the grant is for another tenant"
     if terms.request != request_digest(request):
         return "widened: the grant is for another request"
+    if terms.use is not use:
+        return f"widened: the grant is for use {terms.use.value}, not {use.value}"
     if terms.fingerprint != me.capabilities.fingerprint.digest():
         return "incompatible: the grant is for another model"
     mine = me.capabilities
     if terms.wire != mine.layout or terms.provenance != mine.provenance:
         asked, made = f"{terms.provenance} in {terms.wire}", f"{mine.provenance} in {mine.layout}"
         return f"incompatible: the grant asks for KV of {asked}, this worker makes {made}"
+    if not 0 <= terms.start_block <= terms.end_block <= terms.wire.blocks_for(len(request.prompt)):
+        return "widened: the granted blocks are not within the prompt"
     return None
 
 

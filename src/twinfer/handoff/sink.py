@@ -1,27 +1,29 @@
 """The sink's side of one handoff, as a pure state machine.
 
-    PROMISED ──offer──> RECEIVING ──seal and every chunk verified──> COMMITTED
-        └───────────────────┴──withdrawn, cancelled, corrupt──> ABORTED
-        └───────────────────┴──lease over──────────────────────> EXPIRED
+    PROMISED ──offer──> RECEIVING ──seal and every chunk verified──> (CONFIRMING ──confirmed──>) COMMITTED
+        └───────────────────┴──withdrawn, cancelled, corrupt──────────────┴──> ABORTED
+        └───────────────────┴──lease over─────────────────────────────────┴──> EXPIRED
 
 1. A reservation makes a promise of blocks and starts the lease.
 2. The first offer binds the promise to blocks; every offered chunk is pulled, a bounded number at a time, in any order,
    and converted if the source's layout is another one.
 3. A chunk whose digest differs is asked for once more; the second time the handoff is aborted.
 4. Commit needs the seal, every chunk it counts, the digest of each, the root over all, and every block covered once.
-   Nothing is attendable before (rule R1).
-5. Giving up while bytes may still land quarantines the blocks until the transport is fenced (rule R3).
-6. Whatever is late or repeated changes nothing; what comes after the end is answered with the end.
+   Nothing is attendable before (rule R1). A seal for decoding carries the first token, one for the cache none.
+5. Where the proof is not the digest but the generation of the source's blocks, every chunk's digest is 0, and commit
+   waits until the source has confirmed, after the last byte arrived, that it held the blocks all the while.
+6. Giving up while bytes may still land quarantines the blocks until the transport is fenced (rule R3).
+7. Whatever is late or repeated changes nothing; what comes after the end is answered with the end.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Proof, Use
 from twinfer.core.ids import Epoch
 from twinfer.core.manifest import Chunk, root_digest
-from twinfer.core.messages import Committed, Gone, OfferAgain, Seal
+from twinfer.core.messages import Committed, Confirm, Gone, OfferAgain, Seal
 from twinfer.core.request import GenerationRequest
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction, TellSource
 from twinfer.handoff.lease import Lease
@@ -32,12 +34,13 @@ class SinkState(StrEnum):
 
     PROMISED = "promised"
     RECEIVING = "receiving"
+    CONFIRMING = "confirming"
     COMMITTED = "committed"
     ABORTED = "aborted"
     EXPIRED = "expired"
 
 
-OPEN_STATES = frozenset({SinkState.PROMISED, SinkState.RECEIVING})
+OPEN_STATES = frozenset({SinkState.PROMISED, SinkState.RECEIVING, SinkState.CONFIRMING})
 
 
 @dataclass(slots=True)
@@ -45,17 +48,15 @@ class SinkHandoff:
     """One handoff towards this worker.
 
     Attributes:
-        terms: what was granted.
+        terms: what was granted. Blocks are the wire's, which are the source's: what they become here is not this
+            machine's concern.
         request: whose KV it is.
-        end_block: one past the last block of the prompt; ``[terms.start_block, end_block)`` travel. Blocks are the
-            wire's, which are the source's: what they become here is not this machine's concern.
         lease: when it ends by itself.
         max_pulls: chunks in flight at once.
     """
 
     terms: GrantTerms
     request: GenerationRequest
-    end_block: int
     lease: Lease
     max_pulls: int
     state: SinkState = SinkState.PROMISED
@@ -126,10 +127,19 @@ class SinkHandoff:
         if source_epoch != self.terms.source_epoch:
             return [TellSource(self._gone("stale: the seal comes from another start of the source"))]
         self.lease.renew(now)
+        if (seal.first_token is None) is not (self.terms.use is Use.CACHE):
+            return self._abort(SinkState.ABORTED, f"widened: the seal is not one for use {self.terms.use.value}")
         if self._seal is None:
             self._seal = seal
             self.sealed_at = now
         return self._commit_if_whole(now)
+
+    def confirmed(self, source_epoch: Epoch, now: float) -> list[SinkAction]:
+        """The source held the blocks all the while."""
+        if self.state is not SinkState.CONFIRMING or source_epoch != self.terms.source_epoch:
+            return []
+        self.lease.renew(now)
+        return self._commit(now)
 
     def withdrawn(self, reason: str) -> list[SinkAction]:
         """The source will not complete it."""
@@ -137,9 +147,10 @@ class SinkHandoff:
 
     def source_lost(self) -> list[SinkAction]:
         """The source's control stream ended. What it sealed may still be pulled and committed by digest."""
-        if not self.is_open or self._seal is not None:
+        if not self.is_open or (self._seal is not None and self.terms.proof is Proof.DIGEST):
             return []
-        return self._abort(SinkState.ABORTED, "lost: the source went away before it sealed", tell=False)
+        missing = "sealed" if self.terms.proof is Proof.DIGEST else "confirmed"
+        return self._abort(SinkState.ABORTED, f"lost: the source went away before it {missing}", tell=False)
 
     def cancelled(self, reason: str) -> list[SinkAction]:
         """The gateway, or this worker, no longer wants it."""
@@ -156,7 +167,7 @@ class SinkHandoff:
         return []
 
     def _fits(self, blocks: range) -> bool:
-        inside = self.terms.start_block <= blocks.start < blocks.stop <= self.end_block
+        inside = self.terms.start_block <= blocks.start < blocks.stop <= self.terms.end_block
         return inside and self._covered.isdisjoint(blocks)
 
     def _offered_again(self, known: Chunk, chunk: Chunk) -> list[SinkAction]:
@@ -188,12 +199,19 @@ class SinkHandoff:
         if seal is None or len(self._verified) < seal.num_chunks:
             return []
         digests = [self._chunks[index].digest for index in sorted(self._chunks)]
-        whole = len(self._covered) == self.end_block - self.terms.start_block
+        whole = len(self._covered) == self.terms.end_block - self.terms.start_block
         if len(digests) != seal.num_chunks or root_digest(digests) != seal.root or not whole:
             return self._abort(SinkState.ABORTED, "integrity: the seal does not match what was offered")
+        if self.terms.proof is Proof.GENERATION:
+            self.state = SinkState.CONFIRMING
+            return [TellSource(Confirm(self.terms.handoff, self.terms.attempt))]
+        return self._commit(now)
+
+    def _commit(self, now: float) -> list[SinkAction]:
+        assert self._seal is not None
         self.state = SinkState.COMMITTED
         self.committed_at = now
-        return [Commit(seal.first_token), TellSource(Committed(self.terms.handoff, self.terms.attempt))]
+        return [Commit(self._seal.first_token), TellSource(Committed(self.terms.handoff, self.terms.attempt))]
 
     def _abort(self, state: SinkState, reason: str, *, tell: bool = True) -> list[SinkAction]:
         self.state = state

@@ -10,6 +10,8 @@ A live block counts its holders; prefix hits share it. A cached block has no hol
 the least recently used first to go when free ones run out. A promise is a claim on free and cached blocks, not a
 block: it bounds what others may allocate until it is bound or dropped.
 
+A block's generation changes when its last holder lets go of it, so that whoever read it meanwhile can be told.
+
 Invariant: free + cached + live + quarantined = total, and promised <= free + cached.
 """
 
@@ -32,6 +34,7 @@ class BlockPool:
         self._hash_of: dict[int, BlockHash] = {}
         self._by_hash: dict[BlockHash, int] = {}
         self._promised = 0
+        self._generations = [0] * num_blocks
 
     @property
     def num_available(self) -> int:
@@ -120,6 +123,10 @@ class BlockPool:
             else:
                 self._cached[block] = block_hash
 
+    def generations(self, blocks: Iterable[int]) -> tuple[int, ...]:
+        """How often each block was let go."""
+        return tuple(self._generations[block] for block in blocks)
+
     def quarantine(self, blocks: Iterable[int]) -> None:
         """Give up blocks into which bytes may still land; nobody can take them until they are cleansed."""
         for block in blocks:
@@ -153,6 +160,7 @@ class BlockPool:
             self._holders[block] = left
         else:
             del self._holders[block]
+            self._generations[block] += 1
         return not left
 
     def _forget(self, block: int) -> None:

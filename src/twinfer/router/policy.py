@@ -61,6 +61,19 @@ def choose_route(
     return Route(decode.identity.worker, _least_queued(prefillers), reason)
 
 
+def fetch_threshold(route: Route, snapshot: ClusterSnapshot, routing: RoutingConfig) -> int:
+    """From how many tokens on, cached on the decode worker and not on the prefill worker, a fetch of them pays.
+
+    0 when it never does: KV of another numeric provenance would not be the prefill worker's own.
+    """
+    serving = {state.identity.worker: state.identity.capabilities for state in snapshot.workers}
+    if route.prefill is None or (route.decode, route.prefill) in snapshot.mismatched:
+        return 0
+    source, sink = serving[route.decode], serving[route.prefill]
+    alike = (source.provenance, source.layout.dtype) == (sink.provenance, sink.layout.dtype)
+    return routing.min_fetch_tokens if alike else 0
+
+
 def _sources(
     decode: WorkerState, serving: Iterable[WorkerState], mismatched: Collection[tuple[WorkerId, WorkerId]]
 ) -> list[WorkerState]:

@@ -6,7 +6,8 @@
 4. ``KVSink.fence`` ends a handoff, well or badly: after it no byte of it lands. ``KVSource.release`` ends the offer.
 
 Calls block, except where noted, and come from a worker's transfer thread. What a pull brought is valid only if its
-digest is the one the source announced: blocks that were released and reused meanwhile are found out by that.
+digest is the one the source announced: blocks that were released and reused meanwhile are found out by that. Without
+digests the source must be asked afterwards whether it held them all the while.
 """
 
 from collections.abc import Sequence
@@ -145,10 +146,12 @@ class KVSink(Protocol[PeerT]):
         source_blocks: Sequence[int],
         destinations: Sequence[memoryview],
         deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
         """Copy whole blocks into writable memory of ``block_bytes`` each, pairwise; from several threads if need be.
 
-        Returns the xxh3-64 over the bytes as they then lie in the destinations, in order. When it raises, the
+        Returns the xxh3-64 over the bytes as they then lie in the destinations, in order, or 0. When it raises, the
         destinations hold anything, and nothing lands in them any more.
 
         Args:
@@ -157,6 +160,7 @@ class KVSink(Protocol[PeerT]):
             source_blocks: block numbers in the source's pool.
             destinations: one flat view of bytes per block.
             deadline: monotonic seconds at which the pull fails.
+            digest: whether the caller wants the digest.
 
         Raises:
             TransportError: not admitted, fenced, refused, too slow, or the peer is gone.

@@ -1,6 +1,7 @@
 """The digest of blocks, and the copy that computes it on the way. xxh3-64 finds accidents; it is never an identity."""
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from xxhash import xxh3_64
@@ -26,15 +27,48 @@ def digest_views(views: Iterable[memoryview]) -> int:
     return hasher.intdigest()
 
 
+class Hasher(Protocol):
+    """Takes bytes in order, and sums them up."""
+
+    def update(self, data: memoryview, /) -> object:
+        """Take in more."""
+        ...
+
+    def intdigest(self) -> int:
+        """The sum of all so far."""
+        ...
+
+
+class _NoDigest:
+    """Looks at nothing."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Ignore."""
+
+    def intdigest(self) -> int:
+        """Always 0."""
+        return 0
+
+
+def new_hasher(*, digest: bool) -> Hasher:
+    """A new one: xxh3-64, or none for callers that want no digest."""
+    return xxh3_64() if digest else _NoDigest()
+
+
 def copy_blocks(
-    pool: memoryview, source_blocks: Sequence[int], destinations: Sequence[memoryview], pull: RunningPull, pace: Pace
+    pool: memoryview,
+    source_blocks: Sequence[int],
+    destinations: Sequence[memoryview],
+    pull: RunningPull,
+    pace: Pace,
+    hasher: Hasher,
 ) -> int:
     """Copy blocks of a mapped pool; the digest is taken of the destinations, after the copy.
 
     Raises:
         TransportError: the pull was fenced, or is late.
     """
-    hasher, source = xxh3_64(), np.frombuffer(pool, np.uint8)
+    source = np.frombuffer(pool, np.uint8)
     for block, destination in zip(source_blocks, destinations, strict=True):
         target = np.frombuffer(destination, np.uint8)
         size = len(target)

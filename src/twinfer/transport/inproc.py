@@ -12,7 +12,7 @@ from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.transport.base import SourceMemory, TransportCapabilities, check_destinations
-from twinfer.transport.digest import copy_blocks, digest_views
+from twinfer.transport.digest import copy_blocks, digest_views, new_hasher
 from twinfer.transport.gate import Pace, PullGate
 from twinfer.transport.host import host_id
 from twinfer.transport.offers import OfferBook
@@ -118,6 +118,8 @@ class InprocSink:
         source_blocks: Sequence[int],
         destinations: Sequence[memoryview],
         deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
         """Copy offered blocks, or do what the next fault says; see ``KVSink``."""
         check_destinations(source_blocks, destinations, peer)
@@ -134,13 +136,15 @@ class InprocSink:
                 raise pull.fail(refusal)
             if fault is Fault.SHORT:
                 source_blocks, destinations = source_blocks[:-1], destinations[:-1]
-            digest = copy_blocks(source.pool.view, source_blocks, destinations, pull, self._pace)
+            summed = copy_blocks(
+                source.pool.view, source_blocks, destinations, pull, self._pace, new_hasher(digest=digest)
+            )
             if fault is Fault.SHORT:
                 raise pull.fail(fault.value)
             if fault is Fault.CORRUPT:
                 destinations[-1][-1] ^= 1
-                return digest_views(destinations)
-            return digest
+                return digest_views(destinations) if digest else 0
+            return summed
 
     def fence(self, handoff: HandoffId) -> None:
         """Nothing of this handoff lands after this returns."""

@@ -26,7 +26,7 @@ from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import ConfigError, TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.transport.base import CONNECT_TIMEOUT_S, SourceMemory, TransportCapabilities, check_destinations
-from twinfer.transport.digest import copy_blocks
+from twinfer.transport.digest import copy_blocks, new_hasher
 from twinfer.transport.gate import Pace, PullGate
 from twinfer.transport.host import host_id
 from twinfer.transport.listener import Listener, Settle
@@ -99,7 +99,7 @@ class ShmSource:
         """Nothing to do: connected sinks can read every block."""
 
     def release(self, handoff: HandoffId) -> None:
-        """Nothing to do: digests find out what was read too late."""
+        """Nothing to do: digests, or the source when asked, find out what was read too late."""
 
     def close(self) -> None:
         """Hang up on all sinks; mappings they have live on."""
@@ -177,6 +177,8 @@ class ShmSink:
         source_blocks: Sequence[int],
         destinations: Sequence[memoryview],
         deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
         """Copy out of the mapping; see ``KVSink``."""
         check_destinations(source_blocks, destinations, peer)
@@ -187,7 +189,7 @@ class ShmSink:
             outside = next((block for block in source_blocks if not 0 <= block < peer.num_blocks), None)
             if outside is not None:
                 raise pull.fail(f"block {outside} is not in its pool of {peer.num_blocks}")
-            return copy_blocks(pool, source_blocks, destinations, pull, self._pace)
+            return copy_blocks(pool, source_blocks, destinations, pull, self._pace, new_hasher(digest=digest))
 
     def fence(self, handoff: HandoffId) -> None:
         """Nothing of this handoff lands after this returns."""

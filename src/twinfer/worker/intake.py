@@ -54,16 +54,21 @@ class Intake:
 
     Args:
         plan: from which layout to which.
-        tokens: positions that are to come, from the end of the prefix that is here to the end of the prompt.
+        tokens: positions that are to come, from the end of the prefix that is here to the end of the prompt, or of its
+            last full block.
         memory: the sink's pool.
         staging: shared with the other handoffs.
+        digests: whether chunks have digests; else that of all is 0.
     """
 
-    def __init__(self, plan: ConversionPlan, tokens: range, memory: PoolMemory, staging: Staging) -> None:
+    def __init__(
+        self, plan: ConversionPlan, tokens: range, memory: PoolMemory, staging: Staging, *, digests: bool = True
+    ) -> None:
         self.plan = plan
-        self._tokens = tokens
+        self.tokens = tokens
         self._memory = memory
         self._staging = staging
+        self._digests = digests
         self._bound: tuple[int, ...] = ()
         self._first_bound = tokens.start // plan.sink.block_tokens
         self._writing = threading.Lock()
@@ -86,11 +91,11 @@ class Intake:
         if not self.plan.converts:
             first = chunk.first_block - self._first_bound
             views = [self._memory.block(block) for block in self._bound[first : first + num_blocks]]
-            return sink.pull(peer, handoff, chunk.source_blocks, views, deadline)
+            return sink.pull(peer, handoff, chunk.source_blocks, views, deadline, digest=self._digests)
         room = self._staging.take(num_blocks, size)
         views = [room[index * size : (index + 1) * size] for index in range(num_blocks)]
         try:
-            digest = sink.pull(peer, handoff, chunk.source_blocks, views, deadline)
+            digest = sink.pull(peer, handoff, chunk.source_blocks, views, deadline, digest=self._digests)
         except TransportError:
             if not sink.capabilities.cancel_is_fence:
                 self._unsafe.append(self._staging.abandon())
@@ -110,7 +115,7 @@ class Intake:
         source, sink = BlockArrays(room, plan.source), BlockArrays(self._memory.view, plan.sink)
         start = chunk.first_block * plan.source.block_tokens
         stop = start + len(chunk.source_blocks) * plan.source.block_tokens
-        tokens = range(max(start, self._tokens.start), min(stop, self._tokens.stop))
+        tokens = range(max(start, self.tokens.start), min(stop, self.tokens.stop))
         for stretch in stretches(tokens, plan.source.block_tokens, plan.sink.block_tokens):
             local = Stretch(
                 stretch.source_block - chunk.first_block,
@@ -123,7 +128,7 @@ class Intake:
                 if self._stopped:
                     return
                 convert(source, sink, local)
-        if tokens.stop == self._tokens.stop and (tail := tokens.stop % plan.sink.block_tokens):
+        if tokens.stop == self.tokens.stop and (tail := tokens.stop % plan.sink.block_tokens):
             with self._writing:
                 if not self._stopped:
                     sink.zero(self._bound[-1], tail)

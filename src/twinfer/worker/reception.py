@@ -5,7 +5,7 @@ import msgspec
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, LoadReport
-from twinfer.core.messages import AboutRequest, Busy, Cancel, Done, Failed, Generate, Prefill, Refused, Reserve
+from twinfer.core.messages import AboutRequest, Busy, Cancel, Done, Failed, Generate, Lend, Prefill, Refused, Reserve
 from twinfer.engine.base import StepOutcome
 from twinfer.worker.compatibility import accepts
 from twinfer.worker.context import WorkerContext
@@ -38,8 +38,8 @@ class Reception:
         self._sessions.open(request_id, gateway)
         if isinstance(message, Reserve):
             self._sessions.tell(request_id, self.sink.reserve(message))
-        elif isinstance(message, Prefill):
-            answer = self.source.prefill(message, links)
+        elif isinstance(message, Prefill | Lend):
+            answer = self.source.pass_on(message, links)
             if answer is not None:
                 self._sessions.tell(request_id, answer)
         else:

@@ -26,8 +26,8 @@ class Sessions:
         self._by_request[request_id] = stream
 
     def tell(self, request_id: RequestId, message: ToGateway) -> None:
-        """Send to whoever asked; a terminal message also ends the request's session."""
-        terminal = isinstance(message, Failed | Refused | Busy)
+        """Send to whoever asked; a terminal message also ends the request's session, as does a frame that is done."""
+        terminal = isinstance(message, Failed | Refused | Busy) or (isinstance(message, Frame) and bool(message.done))
         stream = self._by_request.pop(request_id, None) if terminal else self._by_request.get(request_id)
         if stream is not None:
             stream.send_soon(message)

@@ -16,13 +16,15 @@ import msgspec
 
 from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.errors import InvalidRequest, TransportError
-from twinfer.core.grant import GrantTerms, request_digest
+from twinfer.core.grant import GrantTerms, Proof, Use, request_digest
 from twinfer.core.ids import HandoffId, RequestId
 from twinfer.core.load import Counters
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
     Busy,
     Committed,
+    Confirmed,
+    Done,
     Failed,
     FailureKind,
     Frame,
@@ -101,14 +103,17 @@ class SinkDesk:
             plan = self._negotiate(message.capabilities)
             if isinstance(plan, str):
                 return Refused(request.request_id, f"incompatible: {plan}", incompatible=True)
+            if plan.foreign and message.use is Use.CACHE:
+                reason = f"KV of numeric provenance {plan.provenance} would not be found here as this worker's own"
+                return Refused(request.request_id, reason)
             try:
                 foreign = plan.provenance if plan.foreign else ""
-                cached_tokens = self._context.engine.ingests.promise(request, foreign)
+                to_come = self._context.engine.ingests.promise(request, foreign, message.use)
             except InvalidRequest as error:
                 return Refused(request.request_id, str(error))
-            if cached_tokens is None:
+            if to_come is None:
                 return Busy(request.request_id, BUSY_RETRY_S)
-            return self._grant(message, plan, cached_tokens)
+            return self._grant(message, plan, to_come)
 
     def objection(self, source: WorkerIdentity) -> str | None:
         """Why KV of this source cannot be taken at all, in words; ``None`` when it can."""
@@ -116,7 +121,7 @@ class SinkDesk:
             plan = self._negotiate(source.capabilities)
             return plan if isinstance(plan, str) else None
 
-    def hear(self, peer: SourcePeer, message: Offer | Seal | Withdraw | Heartbeat) -> None:
+    def hear(self, peer: SourcePeer, message: Offer | Seal | Confirmed | Withdraw | Heartbeat) -> None:
         """A source speaks."""
         now = self._context.clock.now()
         with self._lock:
@@ -137,6 +142,8 @@ class SinkDesk:
                 actions = machine.offered(message.chunk, epoch, now)
             elif isinstance(message, Seal):
                 actions = machine.sealed(message, epoch, now)
+            elif isinstance(message, Confirmed):
+                actions = machine.confirmed(epoch, now)
             else:
                 actions = machine.withdrawn(message.reason)
             self._act(entry, actions)
@@ -201,24 +208,25 @@ class SinkDesk:
         self._counts["pairs_refused"] += isinstance(plan, str)
         return plan
 
-    def _grant(self, message: Reserve, plan: ConversionPlan, cached_tokens: int) -> Granted:
+    def _grant(self, message: Reserve, plan: ConversionPlan, to_come: range) -> Granted:
         request, context = message.request, self._context
-        terms = self._terms(message, plan, cached_tokens)
-        granted = Granted(request.request_id, sign(terms, context.cluster_key), cached_tokens)
+        terms = self._terms(message, plan, to_come)
+        granted = Granted(request.request_id, sign(terms, context.cluster_key), to_come.start)
         lease = Lease.start(context.clock.now(), context.handoff.lease_s, request.deadline_s)
-        end_block = terms.wire.blocks_for(len(request.prompt))
-        machine = SinkHandoff(terms, request, end_block, lease, self._max_pulls)
-        intake = Intake(plan, range(cached_tokens, len(request.prompt)), context.memory, self._staging)
+        machine = SinkHandoff(terms, request, lease, self._max_pulls)
+        intake = Intake(plan, to_come, context.memory, self._staging, digests=terms.proof is Proof.DIGEST)
         self._open[message.handoff] = _Open(machine, granted, intake)
         self._by_request[request.request_id] = message.handoff
         return granted
 
-    def _terms(self, message: Reserve, plan: ConversionPlan, cached_tokens: int) -> GrantTerms:
+    def _terms(self, message: Reserve, plan: ConversionPlan, to_come: range) -> GrantTerms:
         me = self._context.identity
         return GrantTerms(
             handoff=message.handoff,
             attempt=message.attempt,
             tenant=message.request.tenant,
+            use=message.use,
+            proof=self._context.handoff.commit,
             request=request_digest(message.request),
             fingerprint=me.capabilities.fingerprint.digest(),
             source=message.source,
@@ -228,14 +236,15 @@ class SinkDesk:
             sink_address=me.control,
             wire=plan.source,
             provenance=plan.provenance,
-            start_block=cached_tokens // plan.source.block_tokens,
+            start_block=to_come.start // plan.source.block_tokens,
+            end_block=plan.source.blocks_for(to_come.stop),
             ttl_s=self._context.handoff.lease_s,
             expires_unix_s=time.time() + self._context.handoff.lease_s,
         )
 
-    def _answer_late(self, peer: SourcePeer, message: Offer | Seal | Withdraw) -> None:
+    def _answer_late(self, peer: SourcePeer, message: Offer | Seal | Confirmed | Withdraw) -> None:
         gone = Gone(message.handoff, message.attempt, "unknown: no such handoff is open here")
-        if not isinstance(message, Withdraw):
+        if not isinstance(message, Confirmed | Withdraw):
             self._context.soon(peer.send, self._ended.get(message.handoff, gone))
 
     def _act(self, entry: _Open, actions: Sequence[SinkAction]) -> None:
@@ -255,16 +264,24 @@ class SinkDesk:
                 self._context.soon(entry.peer.send, action.message)
 
     def _commit(self, entry: _Open, action: Commit) -> None:
-        machine = entry.machine
+        machine, first_token = entry.machine, action.first_token
         request_id = machine.request.request_id
-        # Told before the engine may draw the next token: the gateway sees index 0 first.
-        self._context.soon(self._outbox.tell, request_id, Frame((action.first_token,)))
-        self._context.engine.ingests.commit(request_id, action.first_token)
-        self._context.wake()
         assert machine.sealed_at is not None
         transfer_s = self._context.clock.now() - machine.sealed_at
-        self._received[request_id] = (transfer_s, entry.num_bytes, entry.grant.cached_tokens)
-        self._counts["handoffs_in"] += 1
+        if first_token is not None:
+            # Told before the engine may draw the next token: the gateway sees index 0 first.
+            self._context.soon(self._outbox.tell, request_id, Frame((first_token,)))
+            self._context.engine.ingests.commit(request_id, first_token)
+            self._received[request_id] = (transfer_s, entry.num_bytes, entry.grant.cached_tokens)
+            self._counts["handoffs_in"] += 1
+        else:
+            # Told after the prefix can be found: the gateway sends the prompt that begins with it next.
+            self._context.engine.ingests.commit(request_id, None)
+            timings = Timings(transfer_s=transfer_s, transfer_bytes=entry.num_bytes)
+            self._context.soon(self._outbox.tell, request_id, Frame(done=(Done(request_id, timings),)))
+            self._counts["fetches_in"] += 1
+            self._counts["fetched_tokens"] += len(entry.intake.tokens)
+        self._context.wake()
         if entry.peer is not None:
             self._by_transport[entry.peer.connection.endpoint.transport] += 1
         self._end(entry, Committed(machine.terms.handoff, machine.terms.attempt))

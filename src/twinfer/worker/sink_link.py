@@ -114,7 +114,7 @@ class SinkLink:
 
     def _hear(self, message: ToSource, stream: HandoffStream, again: bool) -> None:
         if not isinstance(message, SinkHello):
-            self._desk.hear(message)
+            self._desk.hear(self, message)
         elif message.refusal is None:
             self._accepted(stream, again)
         else:

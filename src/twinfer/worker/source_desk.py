@@ -12,23 +12,30 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twinfer.core.errors import CapacityError, GrantRefused, InvalidRequest
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId
 from twinfer.core.load import Counters
 from twinfer.core.messages import (
     Busy,
     Committed,
+    Confirm,
+    Done,
     Failed,
     FailureKind,
+    Frame,
     Gone,
     Heartbeat,
+    Lend,
     OfferAgain,
     Prefill,
     Refused,
     ToSink,
+    Withdraw,
 )
+from twinfer.core.request import GenerationRequest
+from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
-from twinfer.handoff.actions import Digest, Release, SourceAction
+from twinfer.handoff.actions import Digest, Release, Show, SourceAction
 from twinfer.handoff.grants import check_for_source, verify
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.source import SourceHandoff, SourceState
@@ -74,16 +81,18 @@ class SourceDesk:
         self._by_request: dict[RequestId, HandoffId] = {}
         self._counts: Counter[str] = Counter()
 
-    def prefill(self, message: Prefill, links: Links) -> Busy | Refused | None:
-        """Accept a prompt to compute and pass on, or say why not."""
+    def pass_on(self, message: Prefill | Lend, links: Links) -> Busy | Refused | None:
+        """Accept a prompt to compute and pass on, or a cached prefix to pass on, or say why not."""
         request = message.request
         try:
             terms = self._verified(message)
             with self._lock:
                 if terms.handoff in self._open:
                     self._accept_again(self._open[terms.handoff], terms, links)
-                else:
+                elif isinstance(message, Prefill):
                     self._accept(terms, message, links)
+                elif not self._lend(terms, message, links):
+                    return Refused(request.request_id, "the prefix is not cached here any more")
         except GrantRefused as error:
             self._counts["grants_refused"] += 1
             return Refused(request.request_id, str(error), incompatible=str(error).startswith("incompatible:"))
@@ -98,8 +107,8 @@ class SourceDesk:
         with self._lock:
             for part in outcome.exported:
                 if entry := self._entry(part.request_id):
-                    actions = entry.machine.exported(part.first_block, part.blocks, complete=part.complete)
-                    self._act(entry, actions)
+                    said = (part.first_block, part.blocks, part.generations)
+                    self._act(entry, entry.machine.exported(*said, complete=part.complete))
             for token in outcome.tokens:
                 if entry := self._entry(token.request_id):
                     self._act(entry, entry.machine.drew(token))
@@ -107,7 +116,7 @@ class SourceDesk:
                 if entry := self._entry(failure.request_id):
                     self._act(entry, entry.machine.cancelled(f"the source's engine failed: {failure.reason}"))
 
-    def hear(self, message: OfferAgain | Committed | Gone | Heartbeat) -> None:
+    def hear(self, link: Link, message: OfferAgain | Confirm | Committed | Gone | Heartbeat) -> None:
         """A sink speaks."""
         with self._lock:
             if isinstance(message, Heartbeat):
@@ -115,13 +124,17 @@ class SourceDesk:
                 return
             entry = self._open.get(message.handoff)
             if entry is None or entry.machine.terms.attempt != message.attempt:
-                return
-            if isinstance(message, OfferAgain):
+                if isinstance(message, Confirm):
+                    gone = Withdraw(message.handoff, message.attempt, "gone: the source let go of it already")
+                    self._context.soon(link.send, gone)
+            elif isinstance(message, Confirm):
+                actions = entry.machine.confirm_asked(self._generations(entry))
+                self._finish(entry, actions, "the source let go of a block too early")
+            elif isinstance(message, OfferAgain):
                 self._counts["resends"] += 1
                 self._act(entry, entry.machine.asked_again(message.index))
             elif isinstance(message, Committed):
-                self._counts["handoffs_out"] += 1
-                self._act(entry, entry.machine.committed())
+                self._committed(entry)
             else:
                 self._act(entry, entry.machine.gone())
                 self._tell_failed(entry, f"the decode worker gave up: {message.reason}")
@@ -151,10 +164,7 @@ class SourceDesk:
         now = self._context.clock.now()
         with self._lock:
             for entry in list(self._open.values()):
-                actions = entry.machine.tick(now)
-                if actions:
-                    self._act(entry, actions)
-                    self._tell_failed(entry, "the handoff's lease ran out")
+                self._finish(entry, entry.machine.tick(now), "the handoff's lease ran out")
 
     def held_for(self, link: Link) -> tuple[HandoffId, ...]:
         """Open handoffs towards one sink, for the heartbeat."""
@@ -169,29 +179,54 @@ class SourceDesk:
             oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
             return dict(states), oldest, Counters(**self._counts)
 
-    def _verified(self, message: Prefill) -> GrantTerms:
+    def _verified(self, message: Prefill | Lend) -> GrantTerms:
         terms = verify(message.grant, self._context.cluster_key)
-        objection = check_for_source(terms, message.request, self._context.identity, time.time())
+        use = Use.DECODE if isinstance(message, Prefill) else Use.CACHE
+        objection = check_for_source(terms, message.request, use, self._context.identity, time.time())
         if objection is not None:
             raise GrantRefused(objection)
         return terms
 
     def _accept(self, terms: GrantTerms, message: Prefill, links: Links) -> None:
-        request = message.request
-        lease = Lease.start(self._context.clock.now(), terms.ttl_s, request.deadline_s)
-        self._context.engine.exports.submit(request)
-        machine = SourceHandoff(terms, request, lease, self._chunk_blocks)
-        self._open[terms.handoff] = _Open(machine, links.to(terms.sink_address))
-        self._by_request[request.request_id] = terms.handoff
+        self._context.engine.exports.submit(message.request)
+        self._begin(terms, message.request, links)
         self._context.wake()
+
+    def _lend(self, terms: GrantTerms, message: Lend, links: Links) -> bool:
+        """Begin to pass a prefix that is final already; false when it is not here any more."""
+        blocks = self._context.engine.exports.lend(message.request, terms.end_block)
+        if blocks is None:
+            return False
+        entry = self._begin(terms, message.request, links)
+        generations = self._context.engine.exports.generations(blocks)
+        self._act(entry, entry.machine.exported(0, blocks, generations, complete=True))
+        return True
+
+    def _begin(self, terms: GrantTerms, request: GenerationRequest, links: Links) -> _Open:
+        lease = Lease.start(self._context.clock.now(), terms.ttl_s, request.deadline_s)
+        machine = SourceHandoff(terms, request, lease, self._chunk_blocks)
+        entry = self._open[terms.handoff] = _Open(machine, links.to(terms.sink_address))
+        self._by_request[request.request_id] = terms.handoff
+        return entry
+
+    def _committed(self, entry: _Open) -> None:
+        request_id, fetched = entry.machine.request.request_id, entry.machine.terms.use is Use.CACHE
+        self._counts["fetches_out" if fetched else "handoffs_out"] += 1
+        self._act(entry, entry.machine.committed())
+        if fetched:
+            self._context.soon(self._outbox.tell, request_id, Frame(done=(Done(request_id, Timings()),)))
 
     def _accept_again(self, entry: _Open, terms: GrantTerms, links: Links) -> None:
         """The same KV for another sink; a repeated message of this attempt changes nothing."""
         if terms.attempt > entry.machine.terms.attempt:
             entry.link = links.to(terms.sink_address)
             lease = Lease.start(self._context.clock.now(), terms.ttl_s, entry.machine.request.deadline_s)
-            self._act(entry, entry.machine.granted_again(terms, lease))
+            actions = entry.machine.granted_again(terms, lease, self._generations(entry))
+            self._finish(entry, actions, "the source let go of a block too early")
             self._counts["handoffs_again"] += 1
+
+    def _generations(self, entry: _Open) -> tuple[int, ...]:
+        return self._context.engine.exports.generations(entry.machine.blocks)
 
     def _entry(self, request_id: RequestId) -> _Open | None:
         handoff = self._by_request.get(request_id)
@@ -209,10 +244,19 @@ class SourceDesk:
             if isinstance(action, Digest):
                 self._sources.offer(entry.machine.terms.handoff, action.blocks)
                 self._context.transfer(self._digest, entry, action)
+            elif isinstance(action, Show):
+                self._sources.offer(entry.machine.terms.handoff, action.blocks)
+                self._counts["kv_bytes_out"] += len(action.blocks) * self._context.memory.block_bytes
             elif isinstance(action, Release):
                 self._release(entry)
             else:
                 self._context.soon(entry.link.send, action.message)
+
+    def _finish(self, entry: _Open, actions: Sequence[SourceAction], reason: str) -> None:
+        """Carry out what may be the end, and then say why; the lock is held."""
+        self._act(entry, actions)
+        if actions and not entry.machine.is_open:
+            self._tell_failed(entry, reason)
 
     def _release(self, entry: _Open) -> None:
         terms, request_id = entry.machine.terms, entry.machine.request.request_id

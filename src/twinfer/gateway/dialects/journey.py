@@ -14,6 +14,7 @@ def journey_fields(journey: Journey) -> dict[str, Any]:
         "decode_worker": journey.route.decode,
         "queue_ms": round(journey.queue_ms, 3),
         "reserve_ms": round(journey.reserve_ms, 3),
+        "fetch_ms": round(journey.fetch_ms, 3),
         "prefill_ms": round(journey.prefill_ms, 3),
         "exposed_transfer_ms": round(journey.exposed_transfer_ms, 3),
         "decode_ms": round(journey.decode_ms, 3),

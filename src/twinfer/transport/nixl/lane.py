@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from xxhash import xxh3_64
 
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.ids import HandoffId
 from twinfer.transport.base import CONNECT_TIMEOUT_S
+from twinfer.transport.digest import Hasher
 from twinfer.transport.gate import Pace, RunningPull
 from twinfer.transport.listener import cut
 from twinfer.transport.nixl import doorbell
@@ -75,8 +75,9 @@ class Lane:
         destinations: Sequence[memoryview],
         pull: RunningPull,
         pace: Pace,
+        hasher: Hasher,
     ) -> int:
-        """Bring the blocks; the digest over them. Raises as ``prepare`` does."""
+        """Bring the blocks; what the hasher makes of them. Raises as ``prepare`` does."""
         assert self._connection is not None
         timeout_s = min(_STALL_S, pull.seconds_left())
         self._connection.settimeout(timeout_s)
@@ -84,7 +85,6 @@ class Lane:
         refusal = wire.receive_accept(self._connection, 0, time.monotonic() + timeout_s)
         if refusal is not None:
             raise wire.WireError(f"the source refused, {refusal}")
-        hasher = xxh3_64()
         num_pieces = -(-len(blocks) * self._block_bytes // doorbell.piece_bytes(self._block_bytes))
         for piece in range(num_pieces):
             self._await_written(self._connection, pull)
@@ -121,7 +121,7 @@ class Lane:
         doorbell.hear(connection, doorbell.WRITTEN)
 
     def _land(
-        self, piece: int, destinations: Sequence[memoryview], hasher: xxh3_64, pull: RunningPull, pace: Pace
+        self, piece: int, destinations: Sequence[memoryview], hasher: Hasher, pull: RunningPull, pace: Pace
     ) -> None:
         """Copy a piece to where it goes."""
         start = piece % _NUM_SLOTS * doorbell.SLOT_BYTES

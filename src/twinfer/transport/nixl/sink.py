@@ -13,7 +13,7 @@ from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.transport.base import CONNECT_TIMEOUT_S, check_destinations
-from twinfer.transport.digest import digest_views
+from twinfer.transport.digest import new_hasher
 from twinfer.transport.gate import Pace, PullGate, RunningPull
 from twinfer.transport.nixl.agent import NixlError
 from twinfer.transport.nixl.doorbell import shown
@@ -140,6 +140,8 @@ class NixlSink:
         source_blocks: Sequence[int],
         destinations: Sequence[memoryview],
         deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
         """Read, and copy to the destinations; see ``KVSink``."""
         check_destinations(source_blocks, destinations, peer)
@@ -148,10 +150,10 @@ class NixlSink:
         with self._gate.run(handoff, peer.where, deadline) as pull:
             pull.check()
             if not source_blocks:
-                return digest_views(())
+                return new_hasher(digest=digest).intdigest()
             with self._lane(peer) as lane, _translated(pull):
                 lane.prepare(pull)
-                return lane.run(handoff, source_blocks, destinations, pull, self._pace)
+                return lane.run(handoff, source_blocks, destinations, pull, self._pace, new_hasher(digest=digest))
 
     def fence(self, handoff: HandoffId) -> None:
         """Nothing of this handoff lands after this returns."""

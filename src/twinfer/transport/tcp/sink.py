@@ -16,14 +16,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from xxhash import xxh3_64
-
 from twinfer.core.address import host_port
 from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import ConfigError, TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.tls.credentials import Credentials, tls_reason
 from twinfer.transport.base import CONNECT_TIMEOUT_S, TransportCapabilities, check_destinations
+from twinfer.transport.digest import Hasher, new_hasher
 from twinfer.transport.gate import Pace, PullGate, RunningPull
 from twinfer.transport.listener import cut
 from twinfer.transport.tcp import flow, wire
@@ -148,13 +147,15 @@ class TcpSink:
         source_blocks: Sequence[int],
         destinations: Sequence[memoryview],
         deadline: float,
+        *,
+        digest: bool = True,
     ) -> int:
         """Receive into the destinations; see ``KVSink``."""
         check_destinations(source_blocks, destinations, peer)
         if len(source_blocks) > wire.MAX_BLOCKS:
             raise ValueError(f"a pull takes {wire.MAX_BLOCKS} blocks at most, not {len(source_blocks)}")
         with self._gate.run(handoff, peer.endpoint.address, deadline) as pull:
-            transfer = _Transfer(peer, handoff, pull, self._pace)
+            transfer = _Transfer(peer, handoff, pull, self._pace, new_hasher(digest=digest))
             pieces = _cut(source_blocks, destinations, peer.block_bytes)
             return transfer.run(pieces, self._connections, self._helpers)
 
@@ -185,7 +186,8 @@ def _cut(blocks: Sequence[int], destinations: Sequence[memoryview], block_bytes:
 class _Transfer:
     """One pull. It returns or raises only when all its lanes have ended, so that nothing can land afterwards."""
 
-    def __init__(self, peer: TcpPeer, handoff: HandoffId, pull: RunningPull, pace: Pace) -> None:
+    def __init__(self, peer: TcpPeer, handoff: HandoffId, pull: RunningPull, pace: Pace, hasher: Hasher) -> None:
+        self._digest = _OrderedDigest(hasher)
         self._peer = peer
         self._handoff = handoff
         self._pull = pull
@@ -196,7 +198,7 @@ class _Transfer:
 
     def run(self, pieces: Sequence[_Piece], max_lanes: int, helpers: ThreadPoolExecutor) -> int:
         """Bring all pieces; the digest over them."""
-        digest, whole = _OrderedDigest(), False
+        digest, whole = self._digest, False
         lanes = [pieces[i::max_lanes] for i in range(min(max_lanes, len(pieces)))]
         futures = [helpers.submit(self._bring, lane, self._landed.put) for lane in lanes[1:]]
         try:
@@ -262,9 +264,9 @@ class _Transfer:
 class _OrderedDigest:
     """Hashes pieces in their order, whatever the order in which they land."""
 
-    def __init__(self) -> None:
+    def __init__(self, hasher: Hasher) -> None:
         self.num_pieces = 0
-        self._hasher = xxh3_64()
+        self._hasher = hasher
         self._early: dict[int, _Piece] = {}
 
     def add(self, piece: _Piece) -> None:
