@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e check fuzz kills bench bench-gateway clean
+.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz kills bench bench-gateway clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,13 @@ test: setup ## the fast tests: no GPU, no network, no other processes to start b
 test-e2e: setup ## tests that start whole deployments, the README's examples among them
 	$(BIN)/pytest -m "e2e and not gpu" $(ARGS)
 
+clients: ## environments of real clients below .venv-clients, half a gigabyte; see tests/clients
+	@for name in old new; do test -d .venv-clients/$$name/bin || $(PYTHON) -m venv .venv-clients/$$name; \
+		.venv-clients/$$name/bin/python -m pip install --quiet --progress-bar off -r tests/clients/requirements-$$name.txt || exit 1; done
+
+test-clients: setup clients ## boto3 twice, AWS CLI, langchain-aws, strands, pydantic-ai, litellm and openai, for real
+	$(BIN)/python tests/clients/run.py
+
 check: setup ## format, lint, types, layers and size budget
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -48,5 +55,5 @@ bench-gateway: setup ## requests and streamed tokens per second of one gateway c
 	$(BIN)/python -m bench.gateway $(ARGS)
 
 clean: ## remove what make created: .venv, caches and build outputs
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
