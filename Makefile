@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz kills bench bench-gateway clean
+.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants kills bench bench-gateway clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,11 +42,14 @@ check: setup ## format, lint, types, layers and size budget
 	$(BIN)/lint-imports
 	$(BIN)/python tools/size_budget.py
 
-fuzz: setup ## drive 100,000 handoffs through the real state machines in virtual time, with faults at every step
+fuzz: setup ## 100,000 handoffs in virtual time under every kind of fault; ARGS="--seed N" replays one world
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-kills: setup ## kill workers and gateway a hundred times under load, and check every answer
-	$(BIN)/python tools/hundred_kills.py $(ARGS)
+fuzz-mutants: setup ## break one rule of the product at a time: the fuzzer must find each
+	$(BIN)/python -m tests.fuzz --mutants $(ARGS)
+
+kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--demo --workers 2 --seed N"
+	$(BIN)/python -m tests.kills $(ARGS)
 
 bench: setup ## what moving KV between two processes costs, next to memcpy
 	$(BIN)/python tools/bench_handoff.py $(ARGS)

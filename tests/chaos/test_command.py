@@ -5,7 +5,7 @@ import pytest
 
 from twinfer.chaos.plan import Kind
 from twinfer.cli import main
-from twinfer.cli.chaos import as_configured, kinds_of, local_port
+from twinfer.cli.chaos import as_configured, chosen_kinds, local_port
 from twinfer.cluster.deployment import DeploymentRecord, WorkerRecord
 from twinfer.core.config import HandoffConfig
 from twinfer.core.config_text import parse_config
@@ -52,6 +52,17 @@ def test_errors_are_one_sentence(arguments: list[str], sentence: str, capsys: py
     assert len(said.splitlines()) == 1
 
 
+def test_kinds_are_chosen_by_name() -> None:
+    """All by default, partitions only where they are allowed; otherwise it says how to allow them."""
+    assert chosen_kinds([], partitions=True) == set(Kind)
+    assert chosen_kinds([], partitions=False) == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
+    assert chosen_kinds(["kill", "long-pause"], partitions=False) == {Kind.KILL, Kind.LONG_PAUSE}
+    with pytest.raises(ConfigError, match=r"handoff\.allow_isolation=true"):
+        chosen_kinds(["partition"], partitions=False)
+    with pytest.raises(ConfigError, match="known: kill, pause, long-pause, partition, long-partition"):
+        chosen_kinds(["explode"], partitions=True)
+
+
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     """What the words mean, how to allow partitions, and commands to copy."""
     with pytest.raises(SystemExit):
@@ -59,17 +70,6 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for lesson in ("right by R7", "handoff.allow_isolation=true", "twinfer chaos http://127.0.0.1:8000\n", "Exit code"):
         assert lesson in shown
-
-
-def test_kinds_by_name() -> None:
-    """All that is allowed, or only what is asked for; a name that is none is answered with those that are."""
-    assert kinds_of(None, allow_partitions=True) == set(Kind)
-    assert kinds_of(None, allow_partitions=False) == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
-    assert kinds_of(["kill", "long pause"], allow_partitions=False) == {Kind.KILL, Kind.LONG_PAUSE}
-    with pytest.raises(ConfigError, match="'axe' is no kind of disturbance: --only takes 'kill', 'pause'"):
-        kinds_of(["axe"], allow_partitions=True)
-    with pytest.raises(ConfigError, match=r"start it with --set handoff\.allow_isolation=true"):
-        kinds_of(["partition"], allow_partitions=False)
 
 
 def test_a_configuration_gives_lease_and_roles() -> None:

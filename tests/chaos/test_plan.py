@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Collection
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinfer.chaos.plan import GATEWAY, LONG, MAX_AFTER_S, PARTITIONS, SHORT, Event, Kind, make_plan
+from twinfer.chaos.plan import GATEWAY, LONG, MAX_AFTER_S, SHORT, Event, Kind, make_plan
+from twinfer.core.errors import ConfigError
 
 TARGETS = {"prefill": ("prefill-0", "prefill-1"), "decode": ("decode-0", "decode-1"), GATEWAY: (GATEWAY,)}
 LEASE_S = 4.0
@@ -37,12 +39,16 @@ def test_every_kind_befalls_every_role_equally_often() -> None:
     assert {kind for kind, role in counts if role == GATEWAY} == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
 
 
-def test_only_what_is_asked_for_is_drawn() -> None:
-    """Kills alone go round the roles; without partitions there are none."""
+def test_a_plan_of_kills_only() -> None:
+    """Every role gets its share, and nothing else happens."""
     counts = Counter((event.kind, event.role) for event in plan(30, kinds=[Kind.KILL]))
     assert counts == {(Kind.KILL, role): 10 for role in TARGETS}
-    without = plan(30, kinds=set(Kind) - PARTITIONS)
-    assert {event.kind for event in without} == {Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE}
+
+
+def test_nothing_to_do_is_an_error() -> None:
+    """A gateway alone cannot be partitioned."""
+    with pytest.raises(ConfigError, match="choose other kinds with --only"):
+        make_plan({GATEWAY: (GATEWAY,)}, LEASE_S, 1, 0, [Kind.PARTITION])
 
 
 def test_targets_and_moments_are_within_bounds() -> None:

@@ -63,6 +63,16 @@ def test_one_bad_answer_is_enough() -> None:
         ]
 
 
+def test_a_strict_report_takes_no_excuses() -> None:
+    """A refusal is a bad answer then, and kept like one."""
+    report = a_report(answer(Verdict.RIGHT))
+    report.strict = True
+    assert report.clean
+    report.judged(*answer(Verdict.REFUSED))
+    assert report.verdict.startswith("NOT CLEAN (1 refused)")
+    assert [bad["verdict"] for bad in report.bad] == ["refused"]
+
+
 def test_a_finding_is_enough() -> None:
     """A block that is lost, a process that died by itself."""
     report = a_report(answer(Verdict.RIGHT))

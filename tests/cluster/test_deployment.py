@@ -18,7 +18,9 @@ from twinfer.cluster.deployment import (
     directory_prefix,
     find_record,
     is_running,
+    private_directory,
     read_record,
+    sweep,
     write_record,
 )
 from twinfer.core.config import HandoffConfig
@@ -134,3 +136,17 @@ def test_is_running(child: subprocess.Popen[bytes], ended: int) -> None:
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not is_running(child.pid)
+
+
+def test_directories_of_killed_deployments_are_removed(ended: int) -> None:
+    """With all that is in them; those of running ones, of other things, and of this moment stay."""
+    dead, empty, young = deployed(ended).parent, Path(tempfile.mkdtemp(prefix=directory_prefix(1))), deployed(ended, 2)
+    running, other = deployed(os.getpid(), 3), Path(tempfile.mkdtemp(prefix="twinfer-notes-"))
+    for path in (dead, empty, running.parent, other):
+        os.utime(path, (0, 0))
+    with private_directory(4) as mine:
+        os.utime(mine, (0, 0))
+        sweep()
+        assert mine.exists()
+    assert not mine.exists()
+    assert [path.exists() for path in (dead, empty, young, running, other)] == [False, False, True, True, True]

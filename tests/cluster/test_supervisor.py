@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from tests.cluster.child_process import Play
-from twinfer.cluster.child import Command, describe_exit
-from twinfer.cluster.supervisor import StartError, Supervisor, next_pause
+from twinfer.cluster.child import Command, Life, describe_exit
+from twinfer.cluster.supervisor import FIRST_PAUSE_S, MAX_PAUSE_S, StartError, Supervisor, next_pause_s
 
 KEY = bytes(32)
 
@@ -69,15 +69,6 @@ def told(supervisor: Supervisor) -> Told:
     return reporter
 
 
-def test_pauses_grow_until_a_process_lives_for_a_while() -> None:
-    """What dies at its start is tried ever more slowly; what was ready and lived comes back at once."""
-    pauses = [0.1]
-    for lived_s in (0.0, 1.0, 4.9, 5.1, 0.0):
-        pauses.append(next_pause(pauses[-1], lived_s))
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 0.1, 0.2]
-    assert next_pause(9.0, 0.0) == 10.0
-
-
 async def test_starts_together_and_reports_stages(supervisor: Supervisor) -> None:
     """Returns when all are ready; what they do is passed on."""
     await supervisor.start([command("a", Play()), command("b", Play(chatter="not a notice"))])
@@ -101,6 +92,28 @@ async def test_what_dies_is_started_again_and_it_is_said_so(supervisor: Supervis
     assert told(supervisor).deaths == [("a", "was killed by SIGKILL")] * 2
     assert first["a"] != supervisor.pids["a"]
     assert first["b"] == supervisor.pids["b"]
+
+
+def test_pauses_grow_only_for_what_fails_early() -> None:
+    """Killed in service, however often: at once. At loading, or before it served as long as it had loaded: slower."""
+    assert next_pause_s(0.0, Life(starting_s=0.5, serving_s=1.1)) == FIRST_PAUSE_S
+    assert next_pause_s(6.4, Life(starting_s=3.0, serving_s=3.1)) == FIRST_PAUSE_S
+    pauses, pause_s = [], 0.0
+    for life in (Life(0.5, 0.9), Life(0.5, 0.0), Life(9.0, 8.0), *[Life(0.1, 0.0)] * 6):
+        pause_s = next_pause_s(pause_s, life)
+        pauses.append(pause_s)
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, MAX_PAUSE_S, MAX_PAUSE_S]
+
+
+async def test_killed_children_end_the_stop_at_once(supervisor: Supervisor) -> None:
+    """Whoever does not want to wait for a drain ends it, and nothing is started again."""
+    await supervisor.start([command("a", Play(deaf=True)), command("b", Play())])
+    stopping = asyncio.create_task(supervisor.stop(["a", "b"], patience_s=60.0))
+    await asyncio.sleep(0)
+    supervisor.kill()
+    async with asyncio.timeout(10.0):
+        await stopping
+    assert told(supervisor).deaths == []
 
 
 async def test_a_deaf_child_is_killed_in_the_end(supervisor: Supervisor) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from tests.fakes import KEY, MODEL, POOL
 from twinfer.core.capabilities import Capabilities, Role, WorkerIdentity
-from twinfer.core.clock import MonotonicClock
+from twinfer.core.clock import Clock, MonotonicClock
 from twinfer.core.config import EmulationConfig, HandoffConfig, LinkConfig, PoolConfig
 from twinfer.core.grant import Proof, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
@@ -75,13 +75,14 @@ class Member:
     def __init__(
         self,
         name: str,
-        engine: PagedEngine,
-        memory: PoolMemory,
+        made: tuple[PagedEngine, PoolMemory],
         accept: tuple[str, ...],
         calls: Calls,
         ways: "Ways",
+        clock: Clock,
         commit: Proof = Proof.DIGEST,
     ) -> None:
+        engine, memory = made
         self.engine = engine
         self.memory = memory
         self.sources, self.sinks = ways(memory)
@@ -93,7 +94,7 @@ class Member:
             KEY,
             engine,
             memory,
-            MonotonicClock(),
+            clock,
             msgspec.structs.replace(HANDOFF, commit=commit),
             accept,
             transfer=lambda call, *args: calls.append(lambda: call(*args)),
@@ -240,11 +241,18 @@ def make_pair(
     pools: tuple[PoolConfig, PoolConfig],
     ways: Ways,
     commits: tuple[Proof, Proof] = (Proof.DIGEST, Proof.DIGEST),
+    clock: Clock | None = None,
 ) -> Pair:
-    """A source and a sink whose engines ``make`` makes of two pools, and what commits into each of them rest on."""
+    """A source and a sink whose engines ``make`` makes of two pools.
+
+    Args:
+        commits: what commits into each of them rest on.
+        clock: that of their leases.
+    """
     calls: Calls = deque()
+    clock = clock or MonotonicClock()
     source, sink = (
-        Member(name, *make(pool), pool.accept, calls, ways, commit)
+        Member(name, make(pool), pool.accept, calls, ways, clock, commit)
         for name, pool, commit in zip("pd", pools, commits, strict=True)
     )
     return Pair(source, sink, calls)

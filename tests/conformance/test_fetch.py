@@ -163,7 +163,7 @@ def test_a_grant_serves_one_use() -> None:
             assert refused.reason.startswith("widened: the grant is for use")
             pair.cancel(request.request_id)
         pair.assert_idle()
-        assert pair.source.reception.load(healthy=True).counters.grants_refused == 2
+        assert pair.source.reception.load(healthy=True).grants_refused == {"widened": 2}
 
 
 def test_foreign_numbers_are_not_fetched() -> None:

@@ -239,26 +239,6 @@ def test_a_source_that_is_not_as_described_is_cut_off() -> None:
         pair.assert_idle()
 
 
-def test_replay_unequal_block_size() -> None:
-    """vLLM 0.32 with NIXL on CPUs answers wrongly from the first token with blocks of 64 on the source and 128 on the
-    sink; the other way round it stops with an assertion. Here both are right."""
-    for source, sink in ((64, 128), (128, 64)):
-        with closing(emulated_pair((source, "fp32"), (sink, "fp32"))) as pair:
-            for length in (26, 170, 253):
-                tokens, _ = pair.hand_over(a_request(STEM[:length], NUM_TOKENS, f"r{length}"))
-                assert expected(STEM[:length]) == ids_of(tokens)
-
-
-def test_replay_unequal_packing() -> None:
-    """There, blocks packed for one instruction set pass the handshake with a worker of another, and give wrong text.
-    Here a packing is part of the fingerprint, and packed blocks fit equal ones only."""
-    with closing(emulated_pair((16, "bf16"), (16, "bf16"))) as pair:
-        amx = changed(pair.source.identity.capabilities, packing="cpu amx")
-        refused = pair.reserve(a_request(STEM[:50], NUM_TOKENS), amx)
-        assert isinstance(refused, Refused)
-        assert "packing differs" in refused.reason
-
-
 def native_pool(
     weights: WeightFormat, kv_dtype: KVDtype, block_tokens: int = 16, accept: tuple[str, ...] = ("*",)
 ) -> PoolConfig:

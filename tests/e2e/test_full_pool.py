@@ -1,33 +1,31 @@
-"""A decode pool without a free block, and everybody who holds them killed at once: it comes back by itself."""
+"""A pool without room, and everybody dead or silent for whom it is held: it comes back by its leases alone."""
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+import httpx
+import pytest
 
 from tests.e2e.clients import chat, openai_client
 from tests.e2e.deployment import Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID, expected_tokens
-from tests.e2e.series import Scrape
+from twinfer.core.load import LoadReport
 from twinfer.gateway.models import ServedModel
+from twinfer.rpc.client import connect
 
+KEY = bytes(range(32))
 LEASE_S = 2.0
-RESTART_S = 10.0
-"""Until the gateway is back and can be asked."""
+GRACE_S = 1.0
+NUM_CLIENTS = 24
 NUM_OUTPUT = 8
-PROMPT_BLOCKS = 15
-SMALL = (
-    "pool.decode.kv_mib=1",
-    "pool.decode.emulation.num_layers=4",
-    "pool.prefill.emulation.num_layers=4",
-    "pool.prefill.emulation.prefill_tokens_per_s=200",
-    "pool.prefill.max_step_tokens=32",
-    "handoff.max_busy_s=60",
-    f"handoff.lease_s={LEASE_S}",
-    "handoff.heartbeat_s=0.5",
-)
-"""Prompts that take seconds to compute, and room for about six of them where they go."""
+LAYERS = ("pool.decode.emulation.num_layers=4", "pool.prefill.emulation.num_layers=4")
+"""512 bytes a token: a pool of 1 MiB has 128 blocks, room for about six of the prompts below."""
+HANDOFF = (f"handoff.lease_s={LEASE_S}", "handoff.heartbeat_s=0.5", "handoff.max_busy_s=60")
 
 
 def text(number: int) -> str:
@@ -35,44 +33,111 @@ def text(number: int) -> str:
     return f"{number} " + f"client {number} wants room " * 40
 
 
-def is_full(scrape: Scrape) -> bool:
-    """Whether no block can be promised any more: another prompt is told to wait."""
-    states = ("total", "free", "cached", "promised")
-    total, free, cached, promised = (scrape.of("decode-0", "kv_blocks", state) for state in states)
-    return total > 0 and free + cached - promised < PROMPT_BLOCKS
+class Crowd:
+    """Clients that all ask at once, and what one worker says of itself meanwhile, without a gateway between."""
 
+    def __init__(self, deployment: Deployment, worker: str) -> None:
+        self.deployment = deployment
+        socket = next(deployment.directory.glob(f"twinfer-*/{worker}.sock"))
+        self._client = connect(f"unix:{socket}", KEY)
+        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(NUM_CLIENTS)]
 
-def is_empty(scrape: Scrape) -> bool:
-    """Whether every block of it is free or cache again."""
-    states = ("total", "free", "cached", "promised")
-    total, free, cached, promised = (scrape.of("decode-0", "kv_blocks", state) for state in states)
-    return total > 0 and free + cached == total and promised == 0
+    async def until(self, condition: Callable[[LoadReport], bool], within_s: float = 20.0) -> LoadReport:
+        """The worker's first report of which the condition holds."""
+        deadline = time.monotonic() + within_s
+        while not condition(report := await self._client.report(5.0)):
+            assert time.monotonic() < deadline, f"not within {within_s:g} s, but {report}"
+            await asyncio.sleep(0.02)
+        return report
 
+    async def close(self) -> None:
+        """Everybody leaves."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.close()
 
-async def test_recovers_when_every_holder_is_dead(place: Path, demo_model: ServedModel) -> None:
-    """Prefill worker and gateway die together: within the lease and a second the survivor holds nothing."""
-    with serving(place / "full", EMULATED, *SMALL) as deployment:
-        async with crowd(deployment):
-            await asyncio.to_thread(deployment.wait_for, is_full)
-            deployment.kill("prefill-0")
-            deployment.kill("gateway")
-            killed = time.monotonic()
-        await asyncio.to_thread(deployment.wait_for, is_empty)
-        assert time.monotonic() - killed < LEASE_S + 1.0 + RESTART_S
-        await asyncio.to_thread(deployment.wait_workers)
-        async with openai_client(deployment.url) as client:
-            heard = await chat(client, EMULATED_ID, text(99), NUM_OUTPUT, ignore_eos=True, route="disaggregated")
-        assert expected_tokens(demo_model, text(99), NUM_OUTPUT, num_layers=4) == heard.tokens
-        await asyncio.to_thread(deployment.wait_idle)
+    async def _ask(self, number: int) -> None:
+        async with openai_client(self.deployment.url) as client:
+            await chat(client, EMULATED_ID, text(number), NUM_OUTPUT, route="disaggregated", ignore_eos=True)
 
 
 @contextlib.asynccontextmanager
-async def crowd(deployment: Deployment) -> AsyncIterator[None]:
-    """More clients than there is room for; what becomes of them is no concern."""
+async def crowding(deployment: Deployment, worker: str) -> AsyncIterator[Crowd]:
+    """A crowd that is gone afterwards."""
+    crowd = Crowd(deployment, worker)
+    try:
+        yield crowd
+    finally:
+        await crowd.close()
+
+
+def is_whole(report: LoadReport) -> bool:
+    """Nothing is held for anybody."""
+    blocks = report.blocks
+    return blocks.free + blocks.cached == blocks.total and not (blocks.promised or report.handoffs)
+
+
+def replans(deployment: Deployment, reason: str) -> float:
+    """How often the gateway planned again for this reason."""
+    lines = httpx.get(f"{deployment.url}/metrics", timeout=10).text.splitlines()
+    prefix = f'twinfer_gateway_replans_total{{reason="{reason}"}} '
+    return sum(float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix))
+
+
+async def serves_again(deployment: Deployment, model: ServedModel) -> None:
+    """A new request is answered right, over both workers."""
+    await asyncio.to_thread(deployment.wait_workers)
+    await asyncio.to_thread(deployment.wait_idle)
     async with openai_client(deployment.url) as client:
-        calls = [
-            asyncio.create_task(chat(client, EMULATED_ID, text(number), NUM_OUTPUT, route="disaggregated"))
-            for number in range(12)
-        ]
-        yield
-        await asyncio.gather(*calls, return_exceptions=True)
+        heard = await chat(client, EMULATED_ID, text(99), NUM_OUTPUT, route="disaggregated", ignore_eos=True)
+    assert heard.tokens == expected_tokens(model, text(99), NUM_OUTPUT, num_layers=4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_sink_full_of_promises(place: Path, demo_model: ServedModel, number: signal.Signals):
+    """The source and the gateway die, or hang without closing a connection: every promise ends within its lease."""
+    sets = (*LAYERS, *HANDOFF, "pool.decode.kv_mib=1")
+    with serving(place / f"sink{number.value}", EMULATED, *sets, key=KEY) as deployment:
+        source, gateway = deployment.pid("prefill-0"), deployment.pid("gateway")
+        os.kill(source, signal.SIGSTOP)
+        async with crowding(deployment, "decode-0") as crowd:
+            await crowd.until(lambda report: report.blocks.free - report.blocks.promised < 20)
+            while not await asyncio.to_thread(replans, deployment, "busy"):
+                await asyncio.sleep(0.02)
+            full = await crowd.until(lambda report: report.blocks.promised > 100)
+            said = len(deployment.output.lines)
+            for pid in (gateway, source):
+                os.kill(pid, number)
+            after = await crowd.until(is_whole, LEASE_S + GRACE_S)
+            if number is signal.SIGSTOP:
+                assert after.counters.handoffs_expired > full.counters.handoffs_expired
+                for pid in (gateway, source):
+                    os.kill(pid, signal.SIGKILL)
+        for name in ("gateway", "prefill-0"):
+            await asyncio.to_thread(deployment.wait_restarted, name, said)
+        await serves_again(deployment, demo_model)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_source_full_of_parked_prompts(place: Path, demo_model: ServedModel, number: signal.Signals):
+    """The sink and the gateway die or hang: what is parked for them becomes ordinary cache within its lease."""
+    sets = (*LAYERS, *HANDOFF, "pool.prefill.kv_mib=1", "pool.prefill.emulation.prefill_tokens_per_s=8000")
+    with serving(place / f"source{number.value}", EMULATED, *sets, key=KEY) as deployment:
+        sink, gateway = deployment.pid("decode-0"), deployment.pid("gateway")
+        async with crowding(deployment, "prefill-0") as crowd:
+            await crowd.until(lambda report: sum(report.handoffs.values()) >= 4)
+            os.kill(sink, signal.SIGSTOP)
+            full = await crowd.until(lambda report: report.handoffs.get("source_sealed", 0) >= 3)
+            assert full.blocks.live >= 60
+            said = len(deployment.output.lines)
+            for pid in (gateway, sink):
+                os.kill(pid, number)
+            after = await crowd.until(is_whole, LEASE_S + GRACE_S)
+            if number is signal.SIGSTOP:
+                assert after.counters.handoffs_expired >= full.counters.handoffs_expired + 3
+                for pid in (gateway, sink):
+                    os.kill(pid, signal.SIGKILL)
+        for name in ("gateway", "decode-0"):
+            await asyncio.to_thread(deployment.wait_restarted, name, said)
+        await serves_again(deployment, demo_model)

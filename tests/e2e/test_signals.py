@@ -1,6 +1,7 @@
 """How a deployment ends: running answers finish, new ones are refused, and nothing is left."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -35,8 +36,26 @@ async def test_drain(place: Path, number: signal.Signals):
         deployment.check_nothing_left()
 
 
+async def test_a_second_signal_does_not_wait(place: Path):
+    """Whoever presses Ctrl-C twice has no deployment any more; the running stream breaks."""
+    with serving(place / "twice", EMULATED, SLOW) as deployment:
+        async with openai_client(deployment.url) as client:
+            stream = await opened(client, EMULATED_ID, PROMPT, 1000, ignore_eos=True)
+            deployment.process.send_signal(signal.SIGINT)
+            await asyncio.to_thread(deployment.output.wait_for, "a second signal ends them at once")
+            await asyncio.to_thread(deployment.output.wait_for, "gateway: Shutting down")
+            deployment.process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(deployment.process.wait, 10) == 0
+            with pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
+                await finish(stream)
+        deployment.check_nothing_left()
+
+
 async def test_parent_killed(place: Path):
-    """Children whose parent was killed notice it by themselves and end within seconds; a running stream breaks."""
+    """Children whose parent was killed notice it by themselves and end within seconds; a running stream breaks.
+
+    Its empty directory is removed by the next deployment.
+    """
     with serving(place / "orphans", EMULATED, SLOW, "handoff.max_busy_s=1") as deployment:
         async with openai_client(deployment.url) as client:
             stream = await opened(client, EMULATED_ID, PROMPT, 1000, ignore_eos=True)
@@ -46,6 +65,10 @@ async def test_parent_killed(place: Path):
             with pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
                 await finish(stream)
         await asyncio.to_thread(deployment.check_nothing_left, 10, orphaned=True)
+    for path in (place / "orphans").glob("twinfer-*"):
+        os.utime(path, (0, 0))
+    with serving(place / "orphans", EMULATED) as deployment:
+        assert len(list(deployment.directory.glob("twinfer-*"))) == 1
 
 
 def test_stopped_while_loading(place: Path):

@@ -45,6 +45,13 @@ class Findings:
         self.wrong += other.wrong
 
 
+def kind_of(found: str) -> str:
+    """What a world that went wrong counts as: ``leaked``, ``hangs`` or ``wrong``."""
+    if "leaks" in found or "is not idle" in found:
+        return "leaked"
+    return "hangs" if "hangs" in found else "wrong"
+
+
 def explore(seeds: range) -> Findings:
     """Run the worlds of these seeds; the first wrong one ends it."""
     findings = Findings()
@@ -111,9 +118,12 @@ def report(findings: Findings, seconds: float, console: Console) -> bool:
     for seed, what in findings.wrong:
         console.print(f"seed {seed}: {what}", style="red", soft_wrap=True)
         console.print(f"replay it with: python -m tests.fuzz --seed {seed}")
+    kinds = Counter(kind_of(what) for _, what in findings.wrong)
     console.print(
         f"{findings.handoffs:,} handoffs in {findings.worlds:,} worlds, {findings.requests:,} requests, "
-        f"{findings.answered:,} answered in full, {len(findings.wrong)} wrong worlds, {seconds:.0f} s"
+        f"{findings.answered:,} answered in full, {seconds:.0f} s: "
+        f"{kinds['leaked']} leaked, {kinds['wrong']} wrong, {kinds['hangs']} hangs",
+        soft_wrap=True,
     )
     if missing:
         console.print(f"never injected: {', '.join(missing)}; run more handoffs", style="yellow")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.capabilities import Role, WorkerIdentity
+from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config, HandoffConfig, ModelConfig, RoutingConfig
 from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady, WorkerLost
 from twinfer.core.grant import Grant
@@ -50,11 +51,11 @@ class FakeWorker:
         capabilities = emulated_capabilities(MODEL, POOL)
         self.identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, capabilities, f"unix:/{name}")
         self.heard: asyncio.Queue[ToWorker] = asyncio.Queue()
-        self.down = False
+        self.down = self.is_over = False
         self._says: asyncio.Queue[ToGateway | None] = asyncio.Queue()
 
     def gateway_stream(self) -> "FakeWorker":
-        self._says = asyncio.Queue()
+        self._says, self.is_over = asyncio.Queue(), False
         if self.down:
             self._says.put_nowait(None)
         else:
@@ -290,8 +291,10 @@ async def test_busy_workers_are_asked_again(cluster: Cluster) -> None:
     await generation.aclose()
 
 
-async def test_nobody_there(cluster: Cluster) -> None:
+async def test_nobody_there() -> None:
     """Without a decode worker the answer is that there is no capacity, and readiness says what is missing."""
+    cluster = Cluster(msgspec.structs.replace(CONFIG, handoff=HandoffConfig(max_busy_s=0.0)))
+    await cluster.until(lambda: not cluster.fleet.missing())
     assert cluster.dispatcher.unready() is None
     cluster.d0.die()
     cluster.d1.die()
@@ -299,6 +302,88 @@ async def test_nobody_there(cluster: Cluster) -> None:
     assert "waiting for: d0, d1" in str(cluster.dispatcher.unready())
     with pytest.raises(CapacityError, match="no decode worker"):
         await collect(cluster.dispatcher.start(LONG, None))
+    await cluster.fleet.close()
+
+
+async def test_no_wait_for_workers_that_nobody_configured() -> None:
+    """All are there, and none is what was insisted on."""
+    cluster = Cluster(CONFIG)
+    cluster.p.identity = msgspec.structs.replace(cluster.p.identity, role=Role.DECODE)
+    await cluster.until(lambda: not cluster.fleet.missing())
+    with pytest.raises(CapacityError, match="no prefill worker"):
+        await collect(cluster.dispatcher.start(LONG, RouteKind.DISAGGREGATED))
+    await cluster.fleet.close()
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "started again"])
+async def test_a_source_that_died_before_its_grant_came_costs_no_attempt(back: bool) -> None:
+    """It is not asked, whether it is gone or another start of it is there: the request is planned again at once."""
+    cluster = Cluster(msgspec.structs.replace(CONFIG, handoff=HandoffConfig(max_attempts=1)))
+    await cluster.until(lambda: not cluster.fleet.missing())
+    generation = cluster.dispatcher.start(LONG, None)
+    wire_id = await cluster.d0.hears(Reserve)
+    cluster.p.die()
+    await cluster.until(lambda: bool(cluster.fleet.missing()))
+    if back:
+        cluster.p.identity = msgspec.structs.replace(cluster.p.identity, epoch=Epoch("later"))
+        cluster.p.down = False
+        await cluster.until(lambda: not cluster.fleet.missing())
+    cluster.d0.say(Granted(wire_id, GRANT, 0))
+    assert wire_id == await cluster.d0.hears(Cancel)
+    again = await cluster.d0.hears(Reserve if back else Generate)
+    assert cluster.p.heard.empty()
+    cluster.d0.say(Frame(tokens(again, 0, 1, 2, 3, last=True), (Done(again, Timings()),)))
+    assert await collect(generation) == [1, 2, 3]
+    await cluster.fleet.close()
+
+
+async def test_a_source_that_lets_go_meanwhile_is_planned_without_once() -> None:
+    """While the KV it kept waits for another decode worker: there is one next plan, not two."""
+    cluster = Cluster(msgspec.structs.replace(CONFIG, handoff=HandoffConfig(max_attempts=2)))
+    await cluster.until(lambda: not cluster.fleet.missing())
+    generation = cluster.dispatcher.start(LONG, None)
+    wire_id = await cluster.d0.hears(Reserve)
+    cluster.d0.say(Granted(wire_id, GRANT, 0))
+    await cluster.p.hears(Prefill)
+    cluster.d1.die()
+    cluster.d0.die()
+    await cluster.until(lambda: generation._machine.state is GatewayState.RECOVERING)
+    cluster.p.say(Failed(wire_id, FailureKind.HANDOFF, "the decode worker gave up: unknown"))
+    await cluster.until(lambda: not generation._machine.legs)
+    cluster.d0.down = False
+    again = await cluster.d0.hears(Generate)
+    cluster.d0.say(Frame(tokens(again, 0, 1, 2, 3, last=True), (Done(again, Timings()),)))
+    assert await collect(generation) == [1, 2, 3]
+    assert cluster.d0.heard.empty()
+    await generation.aclose()
+    await cluster.fleet.close()
+
+
+async def test_a_broken_stream_is_not_planned_on(cluster: Cluster) -> None:
+    """Even before anybody has noticed by reading from it."""
+    cluster.d0.is_over = True
+    assert [state.identity.worker for state in cluster.fleet.snapshot().workers] == ["p", "d1"]
+
+
+async def test_workers_that_lost_each_other_are_kept_apart() -> None:
+    """For as long as the fleet is told, and only while neither is another incarnation."""
+    clock = ManualClock()
+    p, d = FakeWorker("p", Role.PREFILL), FakeWorker("d", Role.DECODE)
+    workers = {worker.identity.worker: worker for worker in (p, d)}
+    fleet = Fleet({name: name for name in workers}, lambda address: workers[WorkerId(address)], 10.0, clock)
+    while fleet.missing():
+        await asyncio.sleep(0)
+    generation = FleetDispatcher(fleet, CONFIG).start(LONG, None)
+    wire_id = await d.hears(Reserve)
+    d.say(Granted(wire_id, GRANT, 0))
+    await p.hears(Prefill)
+    d.say(Failed(wire_id, FailureKind.UNREACHABLE, "lost: the source went away"))
+    assert wire_id != await d.hears(Generate)
+    assert fleet.snapshot().parted == {(WorkerId("p"), WorkerId("d"))}
+    clock.advance(10.0)
+    assert fleet.snapshot().parted == frozenset()
+    await generation.aclose()
+    await fleet.close()
 
 
 async def test_a_model_is_not_ready_until_somebody_can_answer_for_it() -> None:

@@ -18,3 +18,15 @@ def test_handoffs_are_counted_by_transport():
     for transport, count in counts.items():
         labels = f'model="{MODEL.id}",role="decode",transport="{transport}",worker="d"'
         assert f"twinfer_worker_handoffs_by_transport_total{{{labels}}} {count}.0" in lines
+
+
+def test_refused_grants_are_counted_by_reason():
+    """Each reason for which a worker refused one has its own series."""
+    capabilities = emulated_capabilities(MODEL, POOL)
+    identity = WorkerIdentity(WorkerId("p"), Epoch("e"), Role.PREFILL, capabilities, "unix:/p")
+    counts = {"forged": 3, "replayed": 2}
+    report = LoadReport(BlockCounts(8, 8, 0, 0), Counters(), grants_refused=counts)
+    lines = render([(identity, report)]).splitlines()
+    for reason, count in counts.items():
+        labels = f'model="{MODEL.id}",reason="{reason}",role="prefill",worker="p"'
+        assert f"twinfer_worker_grants_refused_total{{{labels}}} {count}.0" in lines

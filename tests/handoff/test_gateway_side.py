@@ -30,7 +30,7 @@ from twinfer.handoff.gateway_actions import (
     Replan,
     Send,
 )
-from twinfer.handoff.gateway_side import GatewayRequest, GatewayState
+from twinfer.handoff.gateway_side import LISTEN_S, WAIT_S, GatewayRequest, GatewayState
 
 P, D, E = WorkerId("p"), WorkerId("d"), WorkerId("e")
 GRANT = Grant(b"terms", b"signature")
@@ -279,11 +279,55 @@ def test_no_route_ends_with_the_first_error() -> None:
     assert isinstance(client.outcomes[0], WorkerLost)
 
 
-def test_new_request_does_not_wait_for_workers_to_appear() -> None:
-    """Its client is told at once, and may retry."""
+def test_new_request_waits_for_workers_that_may_come() -> None:
+    """A gateway that was just started, or whose only worker was: for a while; its client is told at once otherwise."""
+    client = a_client(max_busy_s=2.0)
+    for now in (0.0, 1.0, 1.9):
+        client.act(client.machine.unplannable(CapacityError("nobody"), now, awaited=True))
+    assert client.outcomes == []
+    assert [Replan(frozenset(), WAIT_S, "waiting")] * 3 == client.replans
+    client.act(client.machine.unplannable(CapacityError("nobody"), 2.0, awaited=True))
+    other = a_client(max_busy_s=2.0)
+    other.act(other.machine.unplannable(CapacityError("nobody"), 0.0, awaited=False))
+    for outcome in (client.outcomes, other.outcomes):
+        assert isinstance(outcome[0], CapacityError)
+
+
+def test_each_wait_has_its_own_bound() -> None:
+    """A request that waited for room at its beginning may wait for a worker in its middle."""
+    client = a_client(max_busy_s=2.0)
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.busy(D, 0.5, 0.0))
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.tokens(drawn(0)))
+    client.act(client.machine.tokens(drawn(1)))
+    client.act(client.machine.lost(D))
+    for now in (100.0, 101.9):
+        client.act(client.machine.unplannable(CapacityError("nobody"), now))
+    assert client.outcomes == []
+
+
+def test_plan_that_never_began_does_not_count() -> None:
+    """However often a worker is gone when its turn comes; the other leg is cancelled each time."""
+    client = a_client(max_attempts=1)
+    for _ in range(5):
+        client.act(client.machine.planned(split()))
+        client.act(client.machine.granted(GRANT, 0))
+        client.act(client.machine.unreached(P))
+        client.act(client.machine.unreached(P))
+    assert (client.outcomes, client.machine.legs, client.machine.num_recoveries) == ([], frozenset(), 0)
+    assert [Replan(frozenset(), 0.0, "unreached")] * 5 == client.replans
+    assert client.kinds() == [("d", "Reserve"), ("p", "Prefill"), ("d", "Cancel")] * 5
+
+
+def test_workers_that_lost_each_other_are_planned_again_after_a_moment() -> None:
+    """In which a gateway learns which of them died."""
     client = a_client()
-    client.act(client.machine.unplannable(CapacityError("nobody"), 0.0))
-    assert isinstance(client.outcomes[0], CapacityError)
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.failed(D, FailureKind.UNREACHABLE, "lost"))
+    assert [Replan(frozenset({D}), LISTEN_S, "unreachable")] == client.replans
 
 
 def test_sink_that_dies_before_it_took_over_is_replaced_with_the_same_kv() -> None:
@@ -311,6 +355,23 @@ def test_kept_kv_is_let_go_when_the_next_plan_does_not_use_it() -> None:
     client.act(client.machine.lost(D))
     client.act(client.machine.planned(Plan(Route(E, None, "test"))))
     assert client.kinds()[2:] == [("p", "Cancel"), ("e", "Generate")]
+
+
+def test_source_that_lets_go_while_a_sink_is_sought_is_no_failure() -> None:
+    """What it kept is not asked for any more, the request is planned once, and no attempt is lost."""
+    client = a_client(max_attempts=2)
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.lost(D))
+    client.act(client.machine.failed(P, FailureKind.HANDOFF, "the decode worker gave up: unknown"))
+    assert [Replan(frozenset({D}), 0.0, "lost", split().passing), Replan(frozenset({D}), 0.0, "handoff")] == (
+        client.replans
+    )
+    for plan in (split(E, "new"), split(E)):
+        client.act(client.machine.planned(plan))
+    client.act(client.machine.unplannable(CapacityError("nobody"), 0.0))
+    assert client.kinds()[2:] == [("e", "Reserve")]
+    assert (client.outcomes, client.machine.legs) == ([], frozenset({E}))
 
 
 EVENTS = (

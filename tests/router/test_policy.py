@@ -107,6 +107,20 @@ def test_a_pair_that_cannot_pass_kv_is_not_chosen() -> None:
         choose_route(LONG, hopeless, ROUTING, RouteKind.DISAGGREGATED)
 
 
+def test_workers_that_did_not_hear_each_other_are_kept_apart() -> None:
+    """An idle decode worker that is cut off is not favoured; without another it computes prompts itself."""
+    idle, busy = a_worker("d0", Role.DECODE), a_worker("d1", Role.DECODE, in_flight=9)
+    workers = (a_worker("p", Role.PREFILL), idle, busy)
+    parted = frozenset({(WorkerId("p"), WorkerId("d0"))})
+    assert ends(choose_route(LONG, ClusterSnapshot(workers, parted=parted), ROUTING)) == ("d1", "p")
+    assert ends(choose_route(SHORT, ClusterSnapshot(workers, parted=parted), ROUTING)) == ("d0", None)
+    alone = ClusterSnapshot(workers[:2], parted=parted)
+    assert ends(choose_route(LONG, alone, ROUTING)) == ("d0", None)
+    assert ends(choose_route(LONG, alone, ROUTING, RouteKind.DISAGGREGATED)) == ("d0", "p")
+    other_source = ClusterSnapshot((*workers[:2], a_worker("q", Role.PREFILL, waiting_tokens=99)), parted=parted)
+    assert ends(choose_route(LONG, other_source, ROUTING)) == ("d0", "q")
+
+
 def test_refusals_say_why() -> None:
     """Nobody there is a matter of time; a prompt too long for all is the client's."""
     with pytest.raises(CapacityError, match="no worker of"):

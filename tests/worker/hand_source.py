@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import msgspec
 
-from tests.fakes import KEY, a_request
+from tests.fakes import KEY
 from tests.worker.workplace import LINK, SMALL, Station, eventually, small_engine
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.config import PoolConfig
-from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId, new_epoch
+from twinfer.core.ids import Epoch, HandoffId, WorkerId, new_epoch
 from twinfer.core.manifest import Chunk, root_digest
 from twinfer.core.messages import Heartbeat, Offer, Seal, SinkHello, SourceHello, ToSink, ToSource
 from twinfer.core.request import GenerationRequest
@@ -61,13 +61,12 @@ class HandSource:
             chunks.append(Chunk(len(chunks), start, part, digest_blocks(self._small.memory, part)))
         return chunks, outcome.tokens[0]
 
-    def reuse(self, request_id: RequestId, prompts: Sequence[Sequence[int]]) -> None:
-        """What a lease's end brings: the KV is let go of, and other prompts take its blocks."""
-        self._small.engine.exports.release(request_id)
-        for number, prompt in enumerate(prompts):
-            other = a_request(prompt, 1, f"other{number}")
-            self.compute(other)
-            self._small.engine.exports.release(other.request_id)
+    def reuse(self, chunks: list[Chunk], by: list[Chunk]) -> None:
+        """Put the KV of other chunks, of the same sizes, where these lie, as if their blocks had been freed."""
+        size, view = self._small.memory.block_bytes, self._small.memory.view
+        for chunk, other in zip(chunks, by, strict=True):
+            for block, source in zip(chunk.source_blocks, other.source_blocks, strict=True):
+                view[block * size : (block + 1) * size] = view[source * size : (source + 1) * size]
 
     def offers(self, handoff: str, chunks: list[Chunk], attempt: int = 1) -> list[ToSink]:
         """All chunks as messages."""

@@ -40,7 +40,7 @@ async def test_sink_in_a_long_step():
         await caller.hear(Granted)
         assert sink.load.blocks.promised == 8
         [failed] = await caller.hear(Failed)
-        assert (failed.kind, failed.reason.split(":")[0]) == (FailureKind.HANDOFF, "expired")
+        assert (failed.kind, failed.reason.split(":")[0]) == (FailureKind.UNREACHABLE, "expired")
         assert (sink.load.blocks.promised, sink.load.counters.handoffs_expired, sink.load.healthy) == (0, 1, True)
         assert not sink.runner.gate.is_set()
         sink.runner.gate.set()
@@ -83,7 +83,7 @@ async def test_source_in_a_long_step():
             to_source.send(Prefill(reserve("a").request, granted.grant))
             await asyncio.to_thread(source.runner.inside.wait)
         [failed] = await to_source.hear(Failed)
-        assert (failed.kind, "lease ran out" in failed.reason) == (FailureKind.HANDOFF, True)
+        assert (failed.kind, "lease ran out" in failed.reason) == (FailureKind.UNREACHABLE, True)
         assert (source.load.handoffs, source.load.counters.handoffs_expired) == ({}, 1)
         assert source.load.running == 1
         assert not source.runner.gate.is_set()

@@ -1,6 +1,7 @@
 """Two workers and a gateway by hand: what is repeated, foreign, or does not fit changes nothing."""
 
 import contextlib
+import hmac
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -111,11 +112,10 @@ def terms_of(grant: Grant) -> GrantTerms:
 OTHER = a_request([*PROMPT, 99], NUM_OUTPUT)
 FOREIGN = {
     "forged": lambda terms: Grant(msgspec.msgpack.encode(terms), b"nobody's signature"),
+    "malformed": lambda terms: Grant(b"no terms", hmac.digest(KEY, b"twinfer grant v1\x00no terms", "sha256")),
     "foreign": lambda terms: sign(msgspec.structs.replace(terms, source=WorkerId("q")), KEY),
     "stale": lambda terms: sign(msgspec.structs.replace(terms, source_epoch=Epoch("0")), KEY),
-    "foreign: the grant is for another tenant": lambda terms: sign(
-        msgspec.structs.replace(terms, tenant=TenantId("other")), KEY
-    ),
+    "tenant": lambda terms: sign(msgspec.structs.replace(terms, tenant=TenantId("other")), KEY),
     "widened": lambda terms: sign(msgspec.structs.replace(terms, request=request_digest(OTHER)), KEY),
     "expired": lambda terms: sign(msgspec.structs.replace(terms, expires_unix_s=0.0), KEY),
     "incompatible": lambda terms: sign(
@@ -135,7 +135,45 @@ async def test_foreign_grants(word: str):
         assert refused.reason.startswith(word)
         assert not p.runner.inside.is_set()
         assert is_at_rest(p.load)
-        assert p.load.counters.grants_refused == 1
+        assert p.load.grants_refused == {word: 1}
         to_p.send(Prefill(REQUEST, granted.grant))
         await to_d.done("r")
         assert to_d.tokens("r") == numbered(expected_output(PROMPT, NUM_OUTPUT))
+
+
+async def test_a_grant_is_not_used_twice():
+    """After its handoff has ended, well or not, the same grant makes the source compute nothing, and is counted."""
+    async with pair() as (p, d, to_p, to_d):
+        for number, name in enumerate(("r", "left"), 1):
+            request = a_request([number, *PROMPT], NUM_OUTPUT, name)
+            to_d.send(reserve(request, p, f"h{number}"))
+            granted = (await to_d.hear(Granted, number))[-1]
+            to_p.send(Prefill(request, granted.grant))
+            if name == "left":
+                to_p.send(Cancel(request.request_id))
+                to_d.send(Cancel(request.request_id))
+            else:
+                await to_d.done(name)
+            await d.at_rest()
+            computed = (await p.at_rest()).counters.requests
+            to_p.send(Prefill(request, granted.grant))
+            refused = (await to_p.hear(Refused, number))[-1]
+            assert (refused.request_id, refused.reason.partition(":")[0]) == (name, "replayed")
+            assert (p.load.counters.requests, p.load.grants_refused) == (computed, {"replayed": number})
+            assert is_at_rest(p.load)
+
+
+async def test_tenants_share_no_prefix():
+    """Neither where it was computed nor where it was passed to: the same prompt of another tenant is all new there."""
+    async with pair() as (p, _, to_p, to_d):
+        for number, (tenant, cached_tokens) in enumerate((("a", 0), ("b", 0), ("a", 28)), 1):
+            request = a_request(PROMPT, NUM_OUTPUT, f"r{number}", tenant=tenant)
+            before = p.load.counters
+            to_d.send(reserve(request, p, f"h{number}"))
+            granted = (await to_d.hear(Granted, number))[-1]
+            assert granted.cached_tokens == cached_tokens
+            to_p.send(Prefill(request, granted.grant))
+            await to_d.done(request.request_id)
+            assert to_d.tokens(request.request_id) == numbered(expected_output(PROMPT, NUM_OUTPUT, tenant=tenant))
+            after = (await p.at_rest()).counters
+            assert after.cached_tokens - before.cached_tokens == cached_tokens

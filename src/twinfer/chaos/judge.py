@@ -72,7 +72,7 @@ class Judgement:
     reason: str = ""
 
 
-_CODES = ("capacity_exhausted", "deadline_exceeded", "worker_lost", "engine_failure")
+_CODES = ("capacity_exhausted", "model_not_ready", "deadline_exceeded", "worker_lost", "engine_failure")
 """Errors that a cluster under chaos may answer with; anything else says that the request or the gateway is at fault."""
 _NAMES_ITS_LEG = ("worker_lost", "engine_failure")
 

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from twinfer.core.errors import ConfigError
+
 GATEWAY = "gateway"
 MAX_AFTER_S = 1.5
 SHORT = (0.1, 0.6)
@@ -27,6 +29,8 @@ class Kind(StrEnum):
     """The same for longer than that."""
 
 
+_FOR_GATEWAYS = (Kind.KILL, Kind.PAUSE, Kind.LONG_PAUSE)
+PARTITIONS = (Kind.PARTITION, Kind.LONG_PARTITION)
 _BOUNDS = {Kind.KILL: (0.0, 0.0), Kind.LONG_PAUSE: LONG, Kind.LONG_PARTITION: LONG}
 
 
@@ -51,9 +55,6 @@ class Event:
         return f"{self.kind} {self.target}" + (f" for {self.duration_s:.1f} s" if self.duration_s else "")
 
 
-PARTITIONS = frozenset({Kind.PARTITION, Kind.LONG_PARTITION})
-
-
 def make_plan(
     targets: Mapping[str, Sequence[str]], lease_s: float, num_events: int, seed: int, kinds: Collection[Kind]
 ) -> tuple[Event, ...]:
@@ -64,18 +65,23 @@ def make_plan(
         lease_s: of the deployment.
         num_events: how many.
         seed: of the dice.
-        kinds: those that may be drawn; none of partitions only, where there is a gateway alone.
+        kinds: what is done to workers, and of it what can be done to gateways to these.
+
+    Raises:
+        ConfigError: nothing of it can be done to anybody.
     """
     dice = random.Random(seed)
-    cells = [(kind, role) for role in targets for kind in Kind if kind in kinds and _fits(kind, role)]
+    cells = [(kind, role) for role in targets for kind in Kind if kind in kinds and _applies(kind, role)]
+    if not cells:
+        raise ConfigError("no process of this deployment can be disturbed like that: choose other kinds with --only")
     drawn: list[tuple[Kind, str]] = []
     while len(drawn) < num_events:
         drawn += dice.sample(cells, len(cells))
     return tuple(_event(dice, kind, role, targets[role], lease_s) for kind, role in drawn[:num_events])
 
 
-def _fits(kind: Kind, role: str) -> bool:
-    return role != GATEWAY or kind not in PARTITIONS
+def _applies(kind: Kind, role: str) -> bool:
+    return role != GATEWAY or kind in _FOR_GATEWAYS
 
 
 def _event(dice: random.Random, kind: Kind, role: str, names: Sequence[str], lease_s: float) -> Event:

@@ -11,7 +11,6 @@ from twinfer.chaos.prompts import Question
 
 MAX_SHOWN = 20
 """Bad answers that are kept with all they said."""
-BAD = (Verdict.WRONG, Verdict.STUCK)
 UNDISTURBED = ("no event", "")
 
 
@@ -54,6 +53,7 @@ class Report:
         refusals: how often which error was given instead of an answer.
         restarts: processes that were killed and came back.
         handed_over: answers whose KV went from one worker to another.
+        strict: an error in place of an answer is bad, too.
         interrupted: somebody ended it early.
     """
 
@@ -65,6 +65,7 @@ class Report:
     refusals: Counter[str] = field(default_factory=Counter)
     restarts: Counter[str] = field(default_factory=Counter)
     handed_over: int = 0
+    strict: bool = False
     interrupted: bool = False
 
     def row(self, event: Event | None) -> Row:
@@ -79,7 +80,7 @@ class Report:
         self.handed_over += answer.heard.transfer_bytes > 0
         if verdict is Verdict.REFUSED:
             self.refusals[judgement.reason] += 1
-        if verdict in BAD and len(self.bad) < MAX_SHOWN:
+        if verdict in self.bad_verdicts and len(self.bad) < MAX_SHOWN:
             self.bad.append(
                 {
                     "verdict": verdict.value,
@@ -89,6 +90,11 @@ class Report:
                     "answer": answer.heard.text,
                 }
             )
+
+    @property
+    def bad_verdicts(self) -> tuple[Verdict, ...]:
+        """Those of which there must be none."""
+        return (Verdict.WRONG, Verdict.STUCK, Verdict.REFUSED) if self.strict else (Verdict.WRONG, Verdict.STUCK)
 
     @property
     def total(self) -> Row:
@@ -102,7 +108,7 @@ class Report:
     def faulty(self) -> bool:
         """Whether something went wrong."""
         answers = self.total.answers
-        return bool(self.findings) or any(answers[verdict] for verdict in BAD)
+        return bool(self.findings) or any(answers[verdict] for verdict in self.bad_verdicts)
 
     @property
     def clean(self) -> bool:
@@ -121,7 +127,7 @@ class Report:
         )
         if self.clean:
             return f"CLEAN: {said}; {self.handed_over} handed over, every KV block accounted for"
-        what = [f"{total.answers[verdict]} {verdict}" for verdict in BAD if total.answers[verdict]]
+        what = [f"{total.answers[verdict]} {verdict}" for verdict in self.bad_verdicts if total.answers[verdict]]
         what += [f"{len(self.findings)} findings"] if self.findings else []
         return f"NOT CLEAN ({', '.join(what) or 'nothing was put to the test'}): {said}"
 

@@ -2,11 +2,13 @@
 
 1. Every question is asked twice, alone and undisturbed; both answers must agree. They are the references.
 2. The load begins. Event by event: strike, let it last, heal, and wait until all workers serve again.
-3. Within the lease and a second, each surviving worker must have a place for every KV block.
+3. Within the lease and a second, each surviving worker must have a place for every KV block. All the time, none may
+   hold anything for a peer that was not heard of for longer than that.
 4. The load ends. Within the same time no worker may hold anything for anybody.
 """
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +21,7 @@ from twinfer.chaos.load import Exam, Load
 from twinfer.chaos.plan import GATEWAY, Event, Kind
 from twinfer.chaos.processes import Processes
 from twinfer.chaos.report import Report
+from twinfer.chaos.vigil import Vigil
 from twinfer.chaos.watch import POLL_S, Accounts, Scrape, Watch
 from twinfer.core.errors import ConfigError, TwinferError, WorkerLost
 
@@ -85,6 +88,7 @@ class ChaosRun:
         self._workers = frozenset(map(str, processes.record.workers))
         self._pids = processes.pids()
         self._recovered = 0
+        self._vigil = Vigil(watch, settings.lease_s + GRACE_S, self._find)
 
     async def run(self) -> None:
         """All of it.
@@ -102,12 +106,16 @@ class ChaosRun:
     async def _under_load(self, client: httpx.AsyncClient, references: list[Heard]) -> None:
         exam = Exam(self._settings.model, self.report.questions, references, self._workers)
         load = Load(client, exam, self._settings.num_clients, self._settings.seed, self.report.judged)
+        vigil = asyncio.create_task(self._vigil.keep())
         try:
             await self._disturb(load)
             await load.finish()
             await self._see_rest()
         finally:
             self._processes.resume()
+            vigil.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await vigil
             await load.abandon()
 
     async def _reference(self, client: httpx.AsyncClient, index: int) -> Heard:
@@ -159,9 +167,11 @@ class ChaosRun:
             if event.kind is Kind.KILL:
                 processes.kill(target)
             elif event.kind in (Kind.PAUSE, Kind.LONG_PAUSE):
+                self._vigil.excuse(target)
                 processes.stop(target)
                 await asyncio.sleep(event.duration_s)
                 processes.resume()
+                self._vigil.excuse(target, time.monotonic() + GRACE_S)
             else:
                 await processes.isolate(target, event.duration_s)
         except WorkerLost as error:

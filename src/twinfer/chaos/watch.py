@@ -1,7 +1,7 @@
 """Looks at the deployment from outside: is it ready, who is there, and does every KV block have a place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,11 +19,13 @@ class Scrape:
         blocks: of each worker that answered, by state; ``total`` among them.
         busy: of each worker, all that is in work: sequences, and handoffs by state.
         recovered: requests that the gateway answered in full although a worker failed them, since its start.
+        silence_s: of each worker, since when the most silent peer of one of its handoffs was not heard of.
     """
 
     blocks: dict[str, dict[str, int]]
     busy: dict[str, dict[str, int]]
     recovered: int
+    silence_s: dict[str, float] = field(default_factory=dict)
 
     def unplaced(self, worker: str) -> int:
         """Blocks of a worker that are neither free nor cached nor live."""
@@ -50,9 +52,11 @@ def read_scrape(text: str) -> Scrape:
                 scrape.busy.setdefault(worker, {})[sample.labels["state"]] = value
             elif sample.name in ("twinfer_worker_running", "twinfer_worker_waiting"):
                 scrape.busy.setdefault(worker, {})[sample.name.removeprefix("twinfer_worker_")] = value
+            elif sample.name == "twinfer_worker_longest_silence_seconds":
+                scrape.silence_s[worker] = sample.value
             elif sample.name == "twinfer_gateway_recovered_requests_total":
                 recovered = value
-    return Scrape(scrape.blocks, scrape.busy, recovered)
+    return Scrape(scrape.blocks, scrape.busy, recovered, scrape.silence_s)
 
 
 @dataclass(slots=True)

@@ -72,7 +72,6 @@ examples:
   twinfer chaos http://127.0.0.1:8000
   twinfer chaos http://127.0.0.1:8000 --events 20 --clients 12 --seed 7 --json chaos.json
   twinfer chaos http://127.0.0.1:8000 --events 100000 --minutes 480
-  twinfer chaos http://127.0.0.1:8000 --only kill
 """
 
 
@@ -97,8 +96,11 @@ def parser() -> argparse.ArgumentParser:
     chaos.add_argument("url", metavar="URL", help="of a deployment on this machine, such as http://127.0.0.1:8000")
     _configuration(chaos)
     chaos.add_argument("--events", type=int, default=100, help="disturbances (default: 100)")
-    chaos.add_argument("--only", nargs="+", metavar="KIND", help="kill, pause, 'long pause', ... (default: all)")
     chaos.add_argument("--seed", type=int, default=0, help="of prompts, events and moments (default: 0)")
+    chaos.add_argument(
+        "--only", action="append", default=[], metavar="KIND", help="kill, pause, long-pause, partition; repeatable"
+    )
+    chaos.add_argument("--strict", action="store_true", help="an error in place of an answer is not clean, either")
     chaos.add_argument("--minutes", type=float, help="begin no event later than that")
     chaos.add_argument("--clients", type=int, default=6, help="requests at a time (default: 6)")
     chaos.add_argument("--prompts", type=int, default=24, help="different prompts (default: 24)")

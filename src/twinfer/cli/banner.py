@@ -85,7 +85,7 @@ class Banner:
 
     def stopping(self) -> None:
         """A signal came."""
-        self._say("stopping: running requests may finish")
+        self._say("stopping: running requests may finish; a second signal ends them at once")
 
     def _say(self, text: str, style: str = "") -> None:
         """As it is: never wrapped, so that a line can be searched for, and without markup."""

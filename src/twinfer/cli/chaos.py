@@ -43,9 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config is not None or arguments.set:
         record = as_configured(record, load_config(arguments))
     processes, lease_s = Processes(path, record), record.handoff.lease_s
-    kinds = kinds_of(arguments.only, allow_partitions=record.handoff.allow_isolation)
+    partitions = record.handoff.allow_isolation
+    kinds = chosen_kinds(arguments.only, partitions=partitions)
     plan = make_plan(processes.targets, lease_s, arguments.events, arguments.seed, kinds)
-    report = Report(plan, make_questions(arguments.prompts, arguments.seed))
+    report = Report(plan, make_questions(arguments.prompts, arguments.seed), strict=arguments.strict)
     settings = Settings(
         model=record.models[0],
         lease_s=lease_s,
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_s=math.inf if arguments.minutes is None else arguments.minutes * 60,
     )
     console = Console(highlight=False)
-    if not arguments.only and not PARTITIONS & kinds:
+    if not partitions and not arguments.only:
         console.print("No partitions: for these, start it with --set handoff.allow_isolation=true", style="yellow")
     show = Show(console, len(plan))
     asyncio.run(_run(processes, settings, report, show))
@@ -65,25 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     if report.interrupted and not report.faulty:
         return EXIT_INTERRUPTED
     return 0 if report.clean else EXIT_NOT_CLEAN
-
-
-def kinds_of(only: Sequence[str] | None, *, allow_partitions: bool) -> frozenset[Kind]:
-    """What may be done.
-
-    Raises:
-        ConfigError: there is no such kind, or partitions are asked for where workers do not allow them.
-    """
-    if not only:
-        return frozenset(Kind) if allow_partitions else frozenset(Kind) - PARTITIONS
-    for name in only:
-        if name not in set(Kind):
-            raise ConfigError(
-                f"{name!r} is no kind of disturbance: --only takes {', '.join(repr(kind.value) for kind in Kind)}"
-            )
-    kinds = frozenset(map(Kind, only))
-    if PARTITIONS & kinds and not allow_partitions:
-        raise ConfigError("partitions are not allowed there: start it with --set handoff.allow_isolation=true")
-    return kinds
 
 
 def write_json(path: str, result: dict[str, Any]) -> None:
@@ -96,6 +78,22 @@ def write_json(path: str, result: dict[str, Any]) -> None:
         Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     except OSError as error:
         raise ConfigError(f"cannot write to {path!r}: {error.strerror}; choose another --json") from error
+
+
+def chosen_kinds(names: Sequence[str], *, partitions: bool) -> frozenset[Kind]:
+    """The kinds of disturbance with these names, all where there are none; a partition only where it is allowed.
+
+    Raises:
+        ConfigError: one of them does not exist, or a partition was chosen and is not allowed.
+    """
+    known = {kind.replace(" ", "-"): kind for kind in Kind}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--only {name!r} is no kind of disturbance; known: {', '.join(known)}")
+        if known[name] in PARTITIONS and not partitions:
+            raise ConfigError(f"--only {name} needs a deployment started with --set handoff.allow_isolation=true")
+    chosen = {known[name] for name in names} or set(Kind)
+    return frozenset(chosen if partitions else chosen - set(PARTITIONS))
 
 
 def local_port(url: str) -> int:

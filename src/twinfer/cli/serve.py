@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import socket
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from twinfer.cli.banner import Banner
 from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import locate_models, settle_emulation
 from twinfer.cluster.child import Command
-from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, directory_prefix, write_record
+from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, private_directory, write_record
 from twinfer.cluster.plan import LocalPlan, plan_local
 from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.config import Config
@@ -37,12 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     from twinfer.gateway.serve import bind
 
     sock = bind(config.gateway.host, config.gateway.port)
-    prefix = directory_prefix(sock.getsockname()[1])
-    with sock, tempfile.TemporaryDirectory(prefix=prefix) as run_dir:
+    with sock, private_directory(sock.getsockname()[1]) as run_dir:
         directories = locate_models(config)
         config = settle_emulation(config, directories)
-        plan = plan_local(config, sorted(os.sched_getaffinity(0)), run_dir, cache_dir(config))
-        return asyncio.run(_serve(config, plan, directories, sock, Path(run_dir) / RECORD, started))
+        plan = plan_local(config, sorted(os.sched_getaffinity(0)), str(run_dir), cache_dir(config))
+        return asyncio.run(_serve(config, plan, directories, sock, run_dir / RECORD, started))
 
 
 async def _serve(
@@ -54,8 +52,13 @@ async def _serve(
     started: float,
 ) -> int:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def stop_or_kill() -> None:
+        """The first signal lets running requests finish; the second does not wait."""
+        if stop.is_set():
+            supervisor.kill()
+        stop.set()
+
     host, port = sock.getsockname()[:2]
     banner = Banner(config, plan, host, port)
     banner.configuration(dump_config(config))
@@ -66,6 +69,8 @@ async def _serve(
         write_record(record_path, msgspec.structs.replace(record, pids=supervisor.pids))
 
     supervisor = Supervisor(key, banner, update_record)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop_or_kill)
     gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
     workers = [Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec)) for spec in plan.workers]
     commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
@@ -86,13 +91,6 @@ async def _serve(
         await asyncio.gather(starting, stopping, return_exceptions=True)
         await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
-
-
-def _locate(config: Config) -> dict[ModelId, str]:
-    """Where each model lies; downloads what has to be downloaded, before anything is started."""
-    from twinfer.model.checkpoint import locate
-
-    return {ModelId(model.id): str(locate(model.source)) for model in config.model}
 
 
 def _record(config: Config, plan: LocalPlan, url: str, key: bytes) -> DeploymentRecord:

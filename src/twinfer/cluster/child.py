@@ -33,6 +33,14 @@ class Command:
     pass_fds: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long a process took to get ready, and for how long it then served, in seconds; 0 if it never did."""
+
+    starting_s: float
+    serving_s: float
+
+
 class Child:
     """A running process.
 
@@ -47,14 +55,23 @@ class Child:
         self.error = ""
         self._on_notice = on_notice
         self._process: asyncio.subprocess.Process | None = None
+        self._born_s = self._ready_s = self._died_s = 0.0
 
     @property
     def pid(self) -> int:
         """Its process id; 0 before the start."""
         return self._process.pid if self._process is not None else 0
 
+    @property
+    def life(self) -> Life:
+        """Its life so far, or to its end."""
+        end_s = self._died_s or asyncio.get_running_loop().time()
+        ready_s = self._ready_s if self.ready.is_set() else end_s
+        return Life(ready_s - self._born_s, end_s - ready_s)
+
     async def start(self, cluster_key: bytes) -> None:
         """Start it and hand over its spec."""
+        self._born_s = asyncio.get_running_loop().time()
         environment = os.environ | {CLUSTER_KEY_VARIABLE: cluster_key.hex()}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -81,11 +98,14 @@ class Child:
             except msgspec.DecodeError:
                 print(f"{self.command.name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr)
                 continue
-            if notice.stage == READY:
+            if notice.stage == READY and not self.ready.is_set():
+                self._ready_s = asyncio.get_running_loop().time()
                 self.ready.set()
             self.error = notice.error or self.error
             self._on_notice(self.command.name, notice)
-        return await self._process.wait()
+        code = await self._process.wait()
+        self._died_s = asyncio.get_running_loop().time()
+        return code
 
     async def stop(self, patience_s: float = KILL_AFTER_S) -> None:
         """Ask it to end, and after a while make it."""
@@ -99,6 +119,12 @@ class Child:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+    def kill(self) -> None:
+        """Make it end, without patience."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
 
 def describe_exit(code: int) -> str:

@@ -6,8 +6,13 @@ to himself, and that a process is a child of this deployment before sending it a
 everybody's, and process ids are used again.
 """
 
+import contextlib
+import fcntl
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,6 +23,7 @@ from twinfer.core.ids import ModelId, WorkerId
 
 RECORD = "deployment.json"
 PREFIX = "twinfer-"
+YOUNG_S = 10.0
 
 
 class WorkerRecord(msgspec.Struct, frozen=True):
@@ -51,6 +57,36 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
 def directory_prefix(port: int) -> str:
     """How the names of the private directories of deployments on this port begin."""
     return f"{PREFIX}{port}-"
+
+
+@contextlib.contextmanager
+def private_directory(port: int) -> Iterator[Path]:
+    """The directory of a deployment on this port, gone at the end; first those of killed ones are removed.
+
+    Whoever lives holds a lock on his. One without a lock is left alone while it is younger than ``YOUNG_S``: it may be
+    about to get it.
+    """
+    sweep()
+    with tempfile.TemporaryDirectory(prefix=directory_prefix(port)) as name:
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(descriptor)
+
+
+def sweep(young_s: float = YOUNG_S) -> None:
+    """Remove this user's directories of deployments that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        with contextlib.suppress(OSError, ConfigError):
+            if _is_mine(path) and time.time() - path.stat().st_mtime >= young_s and not _is_served(path):
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path)
+                finally:
+                    os.close(descriptor)
 
 
 def write_record(path: Path, record: DeploymentRecord) -> None:
@@ -99,6 +135,14 @@ def is_running(pid: int, parent: int | None = None) -> bool:
     except OSError:
         return False
     return fields[0] not in ("Z", "X") and parent in (None, int(fields[1]))
+
+
+def _is_served(path: Path) -> bool:
+    """Whether it may be somebody's: its name is no deployment's, or the deployment that it describes runs."""
+    if not path.name.removeprefix(PREFIX).partition("-")[0].isdecimal():
+        return True
+    record = path / RECORD
+    return record.exists() and is_running(read_record(record).supervisor)
 
 
 def _is_mine(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Keeps a set of processes running: starts them together, restarts what dies, stops all of them in order.
 
 1. A process that ends before it was ever ready ends the start, with its own reason.
-2. One that dies later is started again, at once the first time and then ever more slowly, and it is said so.
+2. One that dies later is started again, and it is said so: at once if it had served for longer than it took to get
+   ready, and otherwise ever more slowly.
 3. Stopping goes group by group: gateways drain first, workers after.
 """
 
@@ -9,19 +10,25 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twinfer.cluster.child import Child, Command, describe_exit
+from twinfer.cluster.child import Child, Command, Life, describe_exit
 from twinfer.core.errors import TwinferError
 from twinfer.core.process import Notice
 
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 10.0
-CALM_S = 5.0
-"""A process that was ready and lived that long may die once more without a pause."""
+CALM_S = 1.0
+"""A process that served for less than that failed at what it is for."""
 
 
-def next_pause(last_s: float, lived_s: float) -> float:
-    """Seconds before a process is started again that lived for so long after a pause of so many; 0 if never ready."""
-    return FIRST_PAUSE_S if lived_s > CALM_S else min(last_s * 2, MAX_PAUSE_S)
+def next_pause_s(last_s: float, life: Life) -> float:
+    """How long to wait before starting a process again that died after this life.
+
+    A process that fails early, at loading or at its first requests, costs most of its time in starting: each pause is
+    twice the last. One that did more than start, however often it is killed, is there again at once.
+    """
+    if life.serving_s > max(CALM_S, life.starting_s):
+        return FIRST_PAUSE_S
+    return min(max(FIRST_PAUSE_S, last_s * 2), MAX_PAUSE_S)
 
 
 class StartError(TwinferError):
@@ -91,6 +98,12 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def kill(self) -> None:
+        """End all of them now; ``stop`` then returns at once."""
+        self._stopping = True
+        for child in self._children.values():
+            child.kill()
+
     async def _keep(self, command: Command, child: Child, first_life: "asyncio.Future[None]") -> None:
         watch = asyncio.create_task(child.watch())
         ready = asyncio.create_task(child.ready.wait())
@@ -101,17 +114,17 @@ class Supervisor:
             first_life.set_exception(StartError(reason))
             return
         first_life.set_result(None)
-        loop = asyncio.get_running_loop()
-        pause_s, born = FIRST_PAUSE_S, loop.time()
+        pause_s = 0.0
         while True:
             code = await watch
             if self._stopping:
                 return
-            pause_s = next_pause(pause_s, loop.time() - born if child.ready.is_set() else 0.0)
+            pause_s = next_pause_s(pause_s, child.life)
             self._reporter.died(command.name, child.error or describe_exit(code), pause_s)
             await asyncio.sleep(pause_s)
+            if self._stopping:
+                return
             child = self._children[command.name] = Child(command, self._noticed)
-            born = loop.time()
             await child.start(self._cluster_key)
             self._started(command.name)
             watch = asyncio.create_task(child.watch())

@@ -139,11 +139,11 @@ class HandoffConfig(_Table, frozen=True):
     max_parked_fraction: float = 0.5
     """Share of the source's pool that finished, not yet passed prompts may hold before it refuses new ones."""
     max_attempts: int = 3
-    """Plans tried for one request before its client gets the error."""
+    """Plans that may fail for one request before its client gets the error; one that never began does not count."""
     allow_isolation: bool = False
     """Whether ``twinfer chaos`` may cut a worker off from the others for a while."""
     max_busy_s: float = 10.0
-    """How long a request waits for room on a busy worker before its client gets 503."""
+    """How long a request waits for room on a busy worker, or for a worker to come, before its client gets 503."""
 
 
 class TlsConfig(_Table, frozen=True):

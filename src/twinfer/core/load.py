@@ -36,7 +36,6 @@ class Counters(msgspec.Struct, frozen=True):
     """Sealed or computing KV granted to a second sink after the first died."""
     handoffs_aborted: int = 0
     handoffs_expired: int = 0
-    grants_refused: int = 0
     pairs_refused: int = 0
     """Handoffs refused because the other worker's KV cannot be read here, or is not accepted."""
     integrity_failures: int = 0
@@ -59,7 +58,9 @@ class LoadReport(msgspec.Struct, frozen=True):
         waiting_tokens: prompt positions in the queue and not computed.
         handoffs: open handoffs by state.
         handoffs_by_transport: how many were committed here, fetches included, by the transport that brought their KV.
+        grants_refused: how many, by the word that says why.
         oldest_held_s: age of the oldest block holding outside a running sequence.
+        longest_silence_s: since when the most silent peer of an open handoff was not heard of.
         healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
     """
 
@@ -70,7 +71,9 @@ class LoadReport(msgspec.Struct, frozen=True):
     waiting_tokens: int = 0
     handoffs: dict[str, int] = {}
     oldest_held_s: float = 0.0
+    longest_silence_s: float = 0.0
     step_s: float = 0.0
     """Moving average of the time one step takes."""
     healthy: bool = True
     handoffs_by_transport: dict[str, int] = {}
+    grants_refused: dict[str, int] = {}

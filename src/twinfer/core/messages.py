@@ -136,6 +136,8 @@ class FailureKind(StrEnum):
     """The engine failed on this request; trying again elsewhere may help."""
     HANDOFF = "handoff"
     """The KV did not arrive; the request can be planned again."""
+    UNREACHABLE = "unreachable"
+    """The same, because one of the two workers did not hear the other; nor would it the next time, for a while."""
     INCOMPATIBLE = "incompatible"
     """The two workers cannot pass KV to each other; with other workers the request can be served."""
     DEADLINE = "deadline"

@@ -26,10 +26,12 @@ class ClusterSnapshot(msgspec.Struct, frozen=True):
 
     Args:
         mismatched: pairs (source, sink) of them that cannot pass KV, as was found out.
+        parted: pairs that did not hear each other a short while ago.
     """
 
     workers: tuple[WorkerState, ...]
     mismatched: frozenset[tuple[WorkerId, WorkerId]] = frozenset()
+    parted: frozenset[tuple[WorkerId, WorkerId]] = frozenset()
 
     def serving(self, model: ModelId) -> tuple[WorkerState, ...]:
         """Those that serve a model."""

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from twinfer.core.config import Config
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import ModelId, RequestId, WorkerId, new_handoff_id
-from twinfer.core.messages import Busy, Cancel, Failed, Granted, Isolate, Refused, ToGateway
+from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Granted, Isolate, Prefill, Refused, ToGateway
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
-from twinfer.gateway.fleet import Fleet
+from twinfer.gateway.fleet import Fleet, WorkerLink
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.worker_metrics import render
 from twinfer.handoff.gateway_actions import (
@@ -162,6 +162,10 @@ class FleetGeneration:
         now = time.monotonic()
         if isinstance(message, Granted) and message.request_id == self._machine.wire_id:
             self._stamps.granted = now
+        if isinstance(message, Failed) and message.kind is FailureKind.UNREACHABLE:
+            route = self.route
+            if route.prefill is not None:
+                self._fleet.mark_parted(route.prefill, route.decode)
         if isinstance(message, Granted | Busy | Refused | Failed):
             self._act(self._machine.hear(worker, message, now))
 
@@ -197,7 +201,8 @@ class FleetGeneration:
         try:
             route = choose_route(request, snapshot, self._routing, self._forced, excluded)
         except TwinferError as error:
-            self._act(self._machine.unplannable(error, time.monotonic()))
+            awaited = bool(self._fleet.missing())
+            self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
             return
         self._stamps.reserve_sent = time.monotonic()
         epochs = {state.identity.epoch for state in snapshot.workers}
@@ -231,6 +236,7 @@ class FleetGeneration:
                 self._drop_patience()
             elif isinstance(action, Replan):
                 self._recovery.replans.labels(action.reason).inc()
+                self._cancel_pause()
                 loop = asyncio.get_running_loop()
                 self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
             elif isinstance(action, End):
@@ -242,6 +248,9 @@ class FleetGeneration:
 
     def _send(self, action: Send) -> None:
         link, message = self._fleet.link(action.worker), action.message
+        if isinstance(message, Prefill) and not self._is_granted(link):
+            asyncio.get_running_loop().call_soon(self._unreached, action.worker, self._machine.wire_id)
+            return
         if isinstance(message, Cancel):
             link.listeners.pop(message.request_id, None)
         elif not isinstance(message, Isolate):
@@ -264,9 +273,21 @@ class FleetGeneration:
             self._patience.cancel()
             self._patience = None
 
+    def _is_granted(self, link: WorkerLink) -> bool:
+        """Whether the source that a grant names is still there; it may have died since the route was planned."""
+        passing = self._machine.plan.passing if self._machine.plan is not None else None
+        return passing is not None and link.is_still(passing.source_epoch)
+
+    def _unreached(self, worker: WorkerId, wire_id: RequestId) -> None:
+        if self._machine.wire_id == wire_id:
+            self._act(self._machine.unreached(worker))
+
     def _settle(self) -> None:
         """The terminal outcome is decided: wait for nothing more."""
         self._deadline.cancel()
+        self._cancel_pause()
+
+    def _cancel_pause(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
         self._drop_patience()

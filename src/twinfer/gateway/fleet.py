@@ -5,11 +5,13 @@ A worker that comes back has a new epoch: to everything that was under way on it
 
 import asyncio
 import logging
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.clock import Clock, MonotonicClock
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
@@ -26,6 +28,11 @@ PATIENT_DIALS = 25
 
 class WorkerStream(Protocol):
     """The gateway's end of a stream to a worker."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it broke, though iterating may not have said so yet."""
+        ...
 
     def send_soon(self, message: ToWorker) -> None:
         """Queue a message."""
@@ -96,7 +103,12 @@ class WorkerLink:
     @property
     def alive(self) -> bool:
         """Whether it can be sent to."""
-        return self._stream is not None and self.identity is not None and self.load is not None
+        present = self._stream is not None and not self._stream.is_over
+        return present and self.identity is not None and self.load is not None
+
+    def is_still(self, epoch: Epoch) -> bool:
+        """Whether this start of the worker can be sent to."""
+        return self.alive and self.identity is not None and self.identity.epoch == epoch
 
     def state(self) -> WorkerState | None:
         """What a router may know of it; ``None`` while it is not there."""
@@ -178,27 +190,62 @@ class WorkerLink:
             listener.lost(worker)
 
 
-class Fleet:
-    """All workers of the configuration."""
+class PairMarks:
+    """Pairs of workers with something between them, each for a time and as long as neither is another incarnation."""
 
-    def __init__(self, addresses: Mapping[WorkerId, str], dial: Dial) -> None:
+    def __init__(self) -> None:
+        self._marks: dict[tuple[WorkerId, WorkerId], tuple[Epoch, Epoch, float]] = {}
+
+    def set(self, source: WorkerIdentity, sink: WorkerIdentity, until: float = math.inf) -> None:
+        """Mark two."""
+        self._marks[source.worker, sink.worker] = source.epoch, sink.epoch, until
+
+    def among(self, epochs: Mapping[WorkerId, Epoch], now: float) -> frozenset[tuple[WorkerId, WorkerId]]:
+        """Marked pairs of the workers that are there."""
+        return frozenset(
+            (source, sink)
+            for (source, sink), (ours, theirs, until) in self._marks.items()
+            if now < until and (ours, theirs) == (epochs.get(source), epochs.get(sink))
+        )
+
+
+class Fleet:
+    """All workers of the configuration.
+
+    Args:
+        addresses: their control planes, by name.
+        dial: connects to one.
+        parted_s: how long two workers that did not hear each other are kept apart.
+        clock: tells when that is over.
+    """
+
+    def __init__(
+        self, addresses: Mapping[WorkerId, str], dial: Dial, parted_s: float = 10.0, clock: Clock | None = None
+    ) -> None:
         self._links = {worker: WorkerLink(address, dial(address)) for worker, address in addresses.items()}
-        self._mismatched: dict[tuple[WorkerId, WorkerId], tuple[Epoch, Epoch]] = {}
+        self._parted_s = parted_s
+        self._clock = clock or MonotonicClock()
+        self._mismatched, self._parted = PairMarks(), PairMarks()
 
     def snapshot(self) -> ClusterSnapshot:
         """Those that can be used now."""
         found = (link.state() for link in self._links.values())
         states = tuple(state for state in found if state is not None)
-        epochs = {state.identity.worker: state.identity.epoch for state in states}
-        mismatched = (pair for pair, of in self._mismatched.items() if of == (epochs.get(pair[0]), epochs.get(pair[1])))
-        return ClusterSnapshot(states, frozenset(mismatched))
+        epochs, now = {state.identity.worker: state.identity.epoch for state in states}, self._clock.now()
+        return ClusterSnapshot(states, self._mismatched.among(epochs, now), self._parted.among(epochs, now))
 
     def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
-        """These two cannot pass KV, as long as neither is another incarnation."""
+        """These two cannot pass KV."""
         ours, theirs = self._links[source].identity, self._links[sink].identity
         if ours is not None and theirs is not None:
             logger.warning("%s cannot pass KV to %s: they are not paired again", source, sink)
-            self._mismatched[source, sink] = ours.epoch, theirs.epoch
+            self._mismatched.set(ours, theirs)
+
+    def mark_parted(self, source: WorkerId, sink: WorkerId) -> None:
+        """These two did not hear each other: others are better for a while."""
+        ours, theirs = self._links[source].identity, self._links[sink].identity
+        if ours is not None and theirs is not None:
+            self._parted.set(ours, theirs, self._clock.now() + self._parted_s)
 
     def link(self, worker: WorkerId) -> WorkerLink:
         """A worker by name."""

@@ -41,7 +41,9 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
     stop = asyncio.Event()
     stop_on_signals(stop, watch_stdin=True)
     credentials = load_credentials(spec.config.tls, PeerRole.GATEWAY)
-    fleet = Fleet(spec.workers, lambda address: connect(address, key, credentials=credentials))
+    fleet = Fleet(
+        spec.workers, lambda address: connect(address, key, credentials=credentials), spec.config.handoff.lease_s
+    )
     try:
         notify(Notice("loading tokenizers"))
         models = ModelRegistry(

@@ -27,7 +27,6 @@ COUNTER_HELP = {
     "handoffs_again": "Handoffs granted to another sink with the KV already computed",
     "handoffs_aborted": "Handoffs given up",
     "handoffs_expired": "Handoffs whose lease ran out",
-    "grants_refused": "Grants that were forged, stale, foreign or widened",
     "pairs_refused": "Handoffs refused because the source's KV cannot be read",
     "integrity_failures": "Chunks whose digest did not match",
     "resends": "Chunks asked for again",
@@ -43,6 +42,7 @@ GAUGE_HELP = {
     "waiting": "Sequences in the queue",
     "waiting_tokens": "Prompt positions in the queue",
     "oldest_held_seconds": "Age of the oldest KV held for a handoff",
+    "longest_silence_seconds": "Since when the most silent peer of an open handoff was not heard of",
     "step_seconds": "Moving average of the time of a step",
     "healthy": "1 when the worker can compute and reclaim",
 }
@@ -75,17 +75,22 @@ class _Snapshot(Collector):
             for identity, load in self._reports:
                 gauge.add_metric(_labels(identity), float(getattr(load, name.replace("seconds", "s"))))
             yield gauge
-        transports = CounterMetricFamily(
-            "twinfer_worker_handoffs_by_transport",
-            "Handoffs and fetches committed here by transport",
-            labels=(*LABELS, "transport"),
+        yield self._counts_by(
+            "transport",
+            "handoffs_by_transport",
+            "Handoffs and fetches committed here",
+            lambda load: load.handoffs_by_transport,
         )
-        for identity, load in self._reports:
-            for transport, value in load.handoffs_by_transport.items():
-                transports.add_metric((*_labels(identity), transport), value)
-        yield transports
+        yield self._counts_by("reason", "grants_refused", "Grants refused", lambda load: load.grants_refused)
         yield self._by_state("kv_blocks", "KV blocks by state", lambda load: msgspec.structs.asdict(load.blocks))
         yield self._by_state("handoffs_open", "Open handoffs by side and state", lambda load: load.handoffs)
+
+    def _counts_by(self, label: str, name: str, text: str, values: Callable[[LoadReport], Mapping[str, int]]) -> Metric:
+        counter = CounterMetricFamily(f"twinfer_worker_{name}", f"{text} by {label}", labels=(*LABELS, label))
+        for identity, load in self._reports:
+            for what, value in values(load).items():
+                counter.add_metric((*_labels(identity), what), value)
+        return counter
 
     def _by_state(self, name: str, text: str, values: Callable[[LoadReport], Mapping[str, int]]) -> Metric:
         gauge = GaugeMetricFamily(f"twinfer_worker_{name}", text, labels=(*LABELS, "state"))

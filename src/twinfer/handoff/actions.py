@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from twinfer.core.manifest import Chunk
-from twinfer.core.messages import ToSink, ToSource
+from twinfer.core.messages import FailureKind, ToSink, ToSource
 from twinfer.core.tokens import Token
 
 
@@ -33,6 +33,7 @@ class GiveUp:
 
     landing: bool
     reason: str
+    kind: FailureKind = FailureKind.HANDOFF
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@
 5. When a leg fails the other leg is cancelled and the request is planned again with what was emitted, without the
    worker that failed, a bounded number of times. The error a client sees is that of the leg that failed first. What was
    decoded is computed again like a prompt, where it goes on: after a handoff it would be decoded again, step by step.
+   A plan whose worker was gone before it could be asked never began, and does not count.
 6. When the decode worker dies before it took over, the prefill worker keeps the KV and another decode worker is granted
    it, as the next attempt at the same handoff: nothing is computed twice.
 7. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
@@ -41,6 +42,11 @@ from twinfer.handoff.gateway_fetch import PrefixFetch
 FETCH_SHARE = 0.5
 """Part of a lease that a fetch may take."""
 
+WAIT_S = 0.2
+"""Between looks for a worker that may come."""
+LISTEN_S = 0.1
+"""Before planning again after two workers lost each other: if one of them died, the gateway hears of it meanwhile."""
+
 
 class GatewayState(StrEnum):
     """Where a request is, seen from its gateway."""
@@ -56,6 +62,7 @@ class GatewayState(StrEnum):
 
 
 ENDED = frozenset({GatewayState.DONE, GatewayState.FAILED})
+UNPLANNED = frozenset({GatewayState.PLANNED, GatewayState.RECOVERING})
 
 
 @dataclass(slots=True)
@@ -113,8 +120,8 @@ class GatewayRequest:
         return self.state in ENDED
 
     def planned(self, plan: Plan) -> list[GatewayAction]:
-        """The router chose."""
-        if self.ended:
+        """The router chose; a second choice for the same attempt changes nothing."""
+        if self.state not in UNPLANNED:
             return []
         self.attempt += 1
         self.plan = plan
@@ -132,13 +139,26 @@ class GatewayRequest:
         source = (passing.source, passing.source_epoch, passing.capabilities)
         return [*actions, Send(plan.route.decode, Reserve(request, passing.handoff, self.attempt, *source))]
 
-    def unplannable(self, error: TwinferError, now: float) -> list[GatewayAction]:
-        """The router found no route. A request under way waits for a worker to come back; a new one does not."""
-        if self.ended:
+    def unplannable(self, error: TwinferError, now: float, *, awaited: bool = True) -> list[GatewayAction]:
+        """The router found no route.
+
+        Args:
+            awaited: some worker of the configuration is not there, and may come. Otherwise only a request that had a
+                route before waits for another one.
+        """
+        if self.state not in UNPLANNED:
             return []
-        if self.attempt == 0 or not isinstance(error, CapacityError) or self._out_of_patience(now):
+        hopeless = self.attempt == 0 and not awaited
+        if hopeless or not isinstance(error, CapacityError) or self._out_of_patience(now):
             return self._fail(error)
-        return [Replan(frozenset(self._excluded), error.retry_after_s, "waiting", self._kept)]
+        return [Replan(frozenset(self._excluded), WAIT_S, "waiting", self._kept)]
+
+    def unreached(self, worker: WorkerId) -> list[GatewayAction]:
+        """A worker was gone before it could be asked for its part."""
+        if self.ended or worker not in self._legs:
+            return []
+        self._legs.discard(worker)
+        return [*self._cancel_legs(), self._again("unreached")]
 
     def hear(self, worker: WorkerId, message: Granted | Busy | Refused | Failed, now: float) -> list[GatewayAction]:
         """A worker speaks of the current attempt or its fetch; what it says of others is nobody's."""
@@ -207,6 +227,7 @@ class GatewayRequest:
         if not fresh:
             return []
         self.state = GatewayState.RUNNING
+        self._waiting_since = None
         actions: list[GatewayAction] = [Emit(tuple(fresh))]
         return actions + (self._end(None) if fresh[-1].finish is not None else [])
 
@@ -218,9 +239,7 @@ class GatewayRequest:
             error = CapacityError(f"worker {worker} has no free capacity; try again later", retry_after_s)
             return self._fail(error)
         self._legs.discard(worker)
-        actions = self._cancel_legs()
-        self.state = GatewayState.RECOVERING
-        return [*actions, Replan(frozenset(self._excluded), retry_after_s, "busy")]
+        return [*self._cancel_legs(), self._again("busy", retry_after_s)]
 
     def refused(self, worker: WorkerId, reason: str, *, incompatible: bool = False) -> list[GatewayAction]:
         """A worker cannot do it, however often asked; ``incompatible``: but another pair can."""
@@ -296,18 +315,16 @@ class GatewayRequest:
             return self._leg_failed(worker, FailureKind.INCOMPATIBLE.value, error)
         self._mismatched.add(pair)
         self._legs.discard(worker)
-        actions = self._cancel_legs()
-        self.state = GatewayState.RECOVERING
-        return [*actions, pair, Replan(frozenset(self._excluded), 0.0, FailureKind.INCOMPATIBLE.value)]
+        return [*self._cancel_legs(), pair, self._again(FailureKind.INCOMPATIBLE)]
 
     def _leg_failed(self, worker: WorkerId, reason: str, error: TwinferError) -> list[GatewayAction]:
         if self.ended or worker not in self._legs:
             return []
+        if self._kept is not None and worker == self._kept.source:
+            return self._kept_no_more(self._kept, reason)
         if not self._count_failure(worker, error):
             return self._fail(error)
-        actions = self._cancel_legs()
-        self.state = GatewayState.RECOVERING
-        return [*actions, Replan(frozenset(self._excluded), 0.0, reason)]
+        return [*self._cancel_legs(), self._again(reason, LISTEN_S if reason == FailureKind.UNREACHABLE else 0.0)]
 
     def _sink_lost(self, worker: WorkerId, passing: Passing, error: TwinferError) -> list[GatewayAction]:
         """The decode worker died before it took over: its source keeps what it computed for another one."""
@@ -318,6 +335,16 @@ class GatewayRequest:
         self._kept = passing
         self.state = GatewayState.RECOVERING
         return [Replan(frozenset(self._excluded), 0.0, "lost", passing)]
+
+    def _kept_no_more(self, kept: Passing, reason: str) -> list[GatewayAction]:
+        """The source let go of what it kept for another decode worker; that one has not been chosen, so none failed."""
+        self._legs.discard(kept.source)
+        self._kept = None
+        return [*self._cancel_legs(), self._again(reason)]
+
+    def _again(self, reason: str, pause_s: float = 0.0) -> Replan:
+        self.state = GatewayState.RECOVERING
+        return Replan(frozenset(self._excluded), pause_s, reason)
 
     def _count_failure(self, worker: WorkerId, error: TwinferError) -> bool:
         """Whether there may be another attempt."""

@@ -1,12 +1,14 @@
 """Signing and checking grants. Each refusal begins with its own word, which is also the metric's label."""
 
 import hmac
+from collections import OrderedDict
 
 import msgspec
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import GrantRefused
 from twinfer.core.grant import Grant, GrantTerms, Use, request_digest
+from twinfer.core.ids import HandoffId
 from twinfer.core.request import GenerationRequest
 
 _encoder = msgspec.msgpack.Encoder()
@@ -44,7 +46,7 @@ def check_for_source(
     if terms.source_epoch != me.epoch:
         return "stale: the grant names an earlier start of this worker"
     if terms.tenant != request.tenant:
-        return "foreign: the grant is for another tenant"
+        return "tenant: the grant is for another tenant"
     if terms.request != request_digest(request):
         return "widened: the grant is for another request"
     if terms.use is not use:
@@ -58,6 +60,27 @@ def check_for_source(
     if not 0 <= terms.start_block <= terms.end_block <= terms.wire.blocks_for(len(request.prompt)):
         return "widened: the granted blocks are not within the prompt"
     return None
+
+
+class UsedGrants:
+    """Grants that this source has taken, for as long as they are valid: none serves twice."""
+
+    def __init__(self) -> None:
+        self._used: OrderedDict[HandoffId, GrantTerms] = OrderedDict()
+
+    def add(self, terms: GrantTerms, now_unix_s: float) -> None:
+        """One is used now; those whose time has passed are forgotten, since they are refused for that."""
+        while self._used and next(iter(self._used.values())).expires_unix_s < now_unix_s:
+            self._used.popitem(last=False)
+        self._used[terms.handoff] = terms
+        self._used.move_to_end(terms.handoff)
+
+    def objection(self, terms: GrantTerms) -> str | None:
+        """Why it must not be used; ``None`` when it may. A later attempt at the same handoff is another grant."""
+        used = self._used.get(terms.handoff)
+        if used is None or terms.attempt > used.attempt:
+            return None
+        return "replayed: the grant was used before, and what it was for has ended"
 
 
 def _signature(encoded: bytes, cluster_key: bytes) -> bytes:

@@ -23,7 +23,7 @@ from enum import StrEnum
 from twinfer.core.grant import GrantTerms, Proof, Use
 from twinfer.core.ids import Epoch
 from twinfer.core.manifest import Chunk, root_digest
-from twinfer.core.messages import Committed, Confirm, Gone, OfferAgain, Seal
+from twinfer.core.messages import Committed, Confirm, FailureKind, Gone, OfferAgain, Seal
 from twinfer.core.request import GenerationRequest
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction, TellSource
 from twinfer.handoff.lease import Lease
@@ -150,7 +150,8 @@ class SinkHandoff:
         if not self.is_open or (self._seal is not None and self.terms.proof is Proof.DIGEST):
             return []
         missing = "sealed" if self.terms.proof is Proof.DIGEST else "confirmed"
-        return self._abort(SinkState.ABORTED, f"lost: the source went away before it {missing}", tell=False)
+        reason = f"lost: the source went away before it {missing}"
+        return self._abort(SinkState.ABORTED, reason, FailureKind.UNREACHABLE, tell=False)
 
     def cancelled(self, reason: str) -> list[SinkAction]:
         """The gateway, or this worker, no longer wants it."""
@@ -163,7 +164,8 @@ class SinkHandoff:
     def tick(self, now: float) -> list[SinkAction]:
         """Time passes."""
         if self.is_open and self.lease.expired(now):
-            return self._abort(SinkState.EXPIRED, "expired: the lease ran out before commit")
+            kind = FailureKind.UNREACHABLE if self.lease.silent(now) else FailureKind.HANDOFF
+            return self._abort(SinkState.EXPIRED, "expired: the lease ran out before commit", kind)
         return []
 
     def _fits(self, blocks: range) -> bool:
@@ -213,10 +215,12 @@ class SinkHandoff:
         self.committed_at = now
         return [Commit(self._seal.first_token), TellSource(Committed(self.terms.handoff, self.terms.attempt))]
 
-    def _abort(self, state: SinkState, reason: str, *, tell: bool = True) -> list[SinkAction]:
+    def _abort(
+        self, state: SinkState, reason: str, kind: FailureKind = FailureKind.HANDOFF, *, tell: bool = True
+    ) -> list[SinkAction]:
         self.state = state
         self._queue.clear()
-        actions: list[SinkAction] = [GiveUp(landing=bool(self._pulling), reason=reason)]
+        actions: list[SinkAction] = [GiveUp(bool(self._pulling), reason, kind)]
         if tell:
             actions.append(TellSource(self._gone(reason)))
         return actions

@@ -20,12 +20,51 @@ def choose_route(
     """The route of one request.
 
     A worker excluded by an earlier failure is used again only when nobody else can do its part; a decode worker can
-    do a prefill worker's, and does when it is one that is used again. A pair that cannot pass KV is not used at all.
+    do a prefill worker's, and does when it is one that is used again. A pair that cannot pass KV is not used at all,
+    and one that did not hear each other a short while ago only if a client insists.
 
     Raises:
         CapacityError: none of the workers that could do a phase is alive.
         ContextOverflow: the prompt fits none of them.
     """
+    serving = _fitting(request, snapshot)
+    decoders = [state for state in serving if state.identity.role.decodes]
+    if not decoders:
+        raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
+    sources = {state.identity.worker: _sources(state, serving, snapshot.mismatched) for state in decoders}
+    if forced is RouteKind.DISAGGREGATED:
+        decoders = [state for state in decoders if sources[state.identity.worker]]
+        if not decoders:
+            raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
+    decoders = _preferred(decoders, excluded)
+    heard = {
+        state.identity.worker: _sources(state, serving, snapshot.mismatched | snapshot.parted) for state in decoders
+    }
+    if forced is not RouteKind.AGGREGATED and len(request.prompt) >= routing.min_remote_tokens:
+        cut_off = {worker for worker in heard if sources[worker] and not heard[worker]}
+        decoders = [state for state in decoders if state.identity.worker not in cut_off] or decoders
+    decode = min(decoders, key=_decode_load).identity.worker
+    prefillers = [state for state in heard[decode] if state.identity.worker not in excluded]
+    if forced is not None:
+        anybody = prefillers or heard[decode] or sources[decode]
+        prefill = _least_queued(anybody) if forced is RouteKind.DISAGGREGATED else None
+        return Route(decode, prefill, "forced by the client")
+    if not prefillers:
+        reason = (
+            "every prefill worker failed this request" if heard[decode] else "no prefill worker that fits reaches it"
+        )
+        return Route(decode, None, reason)
+    if decode in excluded:
+        return Route(decode, None, "every decode worker failed this request; this one takes it alone")
+    if len(request.prompt) < routing.min_remote_tokens:
+        reason = f"the prompt has {len(request.prompt)} tokens, fewer than {routing.min_remote_tokens}"
+        return Route(decode, None, reason)
+    reason = f"the prompt has at least {routing.min_remote_tokens} uncached tokens"
+    return Route(decode, _least_queued(prefillers), reason)
+
+
+def _fitting(request: GenerationRequest, snapshot: ClusterSnapshot) -> list[WorkerState]:
+    """Workers of the request's model that can hold its prompt; at least one."""
     alive = snapshot.serving(request.model)
     if not alive:
         raise CapacityError(f"no worker of {request.model} is ready; see /readyz, and try again shortly")
@@ -35,30 +74,7 @@ def choose_route(
         raise ContextOverflow(
             f"the prompt has {len(request.prompt)} tokens; the workers hold {longest}, answer included"
         )
-    decoders = [state for state in serving if state.identity.role.decodes]
-    if not decoders:
-        raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
-    sources = {state.identity.worker: _sources(state, serving, snapshot.mismatched) for state in decoders}
-    if forced is RouteKind.DISAGGREGATED:
-        decoders = [state for state in decoders if sources[state.identity.worker]]
-        if not decoders:
-            raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
-    decode = min(_preferred(decoders, excluded), key=_decode_load)
-    others = sources[decode.identity.worker]
-    prefillers = [state for state in others if state.identity.worker not in excluded]
-    if forced is not None:
-        prefill = _least_queued(prefillers or others) if forced is RouteKind.DISAGGREGATED else None
-        return Route(decode.identity.worker, prefill, "forced by the client")
-    if not prefillers:
-        reason = "every prefill worker failed this request" if others else "no prefill worker is ready that fits"
-        return Route(decode.identity.worker, None, reason)
-    if decode.identity.worker in excluded:
-        return Route(decode.identity.worker, None, "every decode worker failed this request; this one takes it alone")
-    if len(request.prompt) < routing.min_remote_tokens:
-        reason = f"the prompt has {len(request.prompt)} tokens, fewer than {routing.min_remote_tokens}"
-        return Route(decode.identity.worker, None, reason)
-    reason = f"the prompt has at least {routing.min_remote_tokens} uncached tokens"
-    return Route(decode.identity.worker, _least_queued(prefillers), reason)
+    return serving
 
 
 def fetch_threshold(route: Route, snapshot: ClusterSnapshot, routing: RoutingConfig) -> int:
@@ -75,12 +91,12 @@ def fetch_threshold(route: Route, snapshot: ClusterSnapshot, routing: RoutingCon
 
 
 def _sources(
-    decode: WorkerState, serving: Iterable[WorkerState], mismatched: Collection[tuple[WorkerId, WorkerId]]
+    decode: WorkerState, serving: Iterable[WorkerState], apart: Collection[tuple[WorkerId, WorkerId]]
 ) -> list[WorkerState]:
-    """Whose KV a decode worker may be sent."""
+    """Whose KV a decode worker may be sent: that of all but those it is kept apart from."""
     sink = decode.identity.worker
     others = (state for state in serving if state.identity.role.prefills and state.identity.worker != sink)
-    return [state for state in others if (state.identity.worker, sink) not in mismatched]
+    return [state for state in others if (state.identity.worker, sink) not in apart]
 
 
 def _preferred(states: Iterable[WorkerState], excluded: Collection[WorkerId]) -> list[WorkerState]:

@@ -162,11 +162,22 @@ class ControlServer:
             handler.cancel()
             await asyncio.wait({handler})
             await stream.close()
-            failure = _failure(handler, stream)
+            failure = self._failure(handler, stream)
         if isinstance(stream.error, ProtocolError):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(stream.error))
         if failure is not None:
             await context.abort(grpc.StatusCode.ABORTED, failure)
+
+    def _failure(self, handler: "asyncio.Future[None]", stream: MessageStream[Any, Any]) -> str | None:
+        """Why the handler itself failed, logged, in words for the caller; ``None`` when it or its stream ended well."""
+        error = None if handler.cancelled() else handler.exception()
+        if error is None or error is stream.error:
+            return None
+        if isinstance(error, TwinferError):
+            self._complain("serving %s failed: %s", stream.peer, error)
+            return str(error)
+        logger.error("serving %s failed", stream.peer, exc_info=error)
+        return "an internal error; the worker's log has it"
 
 
 class _ServerWire:
@@ -207,18 +218,6 @@ def _seen(handler: "asyncio.Future[None]") -> None:
     """Look at how it ended, in case the call is cancelled once more before it does: asyncio would complain."""
     if not handler.cancelled():
         handler.exception()
-
-
-def _failure(handler: "asyncio.Future[None]", stream: MessageStream[Any, Any]) -> str | None:
-    """Why the handler itself failed, logged, in words for the caller; ``None`` when it or its stream ended well."""
-    error = None if handler.cancelled() else handler.exception()
-    if error is None or error is stream.error:
-        return None
-    if isinstance(error, TwinferError):
-        logger.warning("serving %s failed: %s", stream.peer, error)
-        return str(error)
-    logger.error("serving %s failed", stream.peer, exc_info=error)
-    return "an internal error; the worker's log has it"
 
 
 def _check_free(address: str) -> None:

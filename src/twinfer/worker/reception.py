@@ -69,18 +69,19 @@ class Reception:
         report = self._context.engine.load()
         counts = msgspec.structs.asdict(report.counters)
         handoffs: dict[str, int] = {}
-        oldest_s = 0.0
-        for states, age_s, desk_counts in (self.sink.describe(), self.source.describe()):
-            handoffs |= states
-            oldest_s = max(oldest_s, age_s)
-            for name, value in msgspec.structs.asdict(desk_counts).items():
+        desks = (self.sink.describe(), self.source.describe())
+        for desk in desks:
+            handoffs |= desk.states
+            for name, value in msgspec.structs.asdict(desk.counters).items():
                 counts[name] += value
         return msgspec.structs.replace(
             report,
             counters=Counters(**counts),
             handoffs=handoffs,
             handoffs_by_transport=self.sink.by_transport(),
-            oldest_held_s=oldest_s,
+            grants_refused=self.source.grants_refused(),
+            oldest_held_s=max(desk.oldest_held_s for desk in desks),
+            longest_silence_s=max(desk.longest_silence_s for desk in desks),
             healthy=healthy,
         )
 

@@ -26,6 +26,7 @@ from twinfer.core.messages import (
     ToSource,
     ToWorker,
 )
+from twinfer.core.sparse_log import SparseLog
 from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
 from twinfer.worker.context import WorkerContext
@@ -36,6 +37,8 @@ from twinfer.worker.transports import Sinks, Sources
 
 logger = logging.getLogger(__name__)
 LOAD_PERIOD_S = 0.25
+MAX_COMPLAINTS = 5
+"""In a period of the log: a source that is refused may come back several times a second."""
 
 
 class GatewayStream(Protocol):
@@ -84,6 +87,7 @@ class WorkerService:
         self.reception = Reception(context, sources, max_pulls)
         self._links: Links | None = None
         self._vital: tuple[Vital, ...] = ()
+        self._complain = SparseLog(logger.warning, MAX_COMPLAINTS)
 
     def begin(self, links: Links, vital: tuple[Vital, ...]) -> None:
         """What came into being after the service: ways to other sinks, and threads it cannot live without."""
@@ -170,13 +174,13 @@ class WorkerService:
         me, them = self._context.identity, hello.identity
         objection = self.reception.sink.objection(them)
         if objection is not None:
-            logger.warning("refused KV from %s: %s", them.worker, objection)
+            self._complain("refused KV from %s: %s", them.worker, objection)
             stream.send_soon(SinkHello(me, objection, incompatible=True))
             return None
         try:
             connection = await asyncio.to_thread(self._sinks.connect, them)
         except TransportError as error:
-            logger.warning("no way to KV of %s: %s", them.worker, error)
+            self._complain("no way to KV of %s: %s", them.worker, error)
             stream.send_soon(SinkHello(me, str(error)))
             return None
         stream.send_soon(SinkHello(me))

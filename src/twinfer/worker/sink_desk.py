@@ -18,7 +18,6 @@ from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.errors import InvalidRequest, TransportError
 from twinfer.core.grant import GrantTerms, Proof, Use, request_digest
 from twinfer.core.ids import HandoffId, RequestId
-from twinfer.core.load import Counters
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
     Busy,
@@ -26,7 +25,6 @@ from twinfer.core.messages import (
     Confirmed,
     Done,
     Failed,
-    FailureKind,
     Frame,
     Gone,
     Granted,
@@ -45,6 +43,7 @@ from twinfer.handoff.lease import Lease
 from twinfer.handoff.sink import SinkHandoff, SinkState
 from twinfer.worker.compatibility import ConversionPlan, negotiate
 from twinfer.worker.context import Outbox, WorkerContext
+from twinfer.worker.desk_report import DeskReport, describe
 from twinfer.worker.intake import Intake, Staging
 from twinfer.worker.transports import Connection
 
@@ -190,13 +189,13 @@ class SinkDesk:
         with self._lock:
             self._received.pop(request_id, None)
 
-    def describe(self) -> tuple[dict[str, int], float, Counters]:
-        """Open handoffs by state, the age of the oldest in seconds, and this desk's counts."""
+    def describe(self) -> DeskReport:
+        """Open handoffs, and this desk's counts."""
         now = self._context.clock.now()
         with self._lock:
-            states = Counter(f"sink_{entry.machine.state.value}" for entry in self._open.values())
-            oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
-            return dict(states), oldest, Counters(**self._counts)
+            machines = [entry.machine for entry in self._open.values()]
+            handoffs = ((f"sink_{machine.state.value}", machine.lease) for machine in machines)
+            return describe(handoffs, self._counts, now)
 
     def by_transport(self) -> dict[str, int]:
         """Handoffs committed here, by the transport that brought them."""
@@ -294,7 +293,7 @@ class SinkDesk:
         self._context.wake()
         self._counts["handoffs_expired" if machine.state is SinkState.EXPIRED else "handoffs_aborted"] += 1
         if entry.wanted:
-            failed = Failed(machine.request.request_id, FailureKind.HANDOFF, action.reason)
+            failed = Failed(machine.request.request_id, action.kind, action.reason)
             self._context.soon(self._outbox.tell, machine.request.request_id, failed)
 
     def _end(self, entry: _Open, outcome: ToSource) -> None:

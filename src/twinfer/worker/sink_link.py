@@ -12,11 +12,14 @@ from typing import Protocol
 
 from twinfer.core.errors import TwinferError
 from twinfer.core.messages import FailureKind, Heartbeat, SinkHello, SourceHello, ToSink, ToSource
+from twinfer.core.sparse_log import SparseLog
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.source_desk import SourceDesk
 
 logger = logging.getLogger(__name__)
 REDIAL_S = 0.25
+MAX_COMPLAINTS = 5
+"""In a period of the log: a sink that cannot be reached is dialled again several times a second."""
 
 
 class HandoffStream(Protocol):
@@ -57,8 +60,11 @@ Connect = Callable[[str], SinkClient]
 class SinkLink:
     """One sink, as this source reaches it."""
 
-    def __init__(self, address: str, client: SinkClient, context: WorkerContext, desk: SourceDesk) -> None:
+    def __init__(
+        self, address: str, client: SinkClient, context: WorkerContext, desk: SourceDesk, complain: SparseLog
+    ) -> None:
         self._address = address
+        self._complain = complain
         self._client = client
         self._context = context
         self._desk = desk
@@ -91,7 +97,7 @@ class SinkLink:
                 try:
                     await self._converse(again)
                 except TwinferError as error:
-                    logger.warning("the control stream to %s broke: %s", self._address, error)
+                    self._complain("the control stream to %s broke: %s", self._address, error)
                 self._stream = None
                 self._backlog.clear()
                 again = True
@@ -118,8 +124,8 @@ class SinkLink:
         elif message.refusal is None:
             self._accepted(stream, again)
         else:
-            logger.warning("%s takes no KV from here: %s", message.identity.worker, message.refusal)
-            kind = FailureKind.INCOMPATIBLE if message.incompatible else FailureKind.HANDOFF
+            self._complain("%s takes no KV from here: %s", message.identity.worker, message.refusal)
+            kind = FailureKind.INCOMPATIBLE if message.incompatible else FailureKind.UNREACHABLE
             self._desk.refused(self, kind, message.refusal)
 
     def _accepted(self, stream: HandoffStream, again: bool) -> None:
@@ -146,12 +152,14 @@ class SinkLinks:
         self._context = context
         self._desk = desk
         self._links: dict[str, SinkLink] = {}
+        self._complain = SparseLog(logger.warning, MAX_COMPLAINTS)
 
     def to(self, address: str) -> SinkLink:
         """The stream to this sink, dialled if it is not up."""
         link = self._links.get(address)
         if link is None or link.ended:
-            link = self._links[address] = SinkLink(address, self._connect(address), self._context, self._desk)
+            client = self._connect(address)
+            link = self._links[address] = SinkLink(address, client, self._context, self._desk, self._complain)
         return link
 
     async def close(self) -> None:

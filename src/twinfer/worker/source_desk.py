@@ -14,7 +14,6 @@ from typing import Protocol
 from twinfer.core.errors import CapacityError, GrantRefused, InvalidRequest
 from twinfer.core.grant import GrantTerms, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId
-from twinfer.core.load import Counters
 from twinfer.core.messages import (
     Busy,
     Committed,
@@ -36,11 +35,12 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
 from twinfer.handoff.actions import Digest, Release, Show, SourceAction
-from twinfer.handoff.grants import check_for_source, verify
+from twinfer.handoff.grants import UsedGrants, check_for_source, verify
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.source import SourceHandoff, SourceState
 from twinfer.transport.digest import digest_blocks
 from twinfer.worker.context import Outbox, WorkerContext
+from twinfer.worker.desk_report import DeskReport, describe
 from twinfer.worker.transports import Sources
 
 BUSY_RETRY_S = 0.5
@@ -79,7 +79,9 @@ class SourceDesk:
         self._lock = threading.Lock()
         self._open: dict[HandoffId, _Open] = {}
         self._by_request: dict[RequestId, HandoffId] = {}
+        self._used = UsedGrants()
         self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
 
     def pass_on(self, message: Prefill | Lend, links: Links) -> Busy | Refused | None:
         """Accept a prompt to compute and pass on, or a cached prefix to pass on, or say why not."""
@@ -89,12 +91,14 @@ class SourceDesk:
             with self._lock:
                 if terms.handoff in self._open:
                     self._accept_again(self._open[terms.handoff], terms, links)
+                elif objection := self._used.objection(terms):
+                    raise GrantRefused(objection)
                 elif isinstance(message, Prefill):
                     self._accept(terms, message, links)
                 elif not self._lend(terms, message, links):
                     return Refused(request.request_id, "the prefix is not cached here any more")
         except GrantRefused as error:
-            self._counts["grants_refused"] += 1
+            self._refused[str(error).partition(":")[0]] += 1
             return Refused(request.request_id, str(error), incompatible=str(error).startswith("incompatible:"))
         except InvalidRequest as error:
             return Refused(request.request_id, str(error))
@@ -164,20 +168,27 @@ class SourceDesk:
         now = self._context.clock.now()
         with self._lock:
             for entry in list(self._open.values()):
-                self._finish(entry, entry.machine.tick(now), "the handoff's lease ran out")
+                silent = entry.machine.lease.silent(now)
+                kind = FailureKind.UNREACHABLE if silent else FailureKind.HANDOFF
+                self._finish(entry, entry.machine.tick(now), "the handoff's lease ran out", kind)
 
     def held_for(self, link: Link) -> tuple[HandoffId, ...]:
         """Open handoffs towards one sink, for the heartbeat."""
         with self._lock:
             return tuple(handoff for handoff, entry in self._open.items() if entry.link is link)
 
-    def describe(self) -> tuple[dict[str, int], float, Counters]:
-        """Open handoffs by state, the age of the oldest in seconds, and this desk's counts."""
+    def describe(self) -> DeskReport:
+        """Open handoffs, and this desk's counts."""
         now = self._context.clock.now()
         with self._lock:
-            states = Counter(f"source_{entry.machine.state.value}" for entry in self._open.values())
-            oldest = max((now - entry.machine.lease.since for entry in self._open.values()), default=0.0)
-            return dict(states), oldest, Counters(**self._counts)
+            machines = [entry.machine for entry in self._open.values()]
+            handoffs = ((f"source_{machine.state.value}", machine.lease) for machine in machines)
+            return describe(handoffs, self._counts, now)
+
+    def grants_refused(self) -> dict[str, int]:
+        """How many, by the word that says why."""
+        with self._lock:
+            return dict(self._refused)
 
     def _verified(self, message: Prefill | Lend) -> GrantTerms:
         terms = verify(message.grant, self._context.cluster_key)
@@ -207,6 +218,7 @@ class SourceDesk:
         machine = SourceHandoff(terms, request, lease, self._chunk_blocks)
         entry = self._open[terms.handoff] = _Open(machine, links.to(terms.sink_address))
         self._by_request[request.request_id] = terms.handoff
+        self._used.add(terms, time.time())
         return entry
 
     def _committed(self, entry: _Open) -> None:
@@ -220,6 +232,7 @@ class SourceDesk:
         """The same KV for another sink; a repeated message of this attempt changes nothing."""
         if terms.attempt > entry.machine.terms.attempt:
             entry.link = links.to(terms.sink_address)
+            self._used.add(terms, time.time())
             lease = Lease.start(self._context.clock.now(), terms.ttl_s, entry.machine.request.deadline_s)
             actions = entry.machine.granted_again(terms, lease, self._generations(entry))
             self._finish(entry, actions, "the source let go of a block too early")
@@ -252,11 +265,13 @@ class SourceDesk:
             else:
                 self._context.soon(entry.link.send, action.message)
 
-    def _finish(self, entry: _Open, actions: Sequence[SourceAction], reason: str) -> None:
+    def _finish(
+        self, entry: _Open, actions: Sequence[SourceAction], reason: str, kind: FailureKind = FailureKind.HANDOFF
+    ) -> None:
         """Carry out what may be the end, and then say why; the lock is held."""
         self._act(entry, actions)
         if actions and not entry.machine.is_open:
-            self._tell_failed(entry, reason)
+            self._tell_failed(entry, reason, kind)
 
     def _release(self, entry: _Open) -> None:
         terms, request_id = entry.machine.terms, entry.machine.request.request_id
