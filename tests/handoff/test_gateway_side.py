@@ -357,6 +357,29 @@ def test_kept_kv_is_let_go_when_the_next_plan_does_not_use_it() -> None:
     assert client.kinds()[2:] == [("p", "Cancel"), ("e", "Generate")]
 
 
+@pytest.mark.parametrize("moment", ["before the plan", "after it", "after the grant"])
+def test_first_token_of_a_kept_source_stops_nothing(moment: str) -> None:
+    """The source draws on while another decode worker is sought: that one is granted the KV all the same."""
+    client = a_client()
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    client.act(client.machine.lost(D))
+    steps = {
+        "before the plan": lambda: client.machine.planned(split(E)),
+        "after it": lambda: client.machine.granted(GRANT, 0),
+        "after the grant": list,
+    }
+    for name, step in steps.items():
+        if name == moment:
+            client.act(client.machine.tokens(drawn(0)))
+        client.act(step())
+    assert client.kinds()[2:] == [("e", "Reserve"), ("p", "Prefill")]
+    client.act(client.machine.tokens(drawn(0)))
+    for index in (1, 2, 3):
+        client.act(client.machine.tokens(drawn(index, last=index == 3)))
+    assert client.outcomes == [None]
+
+
 def test_source_that_lets_go_while_a_sink_is_sought_is_no_failure() -> None:
     """What it kept is not asked for any more, the request is planned once, and no attempt is lost."""
     client = a_client(max_attempts=2)

@@ -226,7 +226,8 @@ class GatewayRequest:
             fresh.append(token)
         if not fresh:
             return []
-        self.state = GatewayState.RUNNING
+        if self.state is GatewayState.DISPATCHED:  # a source that is kept for another decode worker may draw meanwhile
+            self.state = GatewayState.RUNNING
         self._waiting_since = None
         actions: list[GatewayAction] = [Emit(tuple(fresh))]
         return actions + (self._end(None) if fresh[-1].finish is not None else [])
