@@ -359,6 +359,27 @@ async def test_a_source_that_lets_go_meanwhile_is_planned_without_once() -> None
     await cluster.fleet.close()
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["same start", "another start"])
+async def test_kept_kv_goes_to_no_start_of_a_worker_that_ended_its_handoff(restarted: bool) -> None:
+    """A decode worker whose stream broke, but which lives, has ended the handoff: it computes the prompt itself."""
+    cluster = Cluster(CONFIG)
+    await cluster.until(lambda: not cluster.fleet.missing())
+    generation = cluster.dispatcher.start(LONG, None)
+    wire_id = await cluster.d0.hears(Reserve)
+    cluster.d0.say(Granted(wire_id, GRANT, 0))
+    await cluster.p.hears(Prefill)
+    cluster.d1.die()
+    cluster.d0.die()
+    await cluster.until(lambda: generation._machine.state is GatewayState.RECOVERING)
+    if restarted:
+        cluster.d0.identity = msgspec.structs.replace(cluster.d0.identity, epoch=Epoch("later"))
+    cluster.d0.down = False
+    again = await cluster.d0.hears(Reserve if restarted else Generate)
+    assert (again == wire_id) is restarted
+    await generation.aclose()
+    await cluster.fleet.close()
+
+
 async def test_a_broken_stream_is_not_planned_on(cluster: Cluster) -> None:
     """Even before anybody has noticed by reading from it."""
     cluster.d0.is_over = True

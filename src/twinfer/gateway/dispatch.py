@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from twinfer.core.config import Config
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
-from twinfer.core.ids import ModelId, RequestId, WorkerId, new_handoff_id
+from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
 from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Granted, Isolate, Prefill, Refused, ToGateway
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
@@ -119,6 +119,7 @@ class FleetGeneration:
         self._news = asyncio.Event()
         self._stamps = _Stamps()
         self._timings: dict[WorkerId, Timings] = {}
+        self._lost: set[Epoch] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._deadline = asyncio.get_running_loop().call_later(request.deadline_s, self._overdue)
@@ -181,7 +182,10 @@ class FleetGeneration:
             self._machine.leg_done(worker)
 
     def lost(self, worker: WorkerId) -> None:
-        """A worker died."""
+        """A worker died, or its stream broke."""
+        identity = self._fleet.link(worker).identity
+        if identity is not None:
+            self._lost.add(identity.epoch)
         self._act(self._machine.lost(worker))
 
     def fetch_done(self, worker: WorkerId, fetch: RequestId) -> None:
@@ -205,9 +209,7 @@ class FleetGeneration:
             self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
             return
         self._stamps.reserve_sent = time.monotonic()
-        epochs = {state.identity.epoch for state in snapshot.workers}
-        fits = keep is not None and (keep.source, route.decode) not in snapshot.mismatched
-        if keep is not None and fits and keep.source_epoch in epochs:
+        if keep is not None and self._can_take(route.decode, keep, snapshot):
             same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
             self._act(self._machine.planned(Plan(same_kv, keep)))
         elif self._machine.has_decoded:
@@ -216,6 +218,12 @@ class FleetGeneration:
         else:
             fetching = self._fetching(route, snapshot)
             self._act(self._machine.planned(Plan(route, _passing(route.prefill, snapshot), fetching)))
+
+    def _can_take(self, decode: WorkerId, keep: Passing, snapshot: ClusterSnapshot) -> bool:
+        """Whether KV that its source kept can go there: to a start of a worker that never ended the same handoff."""
+        epochs = {state.identity.worker: state.identity.epoch for state in snapshot.workers}
+        fits = (keep.source, decode) not in snapshot.mismatched
+        return fits and epochs.get(keep.source) == keep.source_epoch and epochs[decode] not in self._lost
 
     def _act(self, actions: Sequence[GatewayAction]) -> None:
         for action in actions:
