@@ -79,7 +79,7 @@ async def test_one_worker_for_both(demo_alone: Deployment):
 
 
 async def test_only_worker_restarts(place: Path):
-    """While the only worker of a model is away, the model is not unknown but unavailable."""
+    """While the only worker of a model is away, the model is not unknown: requests wait for it, or hear that it is away."""
     config = f'[[model]]\nid = "{EMULATED_ID}"\n[[pool]]\nname = "w"\nrole = "both"\nengine = "emulated"\nkv_mib = 4\n'
     with serving(place / "only", config) as deployment:
         said = deployment.kill("w-0")
@@ -88,7 +88,7 @@ async def test_only_worker_restarts(place: Path):
         statuses = set()
         while 200 not in statuses:
             statuses.add(httpx.post(f"{deployment.url}/v1/chat/completions", json=body).status_code)
-        assert statuses == {200, 503}
+        assert statuses <= {200, 503}
         deployment.wait_restarted("w-0", said)
 
 
