@@ -12,6 +12,7 @@ import pytest
 from twinfer.cli import doctor
 from twinfer.cli.doctor import Row, Status
 from twinfer.core.config import Config
+from twinfer.kv.runs import copy_runs_slowly
 from twinfer.transport.inproc import InprocHub, InprocSink, InprocSource
 from twinfer.transport.tcp import TcpSink, TcpSource
 
@@ -96,6 +97,13 @@ def test_torch_and_native_engine():
     assert "pip install 'twinfer[native]'" in doctor.torch_library(missing).text
     assert (doctor.native_engine(missing).status, doctor.native_engine(missing).needed) == (Status.NO, True)
     assert doctor.native_engine(doctor).status == Status.OK
+
+
+def test_parts_in_c():
+    """A note and no failure where there was no compiler."""
+    assert doctor.c_parts(None).status == Status.NOTE
+    assert "install a C compiler" in doctor.c_parts(None).text
+    assert doctor.c_parts(copy_runs_slowly).status == Status.OK
 
 
 def test_transport_really_pulls():

@@ -79,7 +79,7 @@ async def test_one_worker_for_both(demo_alone: Deployment):
 
 
 async def test_only_worker_restarts(place: Path):
-    """While the only worker of a model is away, the model is not unknown: requests wait for it, or hear that it is away."""
+    """While the only worker of a model is away, the model is not unknown: requests wait for it, or are told."""
     config = f'[[model]]\nid = "{EMULATED_ID}"\n[[pool]]\nname = "w"\nrole = "both"\nengine = "emulated"\nkv_mib = 4\n'
     with serving(place / "only", config) as deployment:
         said = deployment.kill("w-0")

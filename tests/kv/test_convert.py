@@ -116,3 +116,14 @@ def test_fp8_scales_follow_their_head() -> None:
     assert layout.head_bytes == 5 * 4 + 5
     assert (buffer[run * 25 + 2 * 4 + 3], buffer[run * 25 + 20 + 2]) == (0xE1, 0x5C)
     assert sum(byte != 0 for byte in buffer) == 2
+
+
+@pytest.mark.parametrize(("block", "token", "num_tokens"), [(2, 0, 1), (-1, 0, 1), (0, 3, 2), (0, -1, 2), (0, 0, 0)])
+def test_no_copy_outside_of_a_block(block: int, token: int, num_tokens: int) -> None:
+    """Whichever side of it: copies go by address, and nobody else would notice."""
+    blocks = some_blocks(a_layout(4, "bf16"), 8)
+    other = some_blocks(a_layout(8, "bf16"), 16)
+    with pytest.raises(IndexError, match=f"no {num_tokens} tokens from {token} on in block {block} of 2"):
+        blocks.copy(block, token, num_tokens, other, (0, 0))
+    with pytest.raises(IndexError, match="of 2"):
+        other.copy(0, 0, num_tokens, blocks, (block, token))

@@ -31,6 +31,7 @@ from twinfer.core.errors import ConfigError, TwinferError
 from twinfer.core.ids import HandoffId
 from twinfer.gateway.serve import bind
 from twinfer.kv.memory import PoolMemory
+from twinfer.kv.runs import CopyRuns, fast_copy_runs
 from twinfer.model.checkpoint import locate, read_checkpoint
 from twinfer.transport.base import KVSink, KVSource, PeerT
 from twinfer.transport.digest import digest_blocks
@@ -97,6 +98,7 @@ def checks(config: Config) -> list[Callable[[], Row]]:
         lambda: torch_library(_imported("torch")),
         lambda: accelerators(_imported("torch")),
         lambda: native_engine(_imported("twinfer.engine.native")),
+        lambda: c_parts(fast_copy_runs()),
         lambda: transport(
             "shared memory", "between workers of this machine: one copy, none by the source", ShmSource(), ShmSink()
         ),
@@ -183,6 +185,14 @@ def native_engine(module: Any) -> Row:
     if isinstance(module, Exception):
         return Row("native engine", Status.NO, f"{module}; pools can only be emulated until then", needed=True)
     return Row("native engine", Status.OK, "Llama, Mistral, Qwen2 and Qwen3 models", needed=True)
+
+
+def c_parts(copy_runs: CopyRuns | None) -> Row:
+    """What the package's build compiled."""
+    if copy_runs is None:
+        advice = "KV of other block sizes is converted more slowly; install a C compiler, then Twinfer again"
+        return Row("parts in C", Status.NOTE, f"not compiled: {advice}")
+    return Row("parts in C", Status.OK, "KV of other block sizes is copied past the caches")
 
 
 def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT], *, needed: bool = True) -> Row:

@@ -9,8 +9,6 @@ through float32 and are rounded once.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from twinfer.kv.elements import BlockArrays
 
 _PIECE_ELEMENTS = 1 << 15
@@ -41,17 +39,15 @@ def stretches(tokens: range, source_size: int, sink_size: int) -> Iterator[Stret
 def convert(source: BlockArrays, sink: BlockArrays, stretch: Stretch) -> None:
     """Write a stretch, whose blocks are counted within the two arrays. What else lies in the sink's block stays.
 
-    The two layouts may differ in tokens per block and element type, and in nothing else. numpy releases the GIL while
-    it works on large blocks.
+    The two layouts may differ in tokens per block and element type, and in nothing else. The GIL is released on large
+    blocks.
     """
     block, into = stretch.source_block, stretch.sink_block
+    if source.layout.dtype == sink.layout.dtype:
+        sink.copy(into, stretch.sink_offset, stretch.num_tokens, source, (block, stretch.source_offset))
+        return
     taken = slice(stretch.source_offset, stretch.source_offset + stretch.num_tokens)
     given = slice(stretch.sink_offset, stretch.sink_offset + stretch.num_tokens)
-    if source.layout.dtype == sink.layout.dtype:
-        np.copyto(sink.elements[into, ..., given, :], source.elements[block, ..., taken, :])
-        if source.scales is not None and sink.scales is not None:
-            np.copyto(sink.scales[into, ..., given], source.scales[block, ..., taken])
-        return
     layout = source.layout
     per_layer = 2 * layout.num_kv_heads * stretch.num_tokens * layout.head_dim
     step = max(1, _PIECE_ELEMENTS // per_layer)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from twinfer.core.layout import SCALE_BYTES, KVLayout
 from twinfer.kv.formats import STORAGE, Float32s, Scales, Stored, decode, encode
+from twinfer.kv.runs import copy_runs
 
 ALL = slice(None)
 
@@ -33,6 +34,21 @@ class BlockArrays:
         self.scales: Scales | None = None
         if SCALE_BYTES[layout.dtype]:
             self.scales = runs[..., layout.block_tokens * row_bytes :]
+        self._num_blocks, self._num_runs = len(runs), 2 * layout.num_layers * layout.num_kv_heads
+        self._address, self._row_bytes = runs.ctypes.data if runs.size else 0, row_bytes
+        self._head_bytes, self._block_bytes = layout.head_bytes, layout.block_bytes
+
+    def copy(self, block: int, token: int, num_tokens: int, source: "BlockArrays", place: tuple[int, int]) -> None:
+        """Take tokens as another array stores them, from a block and token of it. What else lies in the block stays.
+
+        Raises:
+            IndexError: they do not lie in one block of each.
+        """
+        into, taken = self._at(block, token, num_tokens), source._at(*place, num_tokens)
+        copy_runs(into, taken, self._num_runs, num_tokens * self._row_bytes, self._head_bytes, source._head_bytes)
+        if self.scales is not None and source.scales is not None:
+            theirs = source.scales[place[0], ..., place[1] : place[1] + num_tokens]
+            self.scales[block, ..., token : token + num_tokens] = theirs
 
     def zero(self, block: int, first_token: int = 0) -> None:
         """Overwrite a block with zeros, from a token on."""
@@ -51,6 +67,12 @@ class BlockArrays:
         self.elements[block, layers, :, :, tokens] = stored
         if self.scales is not None and scales is not None:
             self.scales[block, layers, :, :, tokens] = scales
+
+    def _at(self, block: int, token: int, num_tokens: int) -> int:
+        """The address of a token in the first layer's keys of the first head."""
+        if not 0 <= block < self._num_blocks or token < 0 or not 0 < num_tokens <= self.layout.block_tokens - token:
+            raise IndexError(f"no {num_tokens} tokens from {token} on in block {block} of {self._num_blocks}")
+        return self._address + block * self._block_bytes + token * self._row_bytes
 
 
 class ElementView:
