@@ -1,7 +1,8 @@
 """Who computes what in the next step: continuous batching with chunked prefill, pure.
 
 1. Decoding sequences come first, one position each, oldest first; each may need one more block.
-2. Prompts under way take what is left of the step's token budget, oldest first.
+2. Prompts under way take what is left of the step's token budget, oldest first. One that is handed over shortens its
+   strides towards its end, because the KV of the last one is what a decode worker waits for.
 3. Waiting ones are admitted in order of arrival as long as budget and blocks last. All blocks for the tokens known
    are taken at admission, so a prompt never stops half-way for want of blocks.
 4. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from twinfer.core.step import Slice
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, TokenSequence
+
+LAST_STRIDE = 128
+"""Fewer positions in a step would be computed less efficiently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Scheduler:
                 budget -= 1
         for sequence in prefilling:
             if budget and sequence.blocks:
-                slices.append(self._slice(sequence, min(budget, sequence.num_pending)))
+                slices.append(self._slice(sequence, min(budget, _stride(sequence))))
                 budget -= len(slices[-1].token_ids)
         while budget and self.waiting and len(self.running) < self.limits.max_running:
             sequence = self.waiting[0]
@@ -66,7 +70,7 @@ class Scheduler:
                 break
             if sequence.first_scheduled is None:
                 sequence.first_scheduled = now
-            slices.append(self._slice(sequence, min(budget, sequence.num_pending)))
+            slices.append(self._slice(sequence, min(budget, _stride(sequence))))
             budget -= len(slices[-1].token_ids)
         return slices, fresh
 
@@ -138,3 +142,9 @@ class Scheduler:
             sample_index=len(sequence.output) if end == sequence.num_tokens else None,
             emitted=sequence.output,
         )
+
+
+def _stride(sequence: TokenSequence) -> int:
+    """Positions that a prompt would like to compute next."""
+    pending = sequence.num_pending
+    return pending // 2 if sequence.purpose is Purpose.EXPORT and pending >= 2 * LAST_STRIDE else pending

@@ -1,0 +1,43 @@
+"""Plans of single steps: how prompts are cut up."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes import MODEL, POOL, a_request
+from twinfer.core.block_hash import BlockHasher
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.engine.prefix import PrefixCache
+from twinfer.engine.scheduler import LAST_STRIDE, Limits, Scheduler
+from twinfer.engine.sequence import Purpose, TokenSequence
+from twinfer.kv.block_pool import BlockPool
+
+CAPABILITIES = emulated_capabilities(MODEL, POOL)
+
+
+def strides(num_tokens: int, purpose: Purpose, max_step_tokens: int) -> Iterator[int]:
+    """Positions of each step of a prompt that is alone."""
+    prefixes = PrefixCache(BlockPool(num_tokens), BlockHasher(b"key", CAPABILITIES.fingerprint, "", 16))
+    scheduler = Scheduler(prefixes, Limits(max_step_tokens, 8, 8, 10_000))
+    sequence = TokenSequence(a_request(list(range(num_tokens)), 1), purpose, 0.0)
+    scheduler.waiting.append(sequence)
+    while sequence.num_pending:
+        [piece], _ = scheduler.plan(0.0)
+        sequence.num_computed += len(piece.token_ids)
+        yield len(piece.token_ids)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "purpose", "expected"),
+    [
+        (1000, Purpose.ANSWER, [512, 488]),
+        (1000, Purpose.EXPORT, [500, 250, 250]),
+        (4096, Purpose.EXPORT, [512] * 6 + [512, 256, 128, 128]),
+        (2 * LAST_STRIDE - 1, Purpose.EXPORT, [2 * LAST_STRIDE - 1]),
+    ],
+)
+def test_a_prompt_that_is_handed_over_ends_in_short_strides(
+    num_tokens: int, purpose: Purpose, expected: list[int]
+) -> None:
+    """So that little is left to be sent when the last one is computed; never in one that is not worth a step."""
+    assert expected == list(strides(num_tokens, purpose, 512))

