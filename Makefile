@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants kills bench bench-gateway clean
+.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants kills bench bench-gateway bench-setup bench-engine clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,11 +52,21 @@ kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--
 	$(BIN)/python -m tests.kills $(ARGS)
 
 bench: setup ## what moving KV between two processes costs, next to memcpy
-	$(BIN)/python tools/bench_handoff.py $(ARGS)
+	$(BIN)/python -m bench.handoff $(ARGS)
 
 bench-gateway: setup ## requests and streamed tokens per second of one gateway core, next to an echo
 	$(BIN)/python -m bench.gateway $(ARGS)
 
+bench-setup: setup ## environments of vLLM and llama.cpp below .venv-peers, which the benchmarks compare with; 15 minutes
+	@PYTHON="$(PYTHON)" tools/install_peers.sh
+
+SHAPE := .venv/qwen2.5-0.5b
+$(SHAPE)/config.json: setup
+	@test -e $@ || $(BIN)/python tools/make_checkpoint.py qwen2.5-0.5b $(SHAPE)
+
+bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next to vLLM, llama.cpp and transformers
+	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)
+
 clean: ## remove what make created: .venv, caches and build outputs
-	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
+	rm -rf .venv .venv-clients .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

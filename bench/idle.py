@@ -1,7 +1,7 @@
 """What a deployment costs that nobody asks anything: CPU time of each process, as a share of one core.
 
-python tools/bench_idle.py
-python tools/bench_idle.py --seconds 60 --set link.transport=tcp
+python -m bench.idle
+python -m bench.idle --seconds 60 --set link.transport=tcp
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What a handoff costs a client, by length of prompt: a real deployment, a real stream, both sides' own clocks.
 
     python tools/make_checkpoint.py qwen2.5-0.5b /tmp/half-a-billion
-    python tools/bench_handoff_cost.py /tmp/half-a-billion
-    python tools/bench_handoff_cost.py /tmp/half-a-billion --tokens 128 1024 --throttled
+    python -m bench.handoff_cost /tmp/half-a-billion
+    python -m bench.handoff_cost /tmp/half-a-billion --tokens 128 1024 --throttled
 
 The cost of a handoff is (second token - first token - the median gap of the others) + the reservation. With
 ``--throttled`` the link is then slowed down so that the transfer takes half as long as the prefill, and the share of it
@@ -10,21 +10,19 @@ that hides behind the computation is 1 - exposed / transfer.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
-import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
 
+from bench.deployment import deployment
+
 OUTPUT_TOKENS = 17
-READY = re.compile(r"serves (\S+) at (\S+) \(ready")
 TIMEOUT_S = 600.0
 
 
@@ -49,23 +47,6 @@ class Run:
     def cost_ms(self) -> float:
         """What the handoff added."""
         return self.gap_ms - self.step_ms + self.reserve_ms
-
-
-@contextlib.contextmanager
-def deployment(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """``twinfer serve`` with these arguments; its model and address."""
-    command = [sys.executable, "-m", "twinfer", "serve", "--port", "0", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            for line in process.stderr:
-                if found := READY.search(line):
-                    yield found[1], found[2]
-                    return
-            raise SystemExit(f"the deployment did not start: {' '.join(command)}")
-        finally:
-            process.terminate()
-            process.communicate()
 
 
 def stream(client: httpx.Client, model: str, prompt: str) -> Run:

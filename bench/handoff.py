@@ -3,8 +3,8 @@
 A second process owns a KV pool, as a prefill worker does; this one pulls all of it chunk by chunk, as a decode worker
 does. All ways are measured in every round, one after the other, so that other load on the machine meets all of them.
 
-    python tools/bench_handoff.py
-    python tools/bench_handoff.py --mib 1024 --block-kib 256 --rounds 15
+    python -m bench.handoff
+    python -m bench.handoff --mib 1024 --block-kib 256 --rounds 15
 
 Ways: `memcpy` copies within this process, block by block, on one thread, and is the yardstick. `shm map` copies out of
 the mapped pool without a digest, and is what shared memory itself costs. `shm pull` is what a handoff does: it computes
