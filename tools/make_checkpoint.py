@@ -9,6 +9,7 @@ though the text is nonsense. They are made and written piece by piece: memory st
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,9 @@ import torch
 from twinfer.core.errors import TwinferError
 from twinfer.model.checkpoint import DEMO, locate
 from twinfer.model.dtypes import STORED, TORCH
-from twinfer.model.spec import ModelSpec, read_spec
-from twinfer.model.tensor_file import TensorShape, write_tensors
+from twinfer.model.read_config import read_spec
+from twinfer.model.spec import ModelSpec
+from twinfer.model.tensor_file import PACKED, TensorShape, write_tensors
 from twinfer.model.tensor_names import parts
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -78,6 +80,86 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny-mistral": _TINY
     | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "head_dim": 16, "sliding_window": 24},
     "tiny-qwen2": _TINY | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "tie_word_embeddings": True},
+    "tiny-mixtral": _TINY
+    | {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "num_local_experts": 5,
+        "sliding_window": None,
+    },
+    "tiny-qwen2-moe": _TINY
+    | {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "model_type": "qwen2_moe",
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 48,
+        "shared_expert_intermediate_size": 80,
+        "norm_topk_prob": False,
+    },
+    "tiny-qwen3-moe": _TINY
+    | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "head_dim": 32,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
+        "norm_topk_prob": True,
+    },
+    "tiny-gpt-oss": _TINY
+    | {
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "head_dim": 16,
+        "attention_bias": True,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "sliding_window": 24,
+        "swiglu_limit": 1.0,
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 8.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "tiny-gemma2": _TINY
+    | {
+        "architectures": ["Gemma2ForCausalLM"],
+        "model_type": "gemma2",
+        "head_dim": 32,
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 24,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "tiny-gemma3": _TINY
+    | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "head_dim": 32,
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 24,
+        "sliding_window_pattern": 3,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    },
+    "tiny-phi3": _TINY
+    | {
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "pad_token_id": 0,
+        "partial_rotary_factor": 0.5,
+        "sliding_window": 24,
+    },
     "tiny-qwen3": _TINY | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32},
 }
 
@@ -110,13 +192,20 @@ def copy_tokenizer(source: Path, directory: Path) -> list[str]:
 
 
 def _stored_shapes(spec: ModelSpec) -> list[TensorShape]:
-    return [TensorShape(name, STORED[spec.dtype], shape) for part in parts(spec) for name, shape in part.sources]
+    return [
+        TensorShape(name, PACKED if part.form == "mxfp4" else STORED[spec.dtype], shape)
+        for part in parts(spec)
+        for name, shape in part.sources
+    ]
 
 
 def _random_data(shapes: Sequence[TensorShape], generator: torch.Generator) -> Iterator[memoryview]:
     """Matrices with a spread of 1 / sqrt(inputs), norms around 1, small biases."""
     dtypes = {STORED[precision]: TORCH[precision] for precision in STORED}
     for tensor in shapes:
+        if tensor.dtype == PACKED:
+            yield _random_bytes(tensor, generator).numpy().data
+            continue
         is_norm = tensor.name.endswith("norm.weight")
         spread = 0.1 if len(tensor.shape) == 1 else tensor.shape[1] ** -0.5
         left = tensor.num_bytes // dtypes[tensor.dtype].itemsize
@@ -125,6 +214,14 @@ def _random_data(shapes: Sequence[TensorShape], generator: torch.Generator) -> I
             values = torch.randn(count, generator=generator).mul_(spread).add_(1.0 if is_norm else 0.0)
             yield values.to(dtypes[tensor.dtype]).view(torch.uint8).numpy().data
             left -= count
+
+
+def _random_bytes(tensor: TensorShape, generator: torch.Generator) -> torch.Tensor:
+    """MXFP4: blocks of any bits, whose elements spread by 3, and scales of about a third of 1 / sqrt(inputs)."""
+    if len(tensor.shape) == 4:
+        return torch.randint(256, (tensor.num_bytes,), dtype=torch.uint8, generator=generator)
+    middle = 125 - round(math.log2(tensor.shape[-1] * 32) / 2)
+    return torch.randint(middle - 1, middle + 2, (tensor.num_bytes,), dtype=torch.uint8, generator=generator)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ import pytest
 from tools.make_checkpoint import SHAPES, main
 
 from twinfer.model.checkpoint import read_checkpoint
-from twinfer.model.spec import read_spec
+from twinfer.model.read_config import read_spec
 
 pytestmark = pytest.mark.torch
 

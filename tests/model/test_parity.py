@@ -14,6 +14,9 @@ from tests.model.driver import Driver
 pytestmark = pytest.mark.torch
 
 NUM_TOKENS = 24
+MXFP4 = {"quant_method": "mxfp4", "dequantize": True}
+"""On a CPU transformers computes with the numbers, as we do."""
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
 FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "llama": ("tiny-llama", {}),
     "llama with biases and linear rope": (
@@ -28,6 +31,26 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
         {"use_sliding_window": True, "sliding_window": 10, "max_window_layers": 1},
     ),
     "qwen3": ("tiny-qwen3", {}),
+    "llama with yarn": ("tiny-llama", {"rope_scaling": YARN}),
+    "llama with yarn of transformers 5": (
+        "tiny-llama",
+        {"rope_parameters": YARN | {"rope_theta": 20000.0, "mscale": 1.3, "mscale_all_dim": 0.7, "truncate": False}},
+    ),
+    "llama with dynamic rope": ("tiny-llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+    "mixtral": ("tiny-mixtral", {}),
+    "mixtral with a window": ("tiny-mixtral", {"sliding_window": 24}),
+    "qwen2 moe": ("tiny-qwen2-moe", {}),
+    "qwen2 moe with shares that add up": ("tiny-qwen2-moe", {"norm_topk_prob": True, "qkv_bias": False}),
+    "qwen3 moe": ("tiny-qwen3-moe", {}),
+    "qwen3 moe with dense layers": (
+        "tiny-qwen3-moe",
+        {"num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [1], "norm_topk_prob": False},
+    ),
+    "gpt-oss": ("tiny-gpt-oss", {}),
+    "gpt-oss in mxfp4": ("tiny-gpt-oss", {"quantization_config": MXFP4}),
+    "gemma2": ("tiny-gemma2", {}),
+    "gemma3": ("tiny-gemma3", {}),
+    "phi3": ("tiny-phi3", {}),
 }
 
 

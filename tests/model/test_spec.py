@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from twinfer.core.errors import CheckpointError
-from twinfer.model.spec import ModelSpec, RopeSpec, read_spec
+from twinfer.model.read_config import read_spec
+from twinfer.model.spec import ModelSpec, RopeSpec
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -1,10 +1,13 @@
 """Causal attention over paged K and V, with grouped heads and an optional sliding window."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from twinfer.model.batch import AttentionView
+from twinfer.model.layers import softcap
 from twinfer.model.paged_kv import PagedKV
 
 _TILE_QUERIES = 128
@@ -13,7 +16,30 @@ _TILE_SCORES = 16 * 1024 * 1024
 """Bound on queries times keys times heads of one tile, for devices that keep the scores in memory."""
 
 
-def attend(queries: Tensor, kv: PagedKV, layer: int, view: AttentionView) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How scores become weights of attention.
+
+    Attributes:
+        scale: scores are multiplied by it; ``None`` for ``head_dim ** -0.5``.
+        softcap: they are bent to stay within it; 0 for none.
+        sinks: ``[heads]``, a score of each head that takes its share of attention and gives nothing.
+    """
+
+    scale: float | None = None
+    softcap: float = 0.0
+    sinks: Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether torch's own attention can do it."""
+        return not self.softcap and self.sinks is None
+
+
+PLAIN = Scoring()
+
+
+def attend(queries: Tensor, kv: PagedKV, layer: int, view: AttentionView, scoring: Scoring = PLAIN) -> Tensor:
     """Attention of ``queries [T, heads, head_dim]`` to their own sequences: ``[T, heads * head_dim]``.
 
     The K and V of the queries' own positions must be in the pool already. What the pool stores in another type is
@@ -22,25 +48,35 @@ def attend(queries: Tensor, kv: PagedKV, layer: int, view: AttentionView) -> Ten
     result = torch.empty_like(queries, memory_format=torch.contiguous_format)
     for group in view.decodes:
         keys, values = kv.read(layer, group.kv_rows, len(group.rows), queries.dtype)
-        result.index_copy_(0, group.rows, decode_attention(queries[group.rows], keys, values, group.mask))
+        result.index_copy_(0, group.rows, decode_attention(queries[group.rows], keys, values, group.mask, scoring))
     for part in view.prefills:
         keys, values = kv.read(layer, part.kv_rows, 1, queries.dtype)
         rows = slice(part.first_row, part.last_row)
-        prefill_attention(queries[rows], keys, values, result[rows], (part.start, part.first_key, view.window))
+        place = (part.start, part.first_key, view.window)
+        prefill_attention(queries[rows], keys, values, result[rows], place, scoring)
     return result.flatten(1)
 
 
-def decode_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def decode_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scoring: Scoring = PLAIN) -> Tensor:
     """One query per sequence: ``queries [B, H, D]`` on ``keys`` and ``values [B, K, S, D]`` gives ``[B, H, D]``.
 
     The ``H / K`` heads that share a key head stand where several queries would, so no key is repeated.
     """
     grouped = queries.view(len(queries), keys.shape[1], -1, queries.shape[2])
-    return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).view_as(queries)
+    if scoring.is_plain:
+        attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scoring.scale)
+    else:
+        attended = scored_attention(grouped[:, :, :, None], keys, values, mask[:, :, None], scoring)
+    return attended.view_as(queries)
 
 
 def prefill_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, result: Tensor, place: tuple[int, int, int]
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    result: Tensor,
+    place: tuple[int, int, int],
+    scoring: Scoring = PLAIN,
 ) -> None:
     """Many queries of one sequence, into ``result``, in tiles: what no query of a tile may see is not even looked at.
 
@@ -62,11 +98,36 @@ def prefill_attention(
         if window:
             visible &= at_key > at_query - window
         span = slice(low - first_key, start + last - first_key)
-        attended = F.scaled_dot_product_attention(
-            queries[first:last].transpose(0, 1)[None],
-            keys[:, :, span],
-            values[:, :, span],
-            attn_mask=visible,
-            enable_gqa=True,
+        tile_of = queries[first:last].transpose(0, 1)[None]
+        result[first:last] = _tile(tile_of, keys[:, :, span], values[:, :, span], visible, scoring)[0].transpose(0, 1)
+
+
+def _tile(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, scoring: Scoring) -> Tensor:
+    """Queries ``[1, H, n, D]`` on keys that ``visible [n, S]`` lets them see: ``[1, H, n, D]``."""
+    if scoring.is_plain:
+        return F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=visible, enable_gqa=True, scale=scoring.scale
         )
-        result[first:last] = attended[0].transpose(0, 1)
+    hidden = torch.zeros(visible.shape, dtype=queries.dtype, device=queries.device).masked_fill_(~visible, -torch.inf)
+    grouped = queries.view(1, keys.shape[1], -1, *queries.shape[2:])
+    return scored_attention(grouped, keys, values, hidden, scoring).view_as(queries)
+
+
+def scored_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
+    """Attention with a soft cap or sinks, which torch's own lacks; the weights are computed in fp32.
+
+    Args:
+        queries: ``[B, K, G, n, D]``, the G heads that share a key head side by side.
+        keys, values: ``[B, K, S, D]``.
+        mask: added to the scores ``[B, K, G, n, S]``, broadcast.
+        scoring: of the K * G heads.
+    """
+    scale = queries.shape[-1] ** -0.5 if scoring.scale is None else scoring.scale
+    scores = (queries @ keys[:, :, None].mT).float() * scale
+    scores = softcap(scores, scoring.softcap) + mask
+    if scoring.sinks is None:
+        weights = scores.softmax(dim=-1)
+    else:
+        sinks = scoring.sinks.float().view(*scores.shape[1:3], 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
+    return weights.to(values.dtype) @ values[:, :, None]

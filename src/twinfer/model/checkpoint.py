@@ -10,8 +10,9 @@ from typing import Any
 
 from twinfer.core.errors import CheckpointError
 from twinfer.model.hub import download
-from twinfer.model.spec import ModelSpec, Precision, read_spec
-from twinfer.model.tensor_file import StoredTensor, read_header
+from twinfer.model.read_config import read_spec
+from twinfer.model.spec import ModelSpec, Precision
+from twinfer.model.tensor_file import PACKED, StoredTensor, read_header
 from twinfer.model.tensor_names import may_be_ignored, parts
 
 DEMO = "demo"
@@ -121,6 +122,11 @@ def _check_tensors(directory: Path, spec: ModelSpec, tensors: Mapping[str, Store
         if tensors[name].shape != shape:
             found = list(tensors[name].shape)
             raise CheckpointError(f"tensor {name} has shape {found}, but config.json asks for {list(shape)}")
+    packed = {name for part in parts(spec) if part.form == "mxfp4" for name, _ in part.sources}
+    for name in expected:
+        if (tensors[name].dtype == PACKED) != (name in packed):
+            wanted = PACKED if name in packed else ", ".join(_STORED_PRECISION)
+            raise CheckpointError(f"tensor {name} is {tensors[name].dtype}, but config.json asks for {wanted}")
     for name in tensors:
         if name not in expected and not may_be_ignored(name, spec):
             raise CheckpointError(f"tensor {name} in {tensors[name].file} has no place in a {spec.family} model")

@@ -22,7 +22,7 @@ from twinfer.model.checkpoint import Checkpoint
 _SEGMENT_BYTES = 64 * 1024 * 1024
 _DIGEST_BYTES = 16
 _SETTLED_S = 2.0
-_NOT_GEOMETRY = ("max_positions", "eos_ids", "dtype")
+_NOT_GEOMETRY = ("max_positions", "eos_ids", "dtype", "short_rope")
 """Fields of the spec that change no K or V."""
 
 
@@ -35,7 +35,7 @@ def fingerprint(checkpoint: Checkpoint, cache_dir: Path) -> Fingerprint:
         num_layers=spec.num_layers,
         num_kv_heads=spec.num_kv_heads,
         head_dim=spec.head_dim,
-        rope=spec.rope.in_words(),
+        rope="; ".join(rope.in_words() for rope in (spec.rope, spec.local_rope) if rope is not None),
     )
 
 

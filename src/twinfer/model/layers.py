@@ -4,13 +4,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinfer.model.spec import ModelSpec
+from twinfer.model.experts import mix_experts
+from twinfer.model.gating import gated
+from twinfer.model.spec import Gating, ModelSpec
 from twinfer.model.weights import LayerWeights
 
 
 def norm(hidden: Tensor, weight: Tensor, spec: ModelSpec) -> Tensor:
-    """Divide by the root mean square over the last dimension, and scale."""
-    return F.rms_norm(hidden, (weight.shape[0],), weight, spec.rms_norm_eps)
+    """Divide by the root mean square over the last dimension, and scale; computed in the weight's type."""
+    return F.rms_norm(hidden.to(weight.dtype), (weight.shape[0],), weight, spec.rms_norm_eps).to(hidden.dtype)
+
+
+def norm_if(hidden: Tensor, weight: Tensor | None, spec: ModelSpec) -> Tensor:
+    """The same, where the model has such a norm."""
+    return hidden if weight is None else norm(hidden, weight, spec)
+
+
+def softcap(values: Tensor, cap: float) -> Tensor:
+    """Bend ``values`` so that they stay within ``cap``; 0 leaves them as they are."""
+    return cap * torch.tanh(values / cap) if cap else values
 
 
 def project_heads(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Tensor:
@@ -27,7 +39,18 @@ def project_heads(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Ten
     return heads
 
 
-def mlp(hidden: Tensor, weights: LayerWeights) -> Tensor:
-    """The gated feed-forward network (SwiGLU), ``[T, hidden]`` to ``[T, hidden]``."""
-    gate, up = F.linear(hidden, weights.gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, weights.down)
+def feed_forward(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Tensor:
+    """The layer's feed-forward network, ``[T, hidden]`` to ``[T, hidden]``: dense, of experts, or both side by side."""
+    if weights.experts is None or spec.experts is None:
+        return mlp(hidden, weights, spec.gating)
+    mixed = mix_experts(hidden, weights.experts, spec.experts, spec.gating)
+    if weights.experts.shared_gate is None:
+        return mixed
+    return mixed + torch.sigmoid(F.linear(hidden, weights.experts.shared_gate)) * mlp(hidden, weights, spec.gating)
+
+
+def mlp(hidden: Tensor, weights: LayerWeights, gating: Gating) -> Tensor:
+    """The dense network, gated; for layers that have one."""
+    assert weights.gate_up is not None
+    assert weights.down is not None
+    return F.linear(gated(F.linear(hidden, weights.gate_up), gating), weights.down)

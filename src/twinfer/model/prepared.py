@@ -18,14 +18,15 @@ from twinfer.model.cache_files import locked, replacing
 from twinfer.model.checkpoint import Checkpoint
 from twinfer.model.dtypes import STORED, TORCH
 from twinfer.model.mapping import map_file, tensor_view
+from twinfer.model.part import Part
 from twinfer.model.spec import ModelSpec, Precision
 from twinfer.model.tensor_file import TensorShape, read_header, write_tensors
-from twinfer.model.tensor_names import Part, parts
+from twinfer.model.tensor_names import parts
+from twinfer.model.unpack import pieces
 from twinfer.model.weights import Weights, assemble
 
 LAYOUT_VERSION = 1
 """To be raised when ``parts`` or their order change."""
-_PIECE_ELEMENTS = 1024 * 1024
 
 
 def prepare(checkpoint: Checkpoint, digest: str, precision: Precision, cache_dir: Path) -> Path:
@@ -86,7 +87,6 @@ def _converted(checkpoint: Checkpoint, ordered: list[Part], precision: Precision
     """The bytes of all parts in order, in pieces."""
     mappings = {path: map_file(path) for path in checkpoint.files}
     for part in ordered:
-        for name, _ in part.sources:
-            stored = checkpoint.tensors[name]
-            for piece in torch.split(tensor_view(mappings[stored.file], stored).flatten(), _PIECE_ELEMENTS):
-                yield piece.to(TORCH[precision]).view(torch.uint8).numpy().data
+        stored = [checkpoint.tensors[name] for name, _ in part.sources]
+        for piece in pieces(part, [tensor_view(mappings[tensor.file], tensor) for tensor in stored]):
+            yield piece.to(TORCH[precision]).view(torch.uint8).numpy().data

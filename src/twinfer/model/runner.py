@@ -35,7 +35,9 @@ class ModelRunner:
         self._spec = spec
         self._weights = weights
         self._kv = PagedKV(pool, layout)
-        self._rope = RopeTable(spec.rope, spec.head_dim, max_context_tokens, weights.device)
+        self._ropes = {
+            rope: RopeTable(rope, spec.head_dim, max_context_tokens, weights.device) for rope in set(spec.ropes)
+        }
         self._batches = BatchBuilder(self._kv, spec.windows, weights.dtype)
         self._sampler = Sampler()
         self._max_context_tokens = max_context_tokens
@@ -50,7 +52,7 @@ class ModelRunner:
             if not plan.slices:
                 return StepResult(())
             batch = self._batches.build(plan.slices)
-            logits = forward(batch, self._weights, self._spec, self._rope, self._kv)
+            logits = forward(batch, self._weights, self._spec, self._ropes, self._kv)
             drawing = [part for part in plan.slices if part.sample_index is not None]
             draws = iter(self._sampler.sample(logits, drawing) if drawing else ())
         return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices])

@@ -1,6 +1,6 @@
 """What a worker knows of its model before any weight is loaded: enough to publish its capabilities."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -71,5 +71,6 @@ def describe(
     context = max_context_tokens or spec.max_positions
     if context > spec.max_positions:
         raise ConfigError(f"max_context_tokens {context} is more than the {spec.max_positions} of the model {source!r}")
+    checkpoint = replace(checkpoint, spec=spec.within(context))
     kv = precision if kv_dtype == "weights" else kv_dtype
     return ServedModel(checkpoint, fingerprint(checkpoint, cache_dir), precision, kv, context)

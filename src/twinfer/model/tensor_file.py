@@ -15,7 +15,9 @@ import xxhash
 
 from twinfer.core.errors import CheckpointError
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+PACKED = "U8"
+"""Element type of what is no number by itself, such as MXFP4's blocks and scales."""
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, PACKED: 1}
 """Element types that models are stored in, with their size."""
 _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 100_000_000

@@ -1,28 +1,13 @@
 """Which tensors a checkpoint has, and how they are fused for serving: one table for validation and preparation.
 
-A ``Part`` is one tensor as the decoder wants it: its sources in the checkpoint, stacked along the first dimension.
+What is in which order here is what prepared files hold (``prepared.LAYOUT_VERSION``).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from twinfer.model.expert_names import expert_parts
+from twinfer.model.part import Part, Shape
 from twinfer.model.spec import ModelSpec
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One served tensor and the checkpoint's tensors that it is made of, with their shapes, in order."""
-
-    name: str
-    sources: tuple[tuple[str, Shape], ...]
-
-    @property
-    def shape(self) -> Shape:
-        """Of the sources, stacked."""
-        rest = self.sources[0][1][1:]
-        return (sum(shape[0] for _, shape in self.sources), *rest)
 
 
 def parts(spec: ModelSpec) -> tuple[Part, ...]:
@@ -35,7 +20,8 @@ def parts(spec: ModelSpec) -> tuple[Part, ...]:
     if not spec.tied_embeddings:
         found.append(Part("head", (("lm_head.weight", (vocab, hidden)),)))
     for layer in range(spec.num_layers):
-        found.extend(_layer_parts(spec, layer))
+        own = (*_attention_parts(spec), *_mlp_parts(spec, layer))
+        found.extend(part.within(layer_name(layer, ""), f"model.layers.{layer}.") for part in own)
     return tuple(found)
 
 
@@ -49,25 +35,44 @@ def may_be_ignored(name: str, spec: ModelSpec) -> bool:
     return name.endswith(".rotary_emb.inv_freq") or (spec.tied_embeddings and name == "lm_head.weight")
 
 
-def _layer_parts(spec: ModelSpec, layer: int) -> Iterator[Part]:
-    hidden, inner, head = spec.hidden_size, spec.intermediate_size, spec.head_dim
-    queries, keys = spec.num_heads * head, spec.num_kv_heads * head
-
-    def part(name: str, *sources: tuple[str, Shape]) -> Part:
-        prefix = f"model.layers.{layer}."
-        return Part(layer_name(layer, name), tuple((prefix + source, shape) for source, shape in sources))
-
-    rows = {"q": queries, "k": keys, "v": keys}
-    yield part("attention_norm", ("input_layernorm.weight", (hidden,)))
-    yield part("qkv", *((f"self_attn.{x}_proj.weight", (size, hidden)) for x, size in rows.items()))
+def _attention_parts(spec: ModelSpec) -> Iterator[Part]:
+    """Of a layer, named within it."""
+    hidden, head = spec.hidden_size, spec.head_dim
+    rows = {"q": spec.num_heads * head, "k": spec.num_kv_heads * head, "v": spec.num_kv_heads * head}
+    yield _part("attention_norm", ("input_layernorm.weight", (hidden,)))
+    if spec.family == "phi3":
+        yield _part("qkv", ("self_attn.qkv_proj.weight", (sum(rows.values()), hidden)))
+    else:
+        yield _part("qkv", *((f"self_attn.{x}_proj.weight", (size, hidden)) for x, size in rows.items()))
     if spec.qkv_bias:
-        yield part("qkv_bias", *((f"self_attn.{x}_proj.bias", (size,)) for x, size in rows.items()))
+        yield _part("qkv_bias", *((f"self_attn.{x}_proj.bias", (size,)) for x, size in rows.items()))
     if spec.qk_norm:
-        yield part("q_norm", ("self_attn.q_norm.weight", (head,)))
-        yield part("k_norm", ("self_attn.k_norm.weight", (head,)))
-    yield part("out", ("self_attn.o_proj.weight", (hidden, queries)))
+        yield _part("q_norm", ("self_attn.q_norm.weight", (head,)))
+        yield _part("k_norm", ("self_attn.k_norm.weight", (head,)))
+    if spec.sinks:
+        yield _part("sinks", ("self_attn.sinks", (spec.num_heads,)))
+    yield _part("out", ("self_attn.o_proj.weight", (hidden, rows["q"])))
     if spec.out_bias:
-        yield part("out_bias", ("self_attn.o_proj.bias", (hidden,)))
-    yield part("mlp_norm", ("post_attention_layernorm.weight", (hidden,)))
-    yield part("gate_up", ("mlp.gate_proj.weight", (inner, hidden)), ("mlp.up_proj.weight", (inner, hidden)))
-    yield part("down", ("mlp.down_proj.weight", (hidden, inner)))
+        yield _part("out_bias", ("self_attn.o_proj.bias", (hidden,)))
+
+
+def _mlp_parts(spec: ModelSpec, layer: int) -> Iterator[Part]:
+    hidden, inner = spec.hidden_size, spec.intermediate_size
+    if spec.post_norms:
+        yield _part("attention_post_norm", ("post_attention_layernorm.weight", (hidden,)))
+        yield _part("mlp_norm", ("pre_feedforward_layernorm.weight", (hidden,)))
+        yield _part("mlp_post_norm", ("post_feedforward_layernorm.weight", (hidden,)))
+    else:
+        yield _part("mlp_norm", ("post_attention_layernorm.weight", (hidden,)))
+    if spec.experts is not None and spec.experts.layers[layer]:
+        yield from expert_parts(spec, spec.experts)
+        return
+    if spec.family == "phi3":
+        yield _part("gate_up", ("mlp.gate_up_proj.weight", (2 * inner, hidden)))
+    else:
+        yield _part("gate_up", *((f"mlp.{name}_proj.weight", (inner, hidden)) for name in ("gate", "up")))
+    yield _part("down", ("mlp.down_proj.weight", (hidden, inner)))
+
+
+def _part(name: str, *sources: tuple[str, Shape]) -> Part:
+    return Part(name, sources)
