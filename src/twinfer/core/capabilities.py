@@ -72,6 +72,8 @@ class Capabilities(msgspec.Struct, frozen=True):
         num_blocks: size of its pool.
         max_context_tokens: prompt and answer together, at most.
         vocab_size: token ids are below it.
+        sight_tokens: positions back to which any query looks, with its own; KV further back is let go while an answer
+            is computed. 0 where some layer sees everything.
     """
 
     model: ModelId
@@ -81,6 +83,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     num_blocks: int
     max_context_tokens: int
     vocab_size: int
+    sight_tokens: int = 0
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -20,7 +20,8 @@ class Slice:
         token_ids: the tokens at these positions.
         start: positions before it are in the KV blocks already.
         block_table: pool block of every ``block_tokens`` positions; the first ``ceil(end / block_tokens)`` entries
-            count. Append-only while a plan is in flight, so the runner may keep what it derived from a prefix of it.
+            count, save those before every layer's window. Append-only while a plan is in flight, so the runner may
+            keep what it derived from a prefix of it.
         sample_index: output index of the token to draw from the last position's logits; ``None`` draws nothing.
         emitted: output tokens so far. A live list, append-only while a plan is in flight.
     """

@@ -39,7 +39,13 @@ def assemble(
     loop = EngineLoop(
         BlockPool(capabilities.num_blocks),
         BlockHasher(cluster_key, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
-        Limits(pool.max_step_tokens, pool.max_running, pool.max_waiting, capabilities.max_context_tokens),
+        Limits(
+            pool.max_step_tokens,
+            pool.max_running,
+            pool.max_waiting,
+            capabilities.max_context_tokens,
+            capabilities.sight_tokens,
+        ),
         capabilities.vocab_size,
     )
     return PagedEngine(loop, runner, capabilities, clock)

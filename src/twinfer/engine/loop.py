@@ -177,6 +177,7 @@ class EngineLoop:
             self._prefill_tokens += len(part.token_ids)
         sequence.num_computed = part.end
         self.prefixes.publish(sequence)
+        self._scheduler.let_go(sequence)
         if sequence.purpose is Purpose.EXPORT:
             self._export(sequence, first_final, report)
         if draw is not None and part.sample_index is not None:
@@ -221,4 +222,4 @@ class EngineLoop:
         if self.parked.pop(request_id, None) is None:
             self._scheduler.remove(sequence)
         else:
-            self.pool.release(sequence.blocks)
+            self.pool.release(sequence.held_blocks)

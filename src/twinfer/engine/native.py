@@ -44,6 +44,7 @@ def native_capabilities(served: ServedModel, model: ModelConfig, pool: PoolConfi
         num_blocks=count,
         max_context_tokens=min(served.max_context_tokens, count * pool.block_tokens),
         vocab_size=served.spec.vocab_size,
+        sight_tokens=served.spec.sight,
     )
 
 

@@ -7,6 +7,8 @@
 4. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
    the front of the queue; what it had computed stays in the prefix cache as long as nobody needs the room. Exports are
    never preempted: their blocks may be on the wire.
+5. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
+   cache. Exports keep theirs, so a handoff is always whole.
 """
 
 from collections import deque
@@ -26,12 +28,14 @@ class Limits:
         max_running: sequences that hold blocks.
         max_waiting: sequences that do not.
         max_context_tokens: prompt and output of one sequence together.
+        sight_tokens: positions back to which any of them looks, with its own; 0 for all.
     """
 
     max_step_tokens: int
     max_running: int
     max_waiting: int
     max_context_tokens: int
+    sight_tokens: int = 0
 
 
 class Scheduler:
@@ -76,8 +80,15 @@ class Scheduler:
             self.waiting.remove(sequence)
         else:
             self.running.remove(sequence)
-        self.pool.release(sequence.blocks)
-        sequence.blocks = []
+        self._release(sequence)
+
+    def let_go(self, sequence: TokenSequence) -> None:
+        """Release the blocks of an answer that are out of sight of its next position, and so of all later ones."""
+        sight = self.limits.sight_tokens
+        if sight and sequence.purpose is Purpose.ANSWER:
+            unseen = max(0, sequence.num_computed - sight + 1) // self.prefixes.block_tokens
+            self.pool.release(sequence.blocks[sequence.num_let_go : unseen])
+            sequence.num_let_go = max(unseen, sequence.num_let_go)
 
     def _admit(self, sequence: TokenSequence, fresh: list[int]) -> bool:
         size = self.prefixes.block_tokens
@@ -121,10 +132,14 @@ class Scheduler:
     def _preempt(self, sequence: TokenSequence) -> None:
         self.num_preemptions += 1
         self.running.remove(sequence)
-        self.pool.release(sequence.blocks)
-        sequence.blocks = []
+        self._release(sequence)
         sequence.num_computed = sequence.num_published = 0
         self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: TokenSequence) -> None:
+        self.pool.release(sequence.held_blocks)
+        sequence.blocks = []
+        sequence.num_let_go = 0
 
     def _slice(self, sequence: TokenSequence, num_tokens: int) -> Slice:
         start = sequence.num_computed

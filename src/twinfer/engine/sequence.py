@@ -25,6 +25,7 @@ class TokenSequence:
     Attributes:
         output: tokens drawn so far, here or by an earlier attempt; append-only while in flight.
         blocks: pool block of every ``block_tokens`` positions; append-only while in flight.
+        num_let_go: the first so many of ``blocks`` are not its own any more; no position looks back to them.
         num_computed: positions ``[0, num_computed)`` are in the blocks.
         hashes: of full blocks by the chain's provenance, as far as they were needed.
         num_published: full blocks entered into the prefix cache.
@@ -37,6 +38,7 @@ class TokenSequence:
     arrived: float
     output: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
+    num_let_go: int = 0
     num_computed: int = 0
     hashes: dict[str, list[BlockHash]] = field(default_factory=dict)
     num_published: int = 0
@@ -48,6 +50,11 @@ class TokenSequence:
     last_token: float | None = None
     in_flight: bool = False
     cancelled: bool = False
+
+    @property
+    def held_blocks(self) -> list[int]:
+        """Blocks that it has a hold on."""
+        return self.blocks[self.num_let_go :]
 
     @property
     def num_tokens(self) -> int:

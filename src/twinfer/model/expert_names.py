@@ -12,7 +12,7 @@ _PACKED_GROUP = 32
 
 def expert_parts(spec: ModelSpec, experts: ExpertSpec) -> Iterator[Part]:
     """Parts of one layer, named within it."""
-    if experts.biased:
+    if spec.family == "gpt_oss":
         yield from _together(spec, experts)
         return
     hidden, inner, count = spec.hidden_size, experts.intermediate_size, experts.num_experts

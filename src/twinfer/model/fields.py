@@ -43,12 +43,12 @@ class Fields:
         return float(value)
 
     def switchable(self, name: str, default: float) -> float:
-        """A positive number, or 0 where the file switches it off with ``null``."""
-        return 0.0 if self.is_null(name) else self.number(name, default) if name in self or default else 0.0
+        """A positive number, or 0 where the file switches it off with ``null``, or is silent and so is the default."""
+        return self.number(name, default) if self.switched_on(name, default) else 0.0
 
-    def is_null(self, name: str) -> bool:
-        """Whether the field is there and says ``null``."""
-        return name in self._values and self._values[name] is None
+    def switched_on(self, name: str, default: float) -> bool:
+        """Whether the field, or without it the default, is something other than ``null`` or 0."""
+        return self._values[name] is not None if name in self._values else bool(default)
 
     def flag(self, name: str, default: bool = False) -> bool:
         """True or false."""

@@ -5,6 +5,7 @@ model that is almost right gives wrong text.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twinfer.core.errors import CheckpointError
@@ -40,7 +41,7 @@ def read_spec(config: Mapping[str, Any], generation: Mapping[str, Any] | None = 
     head_dim = _head_dim(fields, traits, hidden, heads)
     qkv_bias = fields.flag(traits.bias.field, traits.bias.default) if traits.bias.field else traits.bias.default
     ropes = read_ropes(RopePlace(fields, traits, head_dim, max_positions))
-    return ModelSpec(
+    spec = ModelSpec(
         family=family,
         vocab_size=vocab,
         hidden_size=hidden,
@@ -64,8 +65,8 @@ def read_spec(config: Mapping[str, Any], generation: Mapping[str, Any] | None = 
         experts=read_experts(fields, family, traits, layers),
         sinks=family == "gpt_oss",
         gating=_gating(fields, family, traits),
-        **(_ways_of_gemma(fields, traits, hidden) if traits.gemma else {}),
     )
+    return _in_the_way_of_gemma(spec, fields, traits) if traits.gemma else spec
 
 
 def _family(fields: Fields) -> Family:
@@ -107,7 +108,8 @@ def _head_dim(fields: Fields, traits: Traits, hidden: int, heads: int) -> int:
 def _windows(fields: Fields, family: Family, traits: Traits, layers: int) -> tuple[int, ...]:
     if traits.windows == "none" or (traits.windows == "if used" and not fields.flag("use_sliding_window")):
         return (0,) * layers
-    window = int(fields.switchable("sliding_window", traits.window))
+    switched_on = fields.switched_on("sliding_window", traits.window)
+    window = fields.integer("sliding_window", traits.window) if switched_on else 0
     if traits.windows == "every layer" or family == "qwen3_moe":
         return (window,) * layers
     kinds = fields.get("layer_types") or _kinds(fields, family, traits, layers)
@@ -135,15 +137,16 @@ def _gating(fields: Fields, family: Family, traits: Traits) -> Gating:
     return Gating("gelu_tanh" if traits.gemma else "silu")
 
 
-def _ways_of_gemma(fields: Fields, traits: Traits, hidden: int) -> dict[str, Any]:
-    return {
-        "post_norms": True,
-        "unit_offset_norms": True,
-        "embedding_scale": hidden**0.5,
-        "attention_scale": fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
-        "attention_softcap": fields.switchable("attn_logit_softcapping", traits.attention_softcap),
-        "logit_softcap": fields.switchable("final_logit_softcapping", traits.logit_softcap),
-    }
+def _in_the_way_of_gemma(spec: ModelSpec, fields: Fields, traits: Traits) -> ModelSpec:
+    return replace(
+        spec,
+        post_norms=True,
+        unit_offset_norms=True,
+        embedding_scale=spec.hidden_size**0.5,
+        attention_scale=fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
+        attention_softcap=fields.switchable("attn_logit_softcapping", traits.attention_softcap),
+        logit_softcap=fields.switchable("final_logit_softcapping", traits.logit_softcap),
+    )
 
 
 def _eos_ids(generation: object, config: object, vocab: int) -> tuple[int, ...]:

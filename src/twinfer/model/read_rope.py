@@ -50,7 +50,7 @@ def read_ropes(place: RopePlace) -> Ropes:
         CheckpointError: a parameter is missing or of the wrong kind, or its type is not supported.
     """
     config, traits = place.config, place.traits
-    given = config.table("rope_parameters") or config.table("rope_scaling")
+    given = config.table("rope_scaling") or config.table("rope_parameters")
     rope, local = given or Fields(traits.default_rope or {}, given.where), Fields({}, given.where)
     if traits.local_theta and given.tables():
         rope, local = given.table("full_attention"), given.table("sliding_attention")
