@@ -60,14 +60,19 @@ class Driver:
     """Holds a pool whose blocks it deals out in random order, and steps sequences through the runner."""
 
     def __init__(
-        self, directory: Path, cache_dir: Path, weights: Precision = "fp32", kv_dtype: KVDtype = "fp32", seed: int = 0
+        self,
+        directory: Path,
+        cache_dir: Path,
+        weights: Precision = "fp32",
+        kv_dtype: KVDtype = "fp32",
+        max_context_tokens: int = 0,
     ) -> None:
-        self.model: ServedModel = describe(str(directory), cache_dir, weights, kv_dtype)
+        self.model: ServedModel = describe(str(directory), cache_dir, weights, kv_dtype, max_context_tokens)
         self.layout = self.model.layout(BLOCK_TOKENS)
         self.buffer = bytearray(NUM_BLOCKS * self.layout.block_bytes)
         self.pool: torch.Tensor = pool_tensor(memoryview(self.buffer), self.layout, NUM_BLOCKS)
         self.runner: ModelRunner = load_runner(self.model, self.pool, self.layout, cache_dir)
-        self.free = random.Random(seed).sample(range(NUM_BLOCKS), NUM_BLOCKS)
+        self.free = random.Random(0).sample(range(NUM_BLOCKS), NUM_BLOCKS)
 
     def slice_of(self, sequence: Progress, chunk: int) -> Slice:
         """The next ``chunk`` positions of a sequence at most; the last ones draw."""

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import TinyCheckpoints
-from tests.model.driver import Driver
+from tests.model.driver import Driver, make_request
 
 pytestmark = pytest.mark.torch
 
@@ -61,6 +61,8 @@ class Case:
     driver: Driver
     prompts: list[list[int]]
     expected: list[list[int]]
+    logprobs: list[float]
+    """Of the last prompt's expected tokens."""
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -71,7 +73,8 @@ def case(request: pytest.FixtureRequest, tiny: TinyCheckpoints, cache_dir: Path)
     numbers = random.Random(3)
     prompts = [[numbers.randrange(4096) for _ in range(length)] for length in (1, 7, 8, 31, 90)]
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
-    return Case(Driver(directory, cache_dir), prompts, [reference(model, prompt) for prompt in prompts])
+    expected = [reference(model, prompt) for prompt in prompts]
+    return Case(Driver(directory, cache_dir), prompts, expected, logprobs(model, prompts[-1], expected[-1]))
 
 
 def reference(model: torch.nn.Module, prompt: list[int]) -> list[int]:
@@ -80,6 +83,13 @@ def reference(model: torch.nn.Module, prompt: list[int]) -> list[int]:
     options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "max_new_tokens": NUM_TOKENS}
     output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)  # type: ignore[operator]
     return output[0, len(prompt) :].tolist()
+
+
+def logprobs(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> list[float]:
+    """What transformers gives the tokens of an answer."""
+    with torch.inference_mode():
+        rows = model(torch.tensor([prompt + answer[:-1]])).logits[0, len(prompt) - 1 :].log_softmax(dim=-1)
+    return rows.gather(1, torch.tensor(answer)[:, None]).flatten().tolist()
 
 
 def test_single(case: Case) -> None:
@@ -96,3 +106,22 @@ def test_batch(case: Case, chunk: int) -> None:
 def test_staggered(case: Case) -> None:
     """So do prompts that join while others decode, so that a step mixes both."""
     assert case.expected == case.driver.staggered(case.prompts, NUM_TOKENS, chunk=20)
+
+
+def test_logprobs(case: Case) -> None:
+    """The numbers themselves are the same but for rounding, so nothing that keeps the best token best is forgotten."""
+    draws = case.driver.generate([make_request("r", case.prompts[-1], top_logprobs=0)], NUM_TOKENS)[0]
+    assert pytest.approx(case.logprobs, abs=1e-4) == [draw.logprob for draw in draws]
+
+
+@pytest.mark.parametrize(("context", "length"), [(64, 1), (64, 40), (512, 65), (512, 90)])
+def test_longrope(tiny: TinyCheckpoints, cache_dir: Path, context: int, length: int) -> None:
+    """Served for no more than the original context, the short divisors hold, else the long ones; transformers goes by
+    the sequence, so they agree on sequences on one side."""
+    divisors = {"short_factor": [1.0, 1.1, 1.3, 1.6], "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    changes = {"original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", **divisors}}
+    directory = tiny("tiny-phi3", **changes)
+    prompt = random.Random(4).choices(range(4096), k=length)
+    oracle = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+    driver = Driver(directory, cache_dir, max_context_tokens=context)
+    assert reference(oracle, prompt) == driver.greedy([prompt], NUM_TOKENS, chunk=13)[0]
