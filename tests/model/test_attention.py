@@ -6,13 +6,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinfer.model import attention
-from twinfer.model.attention import decode_attention, prefill_attention
+from twinfer.model.attention import PLAIN, Scoring, decode_attention, prefill_attention
 
 pytestmark = pytest.mark.torch
 
 
-def naive(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int, window: int) -> torch.Tensor:
-    """Attention by the definition, head by head and query by query, in fp64; keys are from position 0."""
+SCORINGS = {
+    "plain": PLAIN,
+    "scale": Scoring(scale=0.1),
+    "softcap": Scoring(softcap=0.5),
+    "sinks": Scoring(sinks=torch.tensor([-1.0, 0.0, 0.5, 2.0])),
+    "all": Scoring(0.7, 0.9, torch.tensor([-1.0, 0.0, 0.5, 2.0])),
+}
+
+
+def naive(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    place: tuple[int, int],
+    scoring: Scoring = PLAIN,
+) -> torch.Tensor:
+    """Attention by the definition, head by head and query by query, in fp64; keys are from position 0.
+
+    ``place`` is the position of the first query, and the window.
+    """
+    start, window = place
     result = torch.zeros_like(queries, dtype=torch.float64)
     share = queries.shape[1] // keys.shape[0]
     for i in range(len(queries)):
@@ -20,8 +39,12 @@ def naive(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start
         seen = slice(max(0, position - window + 1) if window else 0, position + 1)
         for head in range(queries.shape[1]):
             key, value = keys[head // share, seen].double(), values[head // share, seen].double()
-            scores = key @ queries[i, head].double() / math.sqrt(queries.shape[2])
-            result[i, head] = scores.softmax(0) @ value
+            scores = key @ queries[i, head].double() * (scoring.scale or 1 / math.sqrt(queries.shape[2]))
+            if scoring.softcap:
+                scores = (scores / scoring.softcap).tanh() * scoring.softcap
+            weights = scores.exp()
+            total = weights.sum() + (0.0 if scoring.sinks is None else math.exp(scoring.sinks[head]))
+            result[i, head] = (weights / total) @ value
     return result
 
 
@@ -42,22 +65,24 @@ def random_tensors(
     kv_heads=st.sampled_from([1, 2]),
     window=st.sampled_from([0, 1, 5, 33]),
     skipped=st.integers(0, 40),
+    scoring=st.sampled_from(list(SCORINGS.values())),
 )
-def test_prefill(start: int, count: int, kv_heads: int, window: int, skipped: int) -> None:
-    """Tiled attention with history, grouped heads, a window and skipped early keys is the definition's."""
+def test_prefill(start: int, count: int, kv_heads: int, window: int, skipped: int, scoring: Scoring) -> None:
+    """Tiled attention with history, grouped heads, a window, skipped early keys and any scoring is the definition's."""
     queries, keys, values = random_tensors(4, kv_heads, start, count)
     first_key = min(skipped, max(0, start - window + 1)) if window else 0
     result = torch.empty_like(queries)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_TILE_QUERIES", 16)
-        prefill_attention(
-            queries, keys[None, :, first_key:], values[None, :, first_key:], result, (start, first_key, window)
-        )
-    torch.testing.assert_close(naive(queries, keys, values, start, window).float(), result, rtol=1e-5, atol=1e-5)
+        place = (start, first_key, window)
+        prefill_attention(queries, keys[None, :, first_key:], values[None, :, first_key:], result, place, scoring)
+    expected = naive(queries, keys, values, (start, window), scoring).float()
+    torch.testing.assert_close(expected, result, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS)
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_decode(kv_heads: int) -> None:
+def test_decode(kv_heads: int, scoring: Scoring) -> None:
     """Each sequence of a batch attends as if alone, whatever stands behind its mask."""
     lengths = (1, 9, 12)
     cases = [random_tensors(4, kv_heads, length - 1, 1) for length in lengths]
@@ -66,7 +91,7 @@ def test_decode(kv_heads: int) -> None:
     for i, (length, (_, key, value)) in enumerate(zip(lengths, cases, strict=True)):
         keys[i, :, :length], values[i, :, :length] = key[:, :length], value[:, :length]
         mask[i, ..., :length] = 0.0
-    result = decode_attention(torch.cat([queries for queries, _, _ in cases]), keys, values, mask)
+    result = decode_attention(torch.cat([queries for queries, _, _ in cases]), keys, values, mask, scoring)
     for i, length in enumerate(lengths):
-        expected = naive(*cases[i], length - 1, 0)[0].float()
+        expected = naive(*cases[i], (length - 1, 0), scoring)[0].float()
         torch.testing.assert_close(expected, result[i], rtol=1e-5, atol=1e-5)

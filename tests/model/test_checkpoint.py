@@ -174,4 +174,88 @@ def test_quantised_tensor(copy: Path) -> None:
     import torch
 
     rewrite(copy, lambda tensors: tensors.update({NORM: torch.zeros(64, dtype=torch.int8)}))
-    assert f"{copy / WEIGHTS}: tensor {NORM} is I8, but only F32, BF16, F16 are supported" == refusal(copy)
+    assert f"{copy / WEIGHTS}: tensor {NORM} is I8, but only F32, BF16, F16, U8 are supported" == refusal(copy)
+
+
+MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}}
+EXPERTS = "model.layers.1.mlp.experts."
+NEW_FAMILIES: dict[str, tuple[str, dict[str, object], list[tuple[str, list[int], list[int]]]]] = {
+    "mixtral": (
+        "tiny-mixtral",
+        {},
+        [
+            ("model.layers.1.block_sparse_moe.gate.weight", [5, 64], [4, 64]),
+            ("model.layers.1.block_sparse_moe.experts.3.w2.weight", [64, 128], [64, 120]),
+        ],
+    ),
+    "qwen2_moe": (
+        "tiny-qwen2-moe",
+        {},
+        [
+            (f"{EXPERTS}5.up_proj.weight", [48, 64], [64, 48]),
+            ("model.layers.0.mlp.shared_expert_gate.weight", [1, 64], [64]),
+            ("model.layers.0.mlp.shared_expert.down_proj.weight", [64, 80], [64, 48]),
+        ],
+    ),
+    "qwen3_moe": ("tiny-qwen3-moe", {}, [(f"{EXPERTS}0.gate_proj.weight", [48, 64], [128, 64])]),
+    "gpt_oss": (
+        "tiny-gpt-oss",
+        {},
+        [
+            ("model.layers.1.self_attn.sinks", [4], [2]),
+            (f"{EXPERTS}gate_up_proj", [5, 64, 256], [5, 256, 64]),
+            (f"{EXPERTS}down_proj_bias", [5, 64], [4, 64]),
+        ],
+    ),
+    "gpt_oss in mxfp4": (
+        "tiny-gpt-oss",
+        MXFP4,
+        [
+            (f"{EXPERTS}gate_up_proj_blocks", [5, 256, 2, 16], [5, 256, 2, 8]),
+            (f"{EXPERTS}down_proj_scales", [5, 64, 4], [5, 64, 2]),
+        ],
+    ),
+    "gemma3_text": ("tiny-gemma3", {}, [("model.layers.2.pre_feedforward_layernorm.weight", [64], [32])]),
+    "phi3": ("tiny-phi3", {}, [("model.layers.1.self_attn.qkv_proj.weight", [128, 64], [64, 64])]),
+}
+
+
+@pytest.mark.parametrize("family", NEW_FAMILIES)
+def test_tensors_of_other_families(family: str, tiny: TinyCheckpoints, tmp_path: Path) -> None:
+    """A tensor that is missing, misshapen or has no place is named, whatever the family calls it."""
+    import torch
+
+    shape, changes, cases = NEW_FAMILIES[family]
+    directory = shutil.copytree(tiny(shape, **changes), tmp_path / "copy")
+    whole = load_file(directory / WEIGHTS)
+    for name, expected, other in cases:
+        save_file({found: tensor for found, tensor in whole.items() if found != name}, directory / WEIGHTS)
+        assert f"tensor {name} is missing from {directory}; copy or download it again" == refusal(directory)
+        save_file(whole | {name: torch.zeros(other, dtype=whole[name].dtype)}, directory / WEIGHTS)
+        assert f"tensor {name} has shape {other}, but config.json asks for {expected}" == refusal(directory)
+        save_file(whole | {f"{name}_g_idx": torch.zeros(2)}, directory / WEIGHTS)
+        refused = f"tensor {name}_g_idx in {directory / WEIGHTS} has no place in a {family.split()[0]} model"
+        assert refused == refusal(directory)
+
+
+def test_packed_where_numbers_belong(tiny: TinyCheckpoints, tmp_path: Path) -> None:
+    """Bytes are no numbers, and numbers no MXFP4, even of the right shape."""
+    import torch
+
+    directory = shutil.copytree(tiny("tiny-gpt-oss", **MXFP4), tmp_path / "copy")
+    whole = load_file(directory / WEIGHTS)
+    save_file(whole | {NORM: torch.zeros(64, dtype=torch.uint8)}, directory / WEIGHTS)
+    assert f"tensor {NORM} is U8, but config.json asks for F32, BF16, F16" == refusal(directory)
+    name = f"{EXPERTS}down_proj_scales"
+    save_file(whole | {name: whole[name].float()}, directory / WEIGHTS)
+    assert f"tensor {name} is F32, but config.json asks for U8" == refusal(directory)
+
+
+def test_packed_checkpoint_without_its_configuration(tiny: TinyCheckpoints, tmp_path: Path) -> None:
+    """MXFP4's tensors need the configuration to say so."""
+    directory = shutil.copytree(tiny("tiny-gpt-oss", **MXFP4), tmp_path / "copy")
+    config = json.loads((directory / "config.json").read_text())
+    del config["quantization_config"]
+    (directory / "config.json").write_text(json.dumps(config))
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    assert f"tensor {name} is missing from {directory}; copy or download it again" == refusal(directory)

@@ -1,8 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 import torch
+from tools.make_checkpoint import SHAPES
 
+from twinfer.model.read_config import read_spec
 from twinfer.model.rope import RopeTable, frequencies, rotate_
 from twinfer.model.spec import RopeSpec
 
@@ -36,6 +39,61 @@ def test_llama3_frequencies() -> None:
             kept = (64 / wavelength - 1.0) / (4.0 - 1.0)
             expected.append((1 - kept) * plain / 8.0 + kept * plain)
     assert pytest.approx(expected, rel=1e-5) == frequencies(LLAMA3, 32).tolist()
+
+
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
+DIVISORS = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i / 4 for i in range(8)]}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"rope_type": "linear", "factor": 3.0},
+        {"rope_type": "dynamic", "factor": 3.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        YARN,
+        YARN | {"beta_fast": 8, "beta_slow": 2, "truncate": False},
+        YARN | {"attention_factor": 1.25},
+        YARN | {"mscale": 0.7, "mscale_all_dim": 1.1},
+        YARN | {"mscale": 0.7},
+        YARN | {"factor": 0.5},
+        YARN | {"original_max_position_embeddings": 4096},
+        {"rope_type": "longrope", "original_max_position_embeddings": 64, **DIVISORS},
+        {"rope_type": "longrope", "original_max_position_embeddings": 64, "attention_factor": 1.5, **DIVISORS},
+    ],
+)
+@pytest.mark.parametrize("spelling", ["rope_scaling", "rope_parameters"])
+def test_as_transformers_computes_it(parameters: dict[str, Any], spelling: str) -> None:
+    """Frequencies and attention factor of every scaling, in both spellings."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    shape = SHAPES["tiny-llama"] | {"rope_theta": 30000.0}
+    ours = dict(parameters) if spelling == "rope_scaling" else dict(parameters) | {"rope_theta": 30000.0}
+    spec = read_spec(shape | {spelling: ours})
+    config = LlamaConfig(**shape | {"rope_scaling": dict(parameters)})
+    init = ROPE_INIT_FUNCTIONS[parameters["rope_type"]]
+    for rope, length in ((spec.rope, 512), (spec.within(64).rope, 64)):
+        expected, attention_factor = init(config, torch.device("cpu"), seq_len=length)
+        torch.testing.assert_close(expected, frequencies(rope, 16), rtol=1e-6, atol=0)
+        assert pytest.approx(attention_factor) == rope.attention_factor
+
+
+def test_part_of_a_head() -> None:
+    """Elements past the turned ones stay, and the planes are those of a smaller head."""
+    heads = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0))
+    positions, device = torch.tensor([0, 3, 11]), torch.device("cpu")
+    turned, small = heads.clone(), heads[..., :4].clone()
+    rotate_(turned, *RopeTable(RopeSpec(100.0, fraction=0.5), 8, 12, device).at(positions))
+    rotate_(small, *RopeTable(RopeSpec(100.0), 4, 12, device).at(positions))
+    assert torch.equal(torch.cat((small, heads[..., 4:]), dim=-1), turned)
+
+
+def test_attention_factor_stretches() -> None:
+    """All that is turned is multiplied by it."""
+    rope = RopeSpec(100.0, "yarn", 4.0, original_max_positions=64, attention_factor=2.0)
+    cos, sin = RopeTable(rope, 8, 12, torch.device("cpu")).at(torch.tensor([5]))
+    torch.testing.assert_close(torch.full_like(cos, 4.0), cos**2 + sin**2)
 
 
 def test_rotation_turns_planes() -> None:
