@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from twinfer.model.activation import gated
 from twinfer.model.experts import mix_experts, route
-from twinfer.model.gating import gated
 from twinfer.model.spec import ExpertSpec, Gating
 from twinfer.model.weights import ExpertWeights
 

@@ -41,6 +41,11 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "mixtral with a window": ("tiny-mixtral", {"sliding_window": 24}),
     "qwen2 moe": ("tiny-qwen2-moe", {}),
     "qwen2 moe with shares that add up": ("tiny-qwen2-moe", {"norm_topk_prob": True, "qkv_bias": False}),
+    "qwen2 moe with windows in some layers": (
+        "tiny-qwen2-moe",
+        {"use_sliding_window": True, "sliding_window": 10, "max_window_layers": 2},
+    ),
+    "qwen3 moe with a window": ("tiny-qwen3-moe", {"use_sliding_window": True, "sliding_window": 24}),
     "qwen3 moe": ("tiny-qwen3-moe", {}),
     "qwen3 moe with dense layers": (
         "tiny-qwen3-moe",

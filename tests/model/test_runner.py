@@ -122,6 +122,22 @@ def test_precisions(
         assert ours[0].top[0].logprob - reference[theirs[0].token_id] < tolerance
 
 
+@pytest.mark.parametrize("weights", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "shape", ["tiny-mixtral", "tiny-qwen2-moe", "tiny-gpt-oss", "tiny-gemma2", "tiny-gemma3", "tiny-phi3"]
+)
+def test_families_in_other_precisions(tiny: TinyCheckpoints, cache_dir: Path, shape: str, weights: Precision) -> None:
+    """Every family computes in them; where rounding makes a router choose another expert, a request differs more."""
+    drivers = Driver(tiny(shape), cache_dir), Driver(tiny(shape), cache_dir, weights, weights)
+    requests = [make_request(str(i), prompt_of(4 + 7 * i, i), top_logprobs=4096) for i in range(9)]
+    exact, rounded = (driver.generate(requests, 1, chunk=9) for driver in drivers)
+    worst = []
+    for ours, theirs in zip(exact, rounded, strict=True):
+        reference = {entry.token_id: entry.logprob for entry in ours[0].top}
+        worst.append(max(abs(reference[entry.token_id] - entry.logprob) for entry in theirs[0].top[:500]))
+    assert sorted(worst)[len(worst) // 2] < (0.3 if weights == "bf16" else 0.05)
+
+
 def test_kv_is_the_same_however_it_was_cut(driver: Driver) -> None:
     """The pool's content does not depend on chunks beyond rounding, so a handed-over prefix fits any."""
     prompt = prompt_of(30)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twinfer.model.activation import softcap
 from twinfer.model.batch import AttentionView
-from twinfer.model.layers import softcap
 from twinfer.model.paged_kv import PagedKV
 
 _TILE_QUERIES = 128
@@ -123,11 +123,11 @@ def scored_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
         scoring: of the K * G heads.
     """
     scale = queries.shape[-1] ** -0.5 if scoring.scale is None else scoring.scale
-    scores = (queries @ keys[:, :, None].mT).float() * scale
+    scores = (queries.flatten(2, 3) @ keys.mT).view(*queries.shape[:-1], -1).float() * scale
     scores = softcap(scores, scoring.softcap) + mask
     if scoring.sinks is None:
         weights = scores.softmax(dim=-1)
     else:
         sinks = scoring.sinks.float().view(*scores.shape[1:3], 1, 1).expand(*scores.shape[:-1], 1)
         weights = torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
-    return weights.to(values.dtype) @ values[:, :, None]
+    return (weights.to(values.dtype).flatten(2, 3) @ values).view(queries.shape)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
+from twinfer.model.activation import softcap
 from twinfer.model.attention import Scoring, attend
 from twinfer.model.batch import Batch
-from twinfer.model.layers import feed_forward, norm, norm_if, project_heads, softcap
+from twinfer.model.layers import feed_forward, norm, norm_if, project_heads
 from twinfer.model.paged_kv import PagedKV
 from twinfer.model.rope import RopeTable, rotate_
 from twinfer.model.spec import ModelSpec, RopeSpec

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinfer.model.gating import gated
+from twinfer.model.activation import gated
 from twinfer.model.spec import ExpertSpec, Gating
 from twinfer.model.weights import ExpertWeights
 

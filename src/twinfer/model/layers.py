@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twinfer.model.activation import gated
 from twinfer.model.experts import mix_experts
-from twinfer.model.gating import gated
 from twinfer.model.spec import Gating, ModelSpec
 from twinfer.model.weights import LayerWeights
 
@@ -18,11 +18,6 @@ def norm(hidden: Tensor, weight: Tensor, spec: ModelSpec) -> Tensor:
 def norm_if(hidden: Tensor, weight: Tensor | None, spec: ModelSpec) -> Tensor:
     """The same, where the model has such a norm."""
     return hidden if weight is None else norm(hidden, weight, spec)
-
-
-def softcap(values: Tensor, cap: float) -> Tensor:
-    """Bend ``values`` so that they stay within ``cap``; 0 leaves them as they are."""
-    return cap * torch.tanh(values / cap) if cap else values
 
 
 def project_heads(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Tensor:

@@ -1,4 +1,4 @@
-"""The activation of feed-forward networks: two halves of a product become one."""
+"""Functions of single elements: how a gate acts on its other half, and how values are bent to stay within a bound."""
 
 import torch
 import torch.nn.functional as F
@@ -16,3 +16,8 @@ def gated(halves: Tensor, gating: Gating) -> Tensor:
         return F.gelu(gate, approximate="tanh") * up
     gate = gate.clamp(max=gating.limit)
     return (up.clamp(-gating.limit, gating.limit) + 1) * (gate * torch.sigmoid(gating.alpha * gate))
+
+
+def softcap(values: Tensor, cap: float) -> Tensor:
+    """Bend ``values`` so that they stay within ``cap``; 0 leaves them as they are."""
+    return cap * torch.tanh(values / cap) if cap else values
