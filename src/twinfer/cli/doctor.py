@@ -182,7 +182,9 @@ def native_engine(module: Any) -> Row:
     """Whether the engine of the default deployment can be imported."""
     if isinstance(module, Exception):
         return Row("native engine", Status.NO, f"{module}; pools can only be emulated until then", needed=True)
-    return Row("native engine", Status.OK, "Llama, Mistral, Qwen2 and Qwen3 models", needed=True)
+    return Row(
+        "native engine", Status.OK, "Llama, Mistral, Mixtral, Qwen, Phi-3, Gemma and gpt-oss models", needed=True
+    )
 
 
 def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT], *, needed: bool = True) -> Row:
