@@ -90,7 +90,7 @@ def run(engine: PagedEngine) -> dict[str, list[int]]:
 @given(
     jobs=st.lists(st.tuples(PROMPTS, st.integers(1, 24)), min_size=1, max_size=6),
     max_step_tokens=st.integers(8, 40),
-    num_blocks=st.integers(22, 40),
+    num_blocks=st.integers(15, 40),
 )
 def test_letting_go_never_changes_an_answer(
     jobs: list[tuple[list[int], int]], max_step_tokens: int, num_blocks: int
@@ -115,14 +115,24 @@ def test_blocks_held_do_not_grow() -> None:
     assert -(-(SIGHT - 1) // SIZE) + 1 == held
 
 
-def test_long_prompts_let_go_too() -> None:
-    """After each chunk of a prompt, what the next one does not see can be had by others."""
+def test_long_prompts_hold_no_more() -> None:
+    """A prompt takes what it needs at once, and after each chunk holds what the next one sees."""
     engine = an_engine(32, WindowedRunner(), max_step_tokens=16)
     engine.submit(a_request(list(range(80)), 1))
     held = []
     while engine.step() is not None:
         held.append(engine.load().blocks.live)
-    assert held == [20 - 1, 20 - 5, 20 - 9, 20 - 13, 0]
+    at_once = -(-(SIGHT + 16) // SIZE) + 1
+    assert [at_once - 1, 3, 3, 3, 0] == held
+
+
+def test_prompts_longer_than_the_pool() -> None:
+    """Several are computed side by side, and give way to each other where they must."""
+    engine = an_engine(16, WindowedRunner(), max_step_tokens=12)
+    prompts = {str(i): list(range(i, i + 90)) for i in range(4)}
+    for name, prompt in prompts.items():
+        engine.submit(a_request(prompt, 40, name))
+    assert {name: expected_output(prompt, 40) for name, prompt in prompts.items()} == run(engine)
 
 
 def test_what_is_let_go_is_cache() -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,21 @@ def test_describe_as_asked(tiny: TinyCheckpoints, cache_dir: Path) -> None:
     assert mixed.layout(4).dtype == "fp32"
     quantised = describe(source, cache_dir, kv_dtype="fp8")
     assert (quantised.provenance, quantised.layout(4).dtype) == ("fp32/fp8", "fp8")
+
+
+def test_longrope_goes_by_the_context(tiny: TinyCheckpoints, cache_dir: Path) -> None:
+    """Contexts on the two sides of the original one make different KV; those on one side the same."""
+    divisors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    changes = {"original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", **divisors}}
+    source = str(tiny("tiny-phi3", **changes))
+    found = [describe(source, cache_dir, max_context_tokens=context).fingerprint for context in (32, 64, 65, 512)]
+    assert [True, False, True] == [one == other for one, other in pairwise(found)]
+
+
+def test_every_rope_is_in_the_fingerprint(tiny: TinyCheckpoints, cache_dir: Path) -> None:
+    """That of layers with a window too."""
+    expected = "rotate halves, theta 1e+06, linear by 4; rotate halves, theta 10000"
+    assert expected == describe(str(tiny("tiny-gemma3")), cache_dir).fingerprint.rope
 
 
 def test_refused(tiny: TinyCheckpoints, cache_dir: Path) -> None:

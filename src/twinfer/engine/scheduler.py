@@ -3,12 +3,13 @@
 1. Decoding sequences come first, one position each, oldest first; each may need one more block.
 2. Prompts under way take what is left of the step's token budget, oldest first.
 3. Waiting ones are admitted in order of arrival as long as budget and blocks last. All blocks for the tokens known
-   are taken at admission, so a prompt never stops half-way for want of blocks.
+   are taken at admission, so a prompt never stops half-way for want of blocks; see 5 for the exception.
 4. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
    the front of the queue; what it had computed stays in the prefix cache as long as nobody needs the room. Exports are
    never preempted: their blocks may be on the wire.
 5. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
-   cache. Exports keep theirs, so a handoff is always whole.
+   cache. At admission they take what is in sight at once, and grow from chunk to chunk as they do when they decode.
+   Exports take and keep all of theirs, so a handoff is always whole.
 """
 
 from collections import deque
@@ -57,13 +58,14 @@ class Scheduler:
         decoding = [sequence for sequence in self.running if sequence.num_pending == 1]
         prefilling = [sequence for sequence in self.running if sequence.num_pending > 1]
         for sequence in decoding:
-            if budget and sequence.blocks and self._grow(sequence, fresh):
+            if budget and sequence.blocks and self._grow(sequence, 1, fresh):
                 slices.append(self._slice(sequence, 1))
                 budget -= 1
         for sequence in prefilling:
-            if budget and sequence.blocks:
-                slices.append(self._slice(sequence, min(budget, sequence.num_pending)))
-                budget -= len(slices[-1].token_ids)
+            num_tokens = min(budget, sequence.num_pending)
+            if budget and sequence.blocks and self._grow(sequence, num_tokens, fresh):
+                slices.append(self._slice(sequence, num_tokens))
+                budget -= num_tokens
         while budget and self.waiting and len(self.running) < self.limits.max_running:
             sequence = self.waiting[0]
             if not self._admit(sequence, fresh):
@@ -84,9 +86,8 @@ class Scheduler:
 
     def let_go(self, sequence: TokenSequence) -> None:
         """Release the blocks of an answer that are out of sight of its next position, and so of all later ones."""
-        sight = self.limits.sight_tokens
-        if sight and sequence.purpose is Purpose.ANSWER:
-            unseen = max(0, sequence.num_computed - sight + 1) // self.prefixes.block_tokens
+        if self._lets_go(sequence):
+            unseen = max(0, sequence.num_computed - self.limits.sight_tokens + 1) // self.prefixes.block_tokens
             self.pool.release(sequence.blocks[sequence.num_let_go : unseen])
             sequence.num_let_go = max(unseen, sequence.num_let_go)
 
@@ -95,6 +96,8 @@ class Scheduler:
         num_tokens = sequence.num_tokens
         held = self.prefixes.hold(sequence, num_tokens - 1)  # the last one's logits are needed
         missing = -(-num_tokens // size) - len(held)
+        if self._lets_go(sequence):
+            missing = min(missing, -(-(self.limits.sight_tokens + self.limits.max_step_tokens) // size) + 1)
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
         taken = self.pool.allocate(missing) if missing + reserve <= self.pool.num_available else None
         if taken is None:
@@ -108,11 +111,13 @@ class Scheduler:
         self.running.append(self.waiting.popleft())
         return True
 
-    def _grow(self, sequence: TokenSequence, fresh: list[int]) -> bool:
-        """Make sure that the next position has a block; false when the sequence had to give way itself."""
-        if sequence.num_computed < len(sequence.blocks) * self.prefixes.block_tokens:
+    def _grow(self, sequence: TokenSequence, num_tokens: int, fresh: list[int]) -> bool:
+        """Make sure that the next positions have blocks; false when the sequence had to give way itself."""
+        end = sequence.num_computed + num_tokens
+        missing = -(-end // self.prefixes.block_tokens) - len(sequence.blocks)
+        if missing <= 0:
             return True
-        while (taken := self.pool.allocate(1)) is None:
+        while (taken := self.pool.allocate(missing)) is None:
             victim = self._youngest_idle()
             if victim is None:
                 return False
@@ -122,6 +127,9 @@ class Scheduler:
         sequence.blocks += taken
         fresh += taken
         return True
+
+    def _lets_go(self, sequence: TokenSequence) -> bool:
+        return bool(self.limits.sight_tokens) and sequence.purpose is Purpose.ANSWER
 
     def _youngest_idle(self) -> TokenSequence | None:
         for sequence in reversed(self.running):
