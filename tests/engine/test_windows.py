@@ -88,7 +88,7 @@ def run(engine: PagedEngine) -> dict[str, list[int]]:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    jobs=st.lists(st.tuples(PROMPTS, st.integers(1, 24)), min_size=1, max_size=6),
+    jobs=st.lists(st.tuples(PROMPTS, st.integers(1, 40)), min_size=1, max_size=9),
     max_step_tokens=st.integers(8, 40),
     num_blocks=st.integers(15, 40),
 )
@@ -126,13 +126,16 @@ def test_long_prompts_hold_no_more() -> None:
     assert [at_once - 1, 3, 3, 3, 0] == held
 
 
-def test_prompts_longer_than_the_pool() -> None:
-    """Several are computed side by side, and give way to each other where they must."""
-    engine = an_engine(16, WindowedRunner(), max_step_tokens=12)
-    prompts = {str(i): list(range(i, i + 90)) for i in range(4)}
+@pytest.mark.parametrize(("length", "num_answers"), [(3, 8), (90, 4)])
+def test_answers_give_way_to_each_other(length: int, num_answers: int) -> None:
+    """Where they grow into more windows than there is room for; prompts may be longer than the pool."""
+    engine = an_engine(14, WindowedRunner(), max_step_tokens=12)
+    prompts = {str(i): list(range(i, i + length)) for i in range(num_answers)}
     for name, prompt in prompts.items():
-        engine.submit(a_request(prompt, 40, name))
-    assert {name: expected_output(prompt, 40) for name, prompt in prompts.items()} == run(engine)
+        engine.submit(a_request(prompt, 60, name))
+    assert {name: expected_output(prompt, 60) for name, prompt in prompts.items()} == run(engine)
+    assert engine.load().blocks.live == 0
+    assert engine.load().counters.preemptions > 0 or length > 3
 
 
 def test_what_is_let_go_is_cache() -> None:
