@@ -14,6 +14,8 @@ _TILE_QUERIES = 128
 """Queries attended at once. Small tiles skip more of what causality hides, large ones have less overhead."""
 _TILE_SCORES = 16 * 1024 * 1024
 """Bound on queries times keys times heads of one tile, for devices that keep the scores in memory."""
+_KEPT_SCORES = 2 * 1024 * 1024
+"""The same where we keep them ourselves: fp32 scores that stay in a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def prefill_attention(
     """
     start, first_key, window = place
     num_queries, num_heads, _ = queries.shape
-    tile = max(16, min(_TILE_QUERIES, _TILE_SCORES // (num_heads * keys.shape[2])))
+    most = _TILE_SCORES if scoring.is_plain else _KEPT_SCORES
+    tile = max(16, min(_TILE_QUERIES, most // (num_heads * keys.shape[2])))
     for first in range(0, num_queries, tile):
         last = min(first + tile, num_queries)
         low = max(first_key, start + first - window + 1) if window else first_key
@@ -123,11 +126,15 @@ def scored_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
         scoring: of the K * G heads.
     """
     scale = queries.shape[-1] ** -0.5 if scoring.scale is None else scoring.scale
-    scores = (queries.flatten(2, 3) @ keys.mT).view(*queries.shape[:-1], -1).float() * scale
-    scores = softcap(scores, scoring.softcap) + mask
-    if scoring.sinks is None:
-        weights = scores.softmax(dim=-1)
-    else:
-        sinks = scoring.sinks.float().view(*scores.shape[1:3], 1, 1).expand(*scores.shape[:-1], 1)
-        weights = torch.cat((scores, sinks), dim=-1).softmax(dim=-1)[..., :-1]
-    return (weights.to(values.dtype).flatten(2, 3) @ values).view(queries.shape)
+    scores = (queries.flatten(2, 3) @ keys.mT).view(*queries.shape[:-1], -1).float().mul_(scale)
+    scores = softcap(scores, scoring.softcap).add_(mask)
+    top = scores.amax(dim=-1, keepdim=True)
+    if scoring.sinks is not None:
+        sinks = scoring.sinks.float().view(*scores.shape[1:3], 1, 1)
+        top = top.maximum(sinks)
+    weights = scores.sub_(top).exp_()
+    total = weights.sum(dim=-1, keepdim=True)
+    if scoring.sinks is not None:
+        total += (sinks - top).exp_()
+    attended = (weights.to(values.dtype).flatten(2, 3) @ values).view(queries.shape)
+    return (attended / total).to(queries.dtype)
