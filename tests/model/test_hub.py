@@ -3,10 +3,12 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import CheckpointError
 from twinfer.model.checkpoint import locate, read_checkpoint
+from twinfer.model.hub import UNWANTED, WANTED
 
 pytestmark = pytest.mark.torch
 
@@ -42,6 +44,14 @@ def test_incomplete_snapshot_is_not_trusted(cached: Path, tmp_path: Path, missin
     (cached / missing).unlink()
     with pytest.raises(CheckpointError, match=missing):
         read_checkpoint(locate(HUB_ID, hub_cache=tmp_path))
+
+
+def test_weights_are_downloaded_once() -> None:
+    """What the files of gpt-oss and Mistral say a second time, in their makers' own layout, stays where it is."""
+    served = ["config.json", "model-00000-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json"]
+    others = ["original/model.safetensors", "original/config.json", "metal/model.bin", "consolidated.safetensors"]
+    found = filter_repo_objects(served + others, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+    assert served == list(found)
 
 
 def test_offline(tmp_path: Path) -> None:

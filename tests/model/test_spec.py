@@ -375,6 +375,12 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
             "config.json: hidden_activation 'silu' is not supported, only 'gelu_pytorch_tanh'",
         ),
         ("phi3", {"partial_rotary_factor": 1.5}, "config.json: partial_rotary_factor is not supported, only up to 1"),
+        (
+            "phi3",
+            {"partial_rotary_factor": 0.7},
+            "config.json: partial_rotary_factor 0.7 turns 11 of 16 elements of a head, but the rotary embedding needs "
+            "two halves",
+        ),
         ("mistral", {"sliding_window": 0}, "config.json: sliding_window must be an integer of at least 1, not 0"),
     ],
 )

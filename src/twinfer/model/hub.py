@@ -5,7 +5,10 @@ from pathlib import Path
 
 from twinfer.core.errors import CheckpointError
 
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+"""Files of a model that are downloaded."""
+UNWANTED = ["*/*", "consolidated*"]
+"""But not these: the same weights once more, as their makers' own programs read them."""
 
 
 def download(hub_id: str, is_whole: Callable[[Path], bool], cache: Path | None = None) -> Path:
@@ -24,7 +27,11 @@ def download(hub_id: str, is_whole: Callable[[Path], bool], cache: Path | None =
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # that of its HTTP client
 
     def snapshot(local: bool) -> Path:
-        return Path(snapshot_download(hub_id, cache_dir=cache, allow_patterns=_WANTED, local_files_only=local))
+        return Path(
+            snapshot_download(
+                hub_id, cache_dir=cache, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=local
+            )
+        )
 
     try:
         cached = snapshot(local=True)

@@ -72,6 +72,12 @@ def _read(place: RopePlace, rope: Fields, theta: float) -> tuple[RopeSpec, RopeS
         raise CheckpointError(
             f"config.json: partial_rotary_factor is not supported, only {'up to 1' if partial else '1'}"
         )
+    turned = RopeSpec(theta, fraction=fraction).num_turned(place.head_dim)
+    if turned % 2 or not turned:
+        raise CheckpointError(
+            f"config.json: partial_rotary_factor {fraction:g} turns {turned} of {place.head_dim} elements of a head, "
+            f"but the rotary embedding needs two halves"
+        )
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     if partial and scaling in ("su", "yarn"):  # the first spellings in Phi-3's configurations
         scaling = "longrope"

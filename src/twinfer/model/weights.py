@@ -65,7 +65,7 @@ class Weights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all weights, and so of all arithmetic."""
+        """Of all matrices, and so of nearly all arithmetic."""
         return self.embedding.dtype
 
     @property
