@@ -19,15 +19,17 @@ from twinfer.engine.paged import PagedEngine
 pytestmark = pytest.mark.torch
 
 
-def an_engine(directory: Path, cache_dir: Path, num_blocks: int) -> PagedEngine:
+def an_engine(
+    directory: Path, cache_dir: Path, num_blocks: int, max_step_tokens: int = 24, filled_with: bytes = b"\0"
+) -> PagedEngine:
     """A native engine with few blocks and small chunks."""
     model = msgspec.structs.replace(MODEL, source=str(directory))
-    pool = msgspec.structs.replace(POOL, engine="native", weights="fp32", max_step_tokens=24)
+    pool = msgspec.structs.replace(POOL, engine="native", weights="fp32", max_step_tokens=max_step_tokens)
     served = native_model(model, pool, cache_dir)
     capabilities = msgspec.structs.replace(
         native_capabilities(served, model, pool), num_blocks=num_blocks, max_context_tokens=num_blocks * 4
     )
-    memory = memoryview(bytearray(num_blocks * capabilities.layout.block_bytes))
+    memory = memoryview(bytearray(filled_with * (num_blocks * capabilities.layout.block_bytes)))
     runner = native_runner(served, capabilities, "cpu", memory, cache_dir)
     return assemble(pool, capabilities, runner, KEY, MonotonicClock())
 
@@ -63,3 +65,16 @@ def test_same_tokens_as_transformers(family: str, tiny: TinyCheckpoints, cache_d
     tight = an_engine(directory, cache_dir, 20 if roomy.capabilities.sight_tokens else 36)
     assert expected == answers(tight, prompts)
     assert tight.load().counters.preemptions > 0
+
+
+@pytest.mark.parametrize("shape", ["tiny-llama", "tiny-mistral", "tiny-gpt-oss"])
+@pytest.mark.parametrize("max_step_tokens", [24, 4])
+def test_what_blocks_held_before_spoils_nothing(
+    shape: str, max_step_tokens: int, tiny: TinyCheckpoints, cache_dir: Path
+) -> None:
+    """Were it not a number; also where decoding leaves a prompt chunks of one token."""
+    numbers = random.Random(5)
+    prompts = [[numbers.randrange(4096) for _ in range(length)] for length in (3, 16, 29, 50)]
+    expected = answers(an_engine(tiny(shape), cache_dir, 128), prompts)
+    spoilt = an_engine(tiny(shape), cache_dir, 128, max_step_tokens, filled_with=b"\xff")
+    assert expected == answers(spoilt, prompts)

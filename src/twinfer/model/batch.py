@@ -1,7 +1,9 @@
 """A step's slices as tensors: all tokens in one flat batch, and for attention who reads which rows of the pool.
 
-A slice of one token is a decoding one, whatever its sequence does, and is attended together with others of similar
-length. Longer slices are attended one by one. Layers with the same window share one ``AttentionView``.
+A slice of one token that draws is a decoding one, whatever its sequence does, and is attended together with others of
+similar length: whole blocks are read, and what is not computed yet is masked. Other slices are attended one by one:
+they may end in a block that was not zeroed, and see nothing past their end. Layers with the same window share one
+``AttentionView``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,7 +114,7 @@ class BatchBuilder:
     ) -> AttentionView:
         first_blocks = [max(0, part.start - window + 1) // self._block_tokens if window else 0 for part in slices]
         seen = [table[first:] for table, first in zip(tables, first_blocks, strict=True)]
-        decoding = [i for i, part in enumerate(slices) if len(part.token_ids) == 1]
+        decoding = [i for i, part in enumerate(slices) if _decodes(part)]
         groups = group_by_length([len(seen[i]) for i in decoding])
         ends = np.array([part.end for part in slices])
         first_keys = np.array(first_blocks) * self._block_tokens
@@ -129,7 +131,7 @@ class BatchBuilder:
                 kv_rows=self._kv.read_rows(self._tensor(seen[i][None])),
             )
             for i, part in enumerate(slices)
-            if len(part.token_ids) > 1
+            if not _decodes(part)
         ]
         return AttentionView(window, tuple(decodes), tuple(prefills))
 
@@ -152,3 +154,7 @@ class BatchBuilder:
 
     def _tensor(self, values: IntArray) -> Tensor:
         return torch.from_numpy(values).to(self._kv.pool.device)
+
+
+def _decodes(part: Slice) -> bool:
+    return len(part.token_ids) == 1 and part.sample_index is not None
