@@ -24,7 +24,9 @@ class TwinferBench:
     def __init__(self, checkpoint: str, precision: WeightFormat, sequences: int) -> None:
         model = ModelConfig(id="bench.model-v1:0", source=checkpoint)
         step_tokens = max(PREFILL_TOKENS, sequences * CONTEXT_TOKENS)  # all prompts in one step, as elsewhere
-        pool = PoolConfig("bench", Role.BOTH, weights=precision, kv_mib=512, max_step_tokens=step_tokens)
+        pool = PoolConfig(
+            "bench", Role.BOTH, weights=precision, kv_mib=512, max_step_tokens=step_tokens, speculation="off"
+        )
         served = native_model(model, pool, CACHE)
         capabilities = native_capabilities(served, model, pool)
         memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.fakes import EMULATION, POOL, SmallEngine, a_request, expected_output
+from tests.fakes import EMULATION, POOL, VOCAB, SmallEngine, a_request, expected_output
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import PoolConfig
 from twinfer.core.errors import CapacityError, InvalidRequest
@@ -19,10 +19,12 @@ from twinfer.core.tokens import FinishReason
 PROMPTS = st.lists(st.integers(0, 20), min_size=1, max_size=24)
 
 
-def small(max_step_tokens: int, num_blocks: int, max_running: int = 8) -> SmallEngine:
-    """An engine with few blocks, so that chunking and preemption happen all the time."""
+def small(max_step_tokens: int, num_blocks: int, max_running: int = 8, vocab_size: int = VOCAB) -> SmallEngine:
+    """An engine with few blocks, so that chunking and preemption happen all the time; with few tokens, it guesses."""
+    emulation = msgspec.structs.replace(EMULATION, vocab_size=vocab_size)
+    speculation = "off" if vocab_size == VOCAB else "lookup"
     pool = msgspec.structs.replace(POOL, max_step_tokens=max_step_tokens, max_running=max_running)
-    return SmallEngine(num_blocks, pool)
+    return SmallEngine(num_blocks, msgspec.structs.replace(pool, emulation=emulation, speculation=speculation))
 
 
 @settings(max_examples=120, deadline=None)
@@ -30,16 +32,19 @@ def small(max_step_tokens: int, num_blocks: int, max_running: int = 8) -> SmallE
     jobs=st.lists(st.tuples(PROMPTS, st.integers(1, 12)), min_size=1, max_size=8),
     max_step_tokens=st.integers(8, 40),
     num_blocks=st.integers(10, 30),
+    vocab_size=st.sampled_from([VOCAB, 1, 2]),
 )
 def test_batching_never_changes_an_answer(
-    jobs: list[tuple[list[int], int]], max_step_tokens: int, num_blocks: int
+    jobs: list[tuple[list[int], int]], max_step_tokens: int, num_blocks: int, vocab_size: int
 ) -> None:
-    """Whatever the mix, chunk size, prefix hits and preemptions: each answer is that of the prompt alone."""
-    engine = small(max_step_tokens, num_blocks)
+    """Whatever the mix, chunk size, prefix hits, preemptions and guesses: each answer is that of the prompt alone."""
+    jobs = [([token % vocab_size for token in prompt], num_tokens) for prompt, num_tokens in jobs]
+    engine = small(max_step_tokens, num_blocks, vocab_size=vocab_size)
     for index, (prompt, num_tokens) in enumerate(jobs):
         engine.engine.submit(a_request(prompt, num_tokens, str(index)))
     output = engine.run()
-    assert {str(i): expected_output(p, n) for i, (p, n) in enumerate(jobs)} == output
+    emulation = msgspec.structs.replace(EMULATION, vocab_size=vocab_size)
+    assert {str(i): expected_output(p, n, emulation) for i, (p, n) in enumerate(jobs)} == output
     counts = engine.engine.load().blocks
     assert (0, num_blocks) == (counts.live, counts.free + counts.cached)
 

@@ -96,6 +96,9 @@ class PoolConfig(_Table, frozen=True):
     """Token positions in one KV block, at least 1. Pools of one model may differ: KV is cut anew where it arrives."""
     max_step_tokens: int = 512
     """Positions computed in one step at most: the size of a prefill chunk."""
+    speculation: Literal["auto", "lookup", "off"] = "auto"
+    """``lookup`` guesses that what followed the same words earlier follows again, computes several tokens in one step,
+    and keeps those that are drawn anyway; ``auto`` does so in the native engine."""
     max_running: int = 64
     """Sequences in one step at most."""
     max_waiting: int = 1024

@@ -30,6 +30,10 @@ class Counters(msgspec.Struct, frozen=True):
     preemptions: int = 0
     requests: int = 0
     failures: int = 0
+    guessed_tokens: int = 0
+    """Output tokens that were computed before it was known whether they would be drawn."""
+    right_guesses: int = 0
+    """Those that were, and saved a step each."""
     handoffs_out: int = 0
     handoffs_in: int = 0
     handoffs_again: int = 0

@@ -24,6 +24,7 @@ class Slice:
             keep what it derived from a prefix of it.
         sample_index: output index of the token to draw from the last position's logits; ``None`` draws nothing.
         emitted: output tokens so far. A live list, append-only while a plan is in flight.
+        is_guess: its token, and the last ones of ``emitted``, are not drawn yet, but assumed.
     """
 
     request: GenerationRequest
@@ -32,6 +33,7 @@ class Slice:
     block_table: Sequence[int]
     sample_index: int | None
     emitted: Sequence[int]
+    is_guess: bool = False
 
     @property
     def end(self) -> int:
@@ -44,7 +46,7 @@ class StepPlan:
     """Work of one step.
 
     Attributes:
-        slices: at most one per sequence; decoding sequences first.
+        slices: one per sequence; decoding sequences first. Guesses come last, in order.
         fresh_blocks: pool blocks that changed hands and may stay partly filled, to be zeroed before anything is
             written (the others are overwritten whole before anything can attend to them).
         expired: requests dropped because their deadline passed; a plan may hold nothing else.

@@ -14,6 +14,8 @@ from twinfer.engine.scheduler import Limits
 from twinfer.kv.block_pool import BlockPool
 
 MIN_BLOCKS = 4
+GUESS_ROWS = 8
+"""Few enough for reading the weights to be what a step takes its time for."""
 
 
 def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
@@ -36,6 +38,7 @@ def assemble(
 ) -> PagedEngine:
     """An engine ready to be stepped."""
     layout = capabilities.layout
+    guesses = pool.speculation == "lookup" or (pool.speculation == "auto" and pool.engine == "native")
     loop = EngineLoop(
         BlockPool(capabilities.num_blocks),
         BlockHasher(cluster_key, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
@@ -45,6 +48,7 @@ def assemble(
             pool.max_waiting,
             capabilities.max_context_tokens,
             capabilities.sight_tokens,
+            GUESS_ROWS if guesses else 0,
         ),
         capabilities.vocab_size,
     )

@@ -82,9 +82,11 @@ class EmulatedRunner:
         failed = []
         for part in plan.slices:
             self._write(part)
-            draws.append(None if part.sample_index is None else self._draw(part, part.sample_index))
             if part.sample_index is not None and part.sample_index == self._config.fail_at:
                 failed.append((part.request.request_id, "the emulated device was told to fail here"))
+                draws.append(None)
+            else:
+                draws.append(None if part.sample_index is None else self._draw(part, part.sample_index))
         while (left := deadline - self._clock.now()) > 0:
             self._pause.wait(left)
         return StepResult(tuple(draws), tuple(failed))

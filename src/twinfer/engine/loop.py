@@ -57,6 +57,8 @@ class EngineLoop:
         self._steps = 0
         self._requests = 0
         self._failures = 0
+        self._guesses = 0
+        self._right_guesses = 0
 
     def check(self, prompt: tuple[int, ...], num_emitted: int = 0) -> None:
         """Raise ``InvalidRequest`` unless such a sequence fits this engine."""
@@ -133,11 +135,14 @@ class EngineLoop:
         report = _Report()
         failed = dict(result.failed)
         for part, draw in zip(plan.slices, result.draws, strict=True):
-            sequence = self._sequences[part.request.request_id]
+            sequence = self._sequences.get(part.request.request_id)
+            self._guesses += part.is_guess
+            if sequence is None or not sequence.expects(part):
+                continue  # a guess after one that was wrong, or after the end
             sequence.in_flight = False
             if sequence.cancelled:
                 self._drop(sequence)
-            elif part.request.request_id in failed:
+            elif draw is None and part.request.request_id in failed:
                 self._fail(sequence, FailureKind.ENGINE, failed[part.request.request_id], report)
             else:
                 self._advance(sequence, part, draw, now, report)
@@ -157,6 +162,8 @@ class EngineLoop:
             preemptions=self._scheduler.num_preemptions,
             requests=self._requests,
             failures=self._failures,
+            guessed_tokens=self._guesses,
+            right_guesses=self._right_guesses,
         )
         return LoadReport(
             blocks=self.pool.counts(),
@@ -175,6 +182,7 @@ class EngineLoop:
             self._decode_tokens += 1
         else:
             self._prefill_tokens += len(part.token_ids)
+        self._right_guesses += part.is_guess
         sequence.num_computed = part.end
         self.prefixes.publish(sequence)
         self._scheduler.let_go(sequence)

@@ -3,17 +3,20 @@
 1. Decoding sequences come first, one position each, oldest first; each may need one more block.
 2. Prompts under way take what is left of the step's token budget, oldest first. One that is handed over shortens its
    strides towards its end, because the KV of the last one is what a decode worker waits for.
-3. Waiting ones are admitted in order of arrival as long as budget and blocks last. All blocks for the tokens known
-   are taken at admission, so a prompt never stops half-way for want of blocks; see 5 for the exception.
-4. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
+3. A step that only decodes, and few, guesses: tokens that a sequence may draw next are computed together with its last
+   one, each as a slice of its own, as far as its blocks reach. Guesses that were wrong are overwritten by later steps.
+4. Waiting ones are admitted in order of arrival as long as budget and blocks last. All blocks for the tokens known
+   are taken at admission, so a prompt never stops half-way for want of blocks; see 6 for the exception.
+5. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
    the front of the queue; what it had computed stays in the prefix cache as long as nobody needs the room. Exports are
    never preempted: their blocks may be on the wire.
-5. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
+6. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
    cache. At admission they take what is in sight at once, and grow from chunk to chunk as they do when they decode.
    Exports take and keep all of theirs, so a handoff is always whole.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinfer.core.step import Slice
@@ -34,6 +37,7 @@ class Limits:
         max_waiting: sequences that do not.
         max_context_tokens: prompt and output of one sequence together.
         sight_tokens: positions back to which any of them looks, with its own; 0 for all.
+        guess_rows: positions of a step that only decodes, guesses included; 0 guesses nothing.
     """
 
     max_step_tokens: int
@@ -41,6 +45,7 @@ class Limits:
     max_waiting: int
     max_context_tokens: int
     sight_tokens: int = 0
+    guess_rows: int = 0
 
 
 class Scheduler:
@@ -78,6 +83,8 @@ class Scheduler:
                 sequence.first_scheduled = now
             slices.append(self._slice(sequence, min(budget, _stride(sequence))))
             budget -= len(slices[-1].token_ids)
+        if all(len(part.token_ids) == 1 for part in slices):
+            slices += self._guesses(decoding, min(budget, self.limits.guess_rows - len(slices)))
         return slices, fresh
 
     def remove(self, sequence: TokenSequence) -> None:
@@ -153,6 +160,16 @@ class Scheduler:
         sequence.blocks = []
         sequence.num_let_go = 0
 
+    def _guesses(self, decoding: Sequence[TokenSequence], room: int) -> list[Slice]:
+        guesses: list[Slice] = []
+        for sequence in decoding:
+            if room > len(guesses) and sequence.in_flight:
+                start = sequence.num_computed + 1
+                reach = len(sequence.blocks) * self.prefixes.block_tokens - start
+                draft = sequence.draft(min(room - len(guesses), reach))
+                guesses += [_guess(sequence, draft[: count + 1], start + count) for count in range(len(draft))]
+        return guesses
+
     def _slice(self, sequence: TokenSequence, num_tokens: int) -> Slice:
         start = sequence.num_computed
         end = start + num_tokens
@@ -165,6 +182,19 @@ class Scheduler:
             sample_index=len(sequence.output) if end == sequence.num_tokens else None,
             emitted=sequence.output,
         )
+
+
+def _guess(sequence: TokenSequence, draft: list[int], position: int) -> Slice:
+    """The last token of a draft, as if the others had been drawn."""
+    return Slice(
+        request=sequence.request,
+        token_ids=draft[-1:],
+        start=position,
+        block_table=sequence.blocks,
+        sample_index=len(sequence.output) + len(draft),
+        emitted=[*sequence.output, *draft],
+        is_guess=True,
+    )
 
 
 def _stride(sequence: TokenSequence) -> int:

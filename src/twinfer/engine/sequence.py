@@ -6,7 +6,9 @@ from enum import Enum, auto
 
 from twinfer.core.block_hash import BlockHash, BlockHasher
 from twinfer.core.request import GenerationRequest
+from twinfer.core.step import Slice
 from twinfer.core.tokens import FinishReason, Timings
+from twinfer.engine.lookup import PromptLookup
 
 
 class Purpose(Enum):
@@ -31,6 +33,7 @@ class TokenSequence:
         num_published: full blocks entered into the prefix cache.
         foreign: another numeric provenance whose KV may stand for its prefix; empty for none.
         mixed: its blocks hold such KV.
+        lookup: drafts what may come next; made when there is room for drafts.
     """
 
     request: GenerationRequest
@@ -44,6 +47,7 @@ class TokenSequence:
     num_published: int = 0
     foreign: str = ""
     mixed: bool = False
+    lookup: PromptLookup | None = None
     cached_tokens: int = 0
     first_scheduled: float | None = None
     first_token: float | None = None
@@ -66,6 +70,15 @@ class TokenSequence:
         """Known positions not computed yet; one in plain decoding."""
         return self.num_tokens - self.num_computed
 
+    def draft(self, room: int) -> list[int]:
+        """At most so many tokens that may come next, as far as the answer may still grow; often none."""
+        room = min(room, self.request.stopping.max_tokens - len(self.output) - 1)
+        if room < 1:
+            return []
+        if self.lookup is None:
+            self.lookup = PromptLookup(self.request.prompt)
+        return self.lookup.draft(self.output, room)
+
     @property
     def deadline(self) -> float:
         """When the request's own time is over."""
@@ -86,6 +99,11 @@ class TokenSequence:
             parent = hashes[-1] if hashes else hasher.root(self.request.tenant, self.request.cache_salt)
             hashes.append(hasher.extend(parent, self.tokens(start, start + size)))
         return hashes[:num_blocks]
+
+    def expects(self, part: Slice) -> bool:
+        """Whether a slice is what comes next: a guess is only if the token before it was drawn as it was guessed."""
+        start = part.start
+        return start == self.num_computed and part.token_ids[0] == self.tokens(start, start + 1)[0]
 
     def finish_reason(self, max_context_tokens: int) -> FinishReason | None:
         """Why the last token ends the answer, if it does."""

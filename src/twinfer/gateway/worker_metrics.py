@@ -22,6 +22,8 @@ COUNTER_HELP = {
     "preemptions": "Sequences that gave up their blocks for others",
     "requests": "Sequences accepted",
     "failures": "Sequences that failed",
+    "guessed_tokens": "Output tokens computed before it was known whether they would be drawn",
+    "right_guesses": "Guessed tokens that were drawn",
     "handoffs_out": "Handoffs committed by the sink",
     "handoffs_in": "Handoffs committed here",
     "handoffs_again": "Handoffs granted to another sink with the KV already computed",
