@@ -26,9 +26,11 @@ async def converse(call: Call, context: Context) -> Plain:
 
 
 async def converse_stream(call: Call, context: Context) -> Streamed:
-    """ConverseStream: the message as events, in parts as they are generated."""
+    """ConverseStream: the message as events, in parts as they are generated, a call's arguments among them."""
     asked = read_converse(call.body)
-    work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX))
+    work = await prepare(
+        call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX, whole_calls=False)
+    )
     return Streamed(work, ConverseRendering(asked, padded=call.secure and context.config.gateway.pad_events))
 
 
