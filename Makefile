@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants kills bench bench-gateway clean
+.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway kills bench bench-gateway clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ fuzz: setup ## 100,000 handoffs in virtual time under every kind of fault; ARGS=
 
 fuzz-mutants: setup ## break one rule of the product at a time: the fuzzer must find each
 	$(BIN)/python -m tests.fuzz --mutants $(ARGS)
+
+fuzz-gateway: setup ## 10,000 spoilt requests to every route; ARGS="--first N --requests 1" replays one
+	$(BIN)/python -m tests.gateway.fuzz $(ARGS)
 
 kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--demo --workers 2 --seed N"
 	$(BIN)/python -m tests.kills $(ARGS)
