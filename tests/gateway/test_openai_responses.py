@@ -163,6 +163,8 @@ async def test_nothing_is_stored(house: House) -> None:
         ({"background": True}, "background"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}}, "text.format"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [WEATHER, WEATHER]}, "tools.1"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"n": 2}, "n"),
         ({"metadata": {"who": []}}, "metadata.who"),
         ({"metadata": {"w" * 65: "me"}}, "metadata"),

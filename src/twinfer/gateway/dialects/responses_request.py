@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from twinfer.gateway.dialects.chat_messages import (
-    ROLES,
-    named_choice,
-    read_arguments,
-    read_function,
-    read_text,
-    unsupported,
-)
+from twinfer.gateway.dialects.chat_messages import ROLES, read_arguments, read_offer, read_text, unsupported
 from twinfer.gateway.dialects.chat_request import read_options, read_tier
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
@@ -56,14 +49,12 @@ def read_ask(body: bytes) -> Ask:
     model = fields.need("model").string(at_least=1, at_most=2048)
     instructions = fields.get("instructions")
     system = () if instructions is None else (say("system", instructions.string()),)
-    tools = _read_tools(fields)
-    calling, tool = _read_choice(fields.get("tool_choice"), {tool.name for tool in tools})
-    parallel = (flag := fields.get("parallel_tool_calls")) is None or flag.boolean()
+    offer = read_offer(fields, flat=True)
     messages = _one_turn((*system, *_read_input(fields.need("input"))))
     arguments = {}
     if (reasoning := fields.get("reasoning")) is not None and (effort := reasoning.get("effort")) is not None:
         arguments["reasoning_effort"] = effort.string(at_most=64)
-    conversation = Conversation(messages, tools, calling, tool, parallel, arguments)
+    conversation = Conversation(messages, *offer, arguments=arguments)
     most = fields.get("max_output_tokens")
     options = read_options(fields, None, None if most is None else most.integer(at_least=1, at_most=2**31 - 1))
     read_tier(fields)
@@ -147,27 +138,6 @@ def _one_turn(messages: tuple[Message, ...]) -> tuple[Message, ...]:
             turns.append(list(message.parts))
             roles.append(message.role)
     return tuple(Message(role, tuple(parts) or (Text(""),)) for role, parts in zip(roles, turns, strict=True))
-
-
-def _read_tools(fields: Reader) -> tuple[Tool, ...]:
-    listed = fields.get("tools")
-    tools = []
-    for item in [] if listed is None else listed.items(at_most=1024):
-        kind = item.need("type")
-        if kind.string() != "function":
-            raise unsupported(f"tools of type {kind.string()[:100]}", kind.path)
-        tools.append(read_function(item))
-    return tuple(tools)
-
-
-def _read_choice(choice: Reader | None, names: set[str]) -> tuple[Calling, str]:
-    if choice is None:
-        return Calling.AUTO, ""
-    if isinstance(choice.value, str):
-        words = {"none": Calling.NONE, "auto": Calling.AUTO, "required": Calling.ANY}
-        return words[choice.one_of(tuple(words))], ""
-    choice.need("type").one_of(("function",))
-    return named_choice(choice.need("name"), names)
 
 
 def _refuse_unsupported(fields: Reader) -> None:
