@@ -5,7 +5,8 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants kills bench bench-gateway bench-setup bench-engine clean
+.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway kills \
+	bench bench-gateway bench-setup bench-engine clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,9 +32,11 @@ test-e2e: setup ## tests that start whole deployments, the README's examples amo
 clients: ## environments of real clients below .venv-clients, half a gigabyte; see tests/clients
 	@for name in old new; do test -d .venv-clients/$$name/bin || $(PYTHON) -m venv .venv-clients/$$name; \
 		.venv-clients/$$name/bin/python -m pip install --quiet --progress-bar off -r tests/clients/requirements-$$name.txt || exit 1; done
+	@test -d .venv-clients/sources || .venv-clients/new/bin/python -m pip download --quiet --progress-bar off --no-binary :all: \
+		--no-deps --no-build-isolation --dest .venv-clients/sources -r tests/clients/sources.txt
 
 test-clients: setup clients ## boto3 twice, AWS CLI, langchain-aws, strands, pydantic-ai, litellm and openai, for real
-	$(BIN)/python tests/clients/run.py
+	$(BIN)/python -m tests.clients.run
 
 check: setup ## format, lint, types, layers and size budget
 	$(BIN)/ruff format --check $(SOURCES)
@@ -47,6 +50,9 @@ fuzz: setup ## 100,000 handoffs in virtual time under every kind of fault; ARGS=
 
 fuzz-mutants: setup ## break one rule of the product at a time: the fuzzer must find each
 	$(BIN)/python -m tests.fuzz --mutants $(ARGS)
+
+fuzz-gateway: setup ## 10,000 spoilt requests to every route; ARGS="--first N --requests 1" replays one
+	$(BIN)/python -m tests.gateway.fuzz $(ARGS)
 
 kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--demo --workers 2 --seed N"
 	$(BIN)/python -m tests.kills $(ARGS)

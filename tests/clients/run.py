@@ -1,70 +1,80 @@
-"""Runs the real clients against a real deployment with emulated engines.
+"""Runs the real clients against a real deployment with emulated engines, and against a model that follows rules.
 
-    make clients        once: their environments, half a gigabyte
+    make clients        once: their environments and some of their sources, half a gigabyte
     make test-clients
 
 Each environment below ``.venv-clients`` has its own versions (``requirements-*.txt``) and runs every file of ``suite``
-whose client it has. A client that is not installed is named in the summary, never left out in silence.
+whose client it has. A client that is not installed is named in the summary, never left out in silence. Then come the
+tests that clients bring themselves (``sources.py``).
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from tests.clients.sources import run_sources
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / ".venv-clients"
+DEPLOYMENT = ("twinfer", "serve", "--port", "0", "--config", str(HERE / "deployment.toml"))
 READY = re.compile(r"serves .* at (http://\S+) \(ready")
+AMBIENT = {
+    "AWS_ACCESS_KEY_ID": "any",
+    "AWS_SECRET_ACCESS_KEY": "any",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+}
+"""What clients find in their environment."""
 
 
 def main() -> int:
-    """Serve, run the suite in every environment, stop."""
+    """Serve, run the suite in every environment and then the clients' own tests, stop."""
     environments = sorted(ENVIRONMENTS.glob("*/bin/python"))
     if not environments:
         print(f"there is no environment in {ENVIRONMENTS}; run make clients first", file=sys.stderr)
         return 2
-    command = [sys.executable, "-m", "twinfer", "serve", "--port", "0", "--config", str(HERE / "deployment.toml")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as serving:
-        assert serving.stderr is not None
+    with serving(*DEPLOYMENT) as url, serving("tests.clients.scripted") as scripted_url:
+        urls = {"TWINFER_URL": url, "TWINFER_SCRIPTED_URL": scripted_url}
+        codes = [run_suite(python, AMBIENT | urls) for python in environments]
+        endpoints = {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": scripted_url, "AWS_ENDPOINT_URL_BEDROCK": scripted_url}
+        newest = ENVIRONMENTS / "new" / "bin" / "python"
+        return max(*codes, run_sources(ENVIRONMENTS / "sources", newest, AMBIENT | endpoints))
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """Where a Python module serves that says so when it is ready.
+
+    Raises:
+        SystemExit: it never did.
+    """
+    command = [sys.executable, "-m", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
         try:
-            url = next((found[1] for line in serving.stderr if (found := READY.search(line))), "")
+            url = next((found[1] for line in process.stderr if (found := READY.search(line))), "")
             if not url:
-                print("the deployment did not start", file=sys.stderr)
-                return 1
-            return max(run_suite(python, url) for python in environments)
+                raise SystemExit(f"{arguments[0]} did not start")
+            yield url
         finally:
-            serving.terminate()
+            process.terminate()
 
 
-def run_suite(python: Path, url: str) -> int:
+def run_suite(python: Path, environment: Mapping[str, str]) -> int:
     """All tests of one environment; their exit code."""
     name = python.parents[1].name
     print(f"\nclients of {name}", flush=True)
-    environment = {
-        "TWINFER_URL": url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    arguments = [
-        "-q",
-        "-rs",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(HERE / "suite"),
-        "--confcutdir",
-        str(HERE / "suite"),
-        "-c",
-        os.devnull,
-    ]
-    command = [str(python), "-m", "pytest", *arguments, str(HERE / "suite")]
-    return subprocess.run(command, env=os.environ | environment, check=False).returncode
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    suite = str(HERE / "suite")
+    arguments = ["-q", "-rs", "-p", "no:cacheprovider", "--rootdir", suite, "--confcutdir", suite, "-c", os.devnull]
+    command = [str(python), "-m", "pytest", *arguments, suite]
+    return subprocess.run(command, env=os.environ | environment | {"PATH": path}, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,11 +102,18 @@ def events(body: bytes) -> Iterator[tuple[str, Any]]:
         yield name, msgspec.json.decode(event.payload)
 
 
-def _operation(method: str, path: str) -> OperationModel | None:
+@cache
+def _operations() -> list[tuple[str, re.Pattern[str], OperationModel]]:
+    """Method and path of every operation of both planes."""
+    found = []
     for model in MODELS.values():
         for name in model.operation_names:
             operation = model.operation_model(name)
             pattern = re.sub(r"\\\{\w+\\\}", ".+", re.escape(operation.http["requestUri"]))
-            if operation.http["method"] == method and re.fullmatch(pattern, path):
-                return operation
-    return None
+            found.append((operation.http["method"], re.compile(pattern), operation))
+    return found
+
+
+def _operation(method: str, path: str) -> OperationModel | None:
+    matching = (each for wanted, pattern, each in _operations() if wanted == method and pattern.fullmatch(path))
+    return next(matching, None)

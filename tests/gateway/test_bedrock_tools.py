@@ -1,13 +1,14 @@
 """Tools and thoughts through every one of Bedrock's doors, as a model writes them and as boto3 reads them."""
 
 import asyncio
+import base64
 import contextlib
 import json
 from typing import Any
 
 import pytest
 
-from tests.gateway.house import EOS, House
+from tests.gateway.house import EOS, House, frames
 from twinfer.gateway.fake import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,6 +42,25 @@ async def converse_stream(house: House, **fields: Any) -> list[tuple[str, dict[s
             return [next(iter(event.items())) for event in stream]
 
     return await asyncio.to_thread(read)
+
+
+def fragments(data: bytes) -> list[str]:
+    """The parts of calls' arguments in all whole frames of a stream, be they Converse's or Nova's."""
+    found = []
+    for name, event in frames(data[: whole_length(data)]):
+        if name == "chunk":
+            name, event = next(iter(json.loads(base64.b64decode(event["bytes"])).items()))
+        if name == "contentBlockDelta" and "toolUse" in event["delta"]:
+            found.append(event["delta"]["toolUse"]["input"])
+    return found
+
+
+def whole_length(data: bytes) -> int:
+    """Bytes of the frames that have come in full."""
+    end = 0
+    while len(data) >= end + 4 and len(data) >= end + int.from_bytes(data[end : end + 4], "big"):
+        end += int.from_bytes(data[end : end + 4], "big")
+    return end
 
 
 async def test_a_call_is_an_object_with_an_id(roomy: House) -> None:
@@ -83,6 +103,33 @@ async def test_a_stream_has_a_block_for_each_thought_text_and_call(roomy: House)
     assert (whole[1]["text"], [block["toolUse"]["input"] for block in whole[2:]]) == (text, calls)
     assert (thought.strip(), text.strip(), calls) == ("I should look.", "Looking.", [{"city": "東京"}, {}])
     assert events[-2] == ("messageStop", {"stopReason": "tool_use"})
+
+
+@pytest.mark.parametrize("operation", ["converse-stream", "invoke-with-response-stream"])
+async def test_a_call_is_streamed_while_it_is_written(roomy: House, operation: str) -> None:
+    """Its name and the first of its arguments are sent before the model has written the last of them."""
+    written = asyncio.Event()
+    begun, rest = (roomy.ids(part) for part in (CALL[: CALL.index("京")], CALL[CALL.index("京") :]))
+    roomy.plays(Script([begun, rest, [EOS]], gates={1: written}))
+    sent = b""
+    body = {"messages": [USER], "toolConfig": TOOLS}
+    async with roomy.http.stream("POST", f"/model/{MODEL}/{operation}", json=body) as response:
+        async for part in response.aiter_bytes():
+            sent += part
+            if not written.is_set() and len(fragments(sent)) > 1:
+                written.set()
+    assert len(fragments(sent)) > 2
+    assert json.loads("".join(fragments(sent))) == {"city": "東京"}
+
+
+async def test_a_streamed_call_that_breaks_says_so(roomy: House) -> None:
+    """What was sent of it cannot be taken back; sent whole, it would have been text."""
+    roomy.says(CALL.replace("}", ""))
+    events = await converse_stream(roomy)
+    assert [event["start"]["toolUse"]["name"] for name, event in events if name == "contentBlockStart"] == ["weather"]
+    assert events[-2] == ("messageStop", {"stopReason": "malformed_tool_use"})
+    answer = await converse(roomy)
+    assert (answer["stopReason"], [*answer["output"]["message"]["content"][0]]) == ("end_turn", ["text"])
 
 
 @pytest.mark.parametrize(("choice", "name"), [({"any": {}}, "time_at"), ({"tool": {"name": "weather"}}, "weather")])

@@ -204,3 +204,15 @@ def test_neighbours_of_one_role_become_one_turn() -> None:
     both = Message("user", (Text("a"), Text("b")))
     assert (both, *turns[2:]) == merge_turns(turns)
     assert both.text == "a\nb"
+
+
+def test_very_many_turns_are_merged_in_one_go() -> None:
+    """Not one by one, each time with all that came before."""
+    (merged,) = merge_turns([say("user", "a")] * 300_000)
+    assert len(merged.parts) == 300_000
+
+
+def test_parts_without_text_have_a_length() -> None:
+    """A template writes something for each of them, so that very many are a long prompt."""
+    calls = tuple(ToolCall(str(number), "x", {}) for number in range(1000))
+    assert Conversation((Message("assistant", calls),)).num_characters > 20_000

@@ -75,6 +75,23 @@ async def test_events(roomy: House) -> None:
     assert [item["type"] for item in whole["output"]] == ["reasoning", "message", "function_call"]
 
 
+async def test_a_response_tells_how_it_was_asked(roomy: House) -> None:
+    """As it was understood; members that were left out have their defaults."""
+    choice = {"type": "function", "name": "weather"}
+    asked = {"metadata": {"who": "me"}, "tools": [{"type": "function", "name": "weather"}], "tool_choice": choice}
+    body = openai_shape.response((await post(roomy, **asked, instructions="Be brief.", temperature=1)).content)
+    assert [body[name] for name in ("metadata", "tool_choice", "instructions", "temperature", "truncation")] == [
+        {"who": "me"},
+        choice,
+        "Be brief.",
+        1,
+        "disabled",
+    ]
+    parameters = {"type": "object", "properties": {}}
+    said = {"type": "function", "name": "weather", "description": None, "parameters": parameters, "strict": False}
+    assert body["tools"] == [said]
+
+
 async def test_the_sdk_puts_a_stream_together(roomy: House) -> None:
     """Its own accumulator ends with the same text."""
     roomy.says("Hello world")
@@ -146,6 +163,12 @@ async def test_nothing_is_stored(house: House) -> None:
         ({"background": True}, "background"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}}, "text.format"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [WEATHER, WEATHER]}, "tools.1"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"n": 2}, "n"),
+        ({"metadata": {"who": []}}, "metadata.who"),
+        ({"metadata": {"w" * 65: "me"}}, "metadata"),
+        ({"truncation": "maybe"}, "truncation"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
     ],

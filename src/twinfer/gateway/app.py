@@ -30,6 +30,9 @@ log = logging.getLogger("twinfer.gateway")
 
 Result = TypeVar("Result")
 
+_MAX_DIGITS = 18
+"""Of a body's length; Python refuses to read numbers of thousands of digits."""
+
 
 class ClientLeft(Exception):
     """Nobody is there any more to be answered."""
@@ -129,7 +132,7 @@ async def _read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     """
     too_large = BodyTooLarge(f"The request body is longer than {limit} bytes; send less.")
     declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and (len(declared) > _MAX_DIGITS or int(declared) > limit):
         raise too_large
     body = bytearray()
     while True:

@@ -100,6 +100,8 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
     model = context.models.find(each[0].model)
     choices: list[Choice] = []
     for asked in each:
+        if choices:
+            await asyncio.sleep(0)  # between prompts others have their turn
         layout = await _lay_out(model, asked.prompt)
         plan = ReadingPlan(
             model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix, asked.whole_calls

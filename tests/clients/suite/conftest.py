@@ -19,6 +19,12 @@ SCHEMA: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
+def scripted_url() -> str:
+    """Where a gateway is whose model follows a conversation, and refuses those who ask for that."""
+    return os.environ["TWINFER_SCRIPTED_URL"]
+
+
+@pytest.fixture(scope="session")
 def url() -> str:
     """Where the deployment is."""
     return os.environ["TWINFER_URL"]

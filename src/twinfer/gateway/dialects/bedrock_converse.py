@@ -20,15 +20,17 @@ from twinfer.gateway.prepare import Asked, prepare
 
 async def converse(call: Call, context: Context) -> Plain:
     """Converse: the whole message in one body."""
-    asked = read_converse(call.body)
+    asked = await call.read(read_converse)
     work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX))
     return Plain(work, lambda answers, latency_ms: _body(asked, answers[0], latency_ms))
 
 
 async def converse_stream(call: Call, context: Context) -> Streamed:
-    """ConverseStream: the message as events, in parts as they are generated."""
-    asked = read_converse(call.body)
-    work = await prepare(call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX))
+    """ConverseStream: the message as events, in parts as they are generated, a call's arguments among them."""
+    asked = await call.read(read_converse)
+    work = await prepare(
+        call, context, Asked(call.model, asked.conversation, asked.options, CALL_PREFIX, whole_calls=False)
+    )
     return Streamed(work, ConverseRendering(asked, padded=call.secure and context.config.gateway.pad_events))
 
 

@@ -18,10 +18,14 @@ from twinfer.gateway.prepare import Asked, count
 async def count_tokens(call: Call, context: Context) -> Response:
     """CountTokens, for the body of a Converse or of an InvokeModel request."""
     Reader(call.model, "modelId").string(at_most=256)
-    kind, request = one_member(read_json(call.body).need("input"), ("converse", "invokeModel"))
-    asked = _converse(call, request) if kind == "converse" else _native(call, request)
+    asked = await call.read(lambda body: _read(call, body))
     body = {"inputTokens": await count(context, asked)}
     return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _read(call: Call, body: bytes) -> Asked:
+    kind, request = one_member(read_json(body).need("input"), ("converse", "invokeModel"))
+    return _converse(call, request) if kind == "converse" else _native(call, request)
 
 
 def _converse(call: Call, request: Reader) -> Asked:

@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ _MAX_METADATA = 8500
 async def invoke_model(call: Call, context: Context) -> Plain:
     """InvokeModel: one body in, one body out, and the counts in headers."""
     served = _read_headers(call, accept="accept")
-    native = read_native(call.body, _addressed(call, streamed=False))
+    native = await call.read(partial(read_native, addressed=_addressed(call, streamed=False)))
     work = await prepare(call, context, native.asked)
 
     def render(answers: Sequence[Answer], latency_ms: int) -> Response:
@@ -43,7 +44,7 @@ async def invoke_model(call: Call, context: Context) -> Plain:
 async def invoke_model_with_response_stream(call: Call, context: Context) -> Streamed:
     """InvokeModelWithResponseStream: the same in chunks, the counts in the last one."""
     served = _read_headers(call, accept=f"{_PREFIX}accept")
-    native = read_native(call.body, _addressed(call, streamed=True))
+    native = await call.read(partial(read_native, addressed=_addressed(call, streamed=True)))
     work = await prepare(call, context, native.asked)
     stream = native.stream(len(work.requests[0].prompt))
     rendering = InvokeRendering(

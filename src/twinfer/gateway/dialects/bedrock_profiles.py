@@ -21,6 +21,7 @@ from twinfer.gateway.names import GEOGRAPHIC_PREFIXES
 _GEOGRAPHIES = (("us-gov-", "us-gov."), ("us-", "us."), ("eu-", "eu."), ("ap-", "apac."))
 """How a region's name begins, and its profiles' ids."""
 _ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:(application-)?inference-profile/(.+)")
+_ID = re.compile(r"[a-zA-Z0-9-:.]{1,64}")
 _TYPES = ("SYSTEM_DEFINED", "APPLICATION")
 _MAX_PAGE = 1000
 
@@ -45,8 +46,8 @@ async def get_inference_profile(call: Call, context: Context) -> Response:
     identifier = arn[2] if arn else call.model
     prefix = next((prefix for prefix in GEOGRAPHIC_PREFIXES if identifier.startswith(prefix)), None)
     try:
-        if prefix is None or (arn and arn[1]):
-            raise UnknownModel("It has no geographic prefix.")
+        if prefix is None or (arn and arn[1]) or not _ID.fullmatch(identifier):
+            raise UnknownModel("It is not the id of a geography's profile.")
         name = identifier.removeprefix(prefix)
         body = _profile(prefix, name, context.models.find(name), context)
     except UnknownModel as error:

@@ -43,8 +43,11 @@ def read_messages(fields: Reader) -> tuple[Message, ...]:
     return messages
 
 
-def read_offer(fields: Reader) -> Offer:
+def read_offer(fields: Reader, *, flat: bool = False) -> Offer:
     """``tools``, ``tool_choice`` and ``parallel_tool_calls``.
+
+    Args:
+        flat: a tool is the function itself, as in Responses, rather than an object that has it as a member.
 
     Raises:
         InvalidRequest: they are malformed, or contradict each other.
@@ -53,7 +56,7 @@ def read_offer(fields: Reader) -> Offer:
         if (old := fields.get(name)) is not None and old.value not in ([], "none", "auto"):
             raise unsupported(name, name, "send tools instead")
     listed = fields.get("tools")
-    tools = {} if listed is None else _read_tools(listed)
+    tools = {} if listed is None else _read_tools(listed, flat)
     calling, tool = _read_choice(fields.get("tool_choice"), tools)
     if calling is Calling.ANY and not tools:
         raise InvalidRequest("tool_choice asks for a call, but there are no tools; send some.", where="tool_choice")
@@ -130,20 +133,20 @@ def _read_call(call: Reader) -> ToolCall:
     return ToolCall(call.need("id").string(at_least=1), name, read_arguments(function.need("arguments")))
 
 
-def _read_tools(listed: Reader) -> dict[str, Tool]:
+def _read_tools(listed: Reader, flat: bool) -> dict[str, Tool]:
     tools: dict[str, Tool] = {}
     for item in listed.items(at_most=1024):
         kind = item.need("type")
         if kind.string() != "function":
             raise unsupported(f"tools of type {kind.string()[:100]}", kind.path)
-        tool = read_function(item.need("function"))
+        tool = _read_function(item if flat else item.need("function"))
         if tool.name in tools:
             raise InvalidRequest(f"The tool {tool.name} is defined twice; rename one.", where=item.path)
         tools[tool.name] = tool
     return tools
 
 
-def read_function(function: Reader) -> Tool:
+def _read_function(function: Reader) -> Tool:
     """A function's name, description and schema."""
     name = function.need("name").string(pattern=TOOL_NAME)
     description, parameters, strict = (function.get(key) for key in ("description", "parameters", "strict"))
@@ -163,10 +166,10 @@ def _read_choice(choice: Reader | None, names: Collection[str]) -> tuple[Calling
         return words[choice.one_of(tuple(words))], ""
     choice.need("type").one_of(("function",))
     nested = choice.get("function")
-    return named_choice((choice if nested is None else nested).need("name"), names)
+    return _named_choice((choice if nested is None else nested).need("name"), names)
 
 
-def named_choice(field: Reader, names: Collection[str]) -> tuple[Calling, str]:
+def _named_choice(field: Reader, names: Collection[str]) -> tuple[Calling, str]:
     """One tool must be called.
 
     Raises:

@@ -18,7 +18,8 @@ def read_nova(fields: Reader, addressed: Addressed) -> "NovaRequest":
     conversation = read_conversation(fields, {})
     config = fields.get("inferenceConfig")
     options = Options() if config is None else Options(**_read_options(config))
-    return NovaRequest(Asked(addressed.model, conversation, options, CALL_PREFIX))
+    asked = Asked(addressed.model, conversation, options, CALL_PREFIX, whole_calls=not addressed.streamed)
+    return NovaRequest(asked)
 
 
 def _read_options(config: Reader) -> dict[str, Any]:

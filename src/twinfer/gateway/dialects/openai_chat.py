@@ -24,7 +24,7 @@ from twinfer.gateway.text.tokenizer import Tokenizer
 
 async def chat_completions(call: Call, context: Context) -> Plain | Streamed:
     """Chat Completions, streamed if the body says so."""
-    chat = read_chat(call.body)
+    chat = await call.read(read_chat)
     work = await prepare(call, context, Asked(chat.model, chat.conversation, chat.options, whole_calls=not chat.stream))
     head = ChatHead(f"chatcmpl-{call.request_id}", int(time.time()), work.model.id, chat, work.model.tokenizer)
     return (

@@ -24,7 +24,7 @@ from twinfer.gateway.text.tokenizer import Tokenizer
 
 async def completions(call: Call, context: Context) -> Plain | Streamed:
     """Completions, streamed if the body says so."""
-    asked = read_completion(call.body)
+    asked = await call.read(read_completion)
     work = await prepare_each(call, context, [Asked(asked.model, prompt, asked.options) for prompt in asked.prompts])
     head = CompletionHead(f"cmpl-{call.request_id}", int(time.time()), asked, work)
     return Streamed(work, CompletionRendering(head)) if asked.stream else Plain(work, head.render)

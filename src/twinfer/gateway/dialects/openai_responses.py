@@ -21,7 +21,7 @@ from twinfer.gateway.prepare import Asked, prepare
 
 async def responses(call: Call, context: Context) -> Plain | Streamed:
     """Create a response, streamed if the body says so."""
-    ask = read_ask(call.body)
+    ask = await call.read(read_ask)
     work = await prepare(call, context, Asked(ask.model, ask.conversation, ask.options, whole_calls=not ask.stream))
     head = ResponseHead(call.request_id, int(time.time()), work.model.id, ask)
     return Streamed(work, ResponseRendering(head)) if ask.stream else Plain(work, head.render)

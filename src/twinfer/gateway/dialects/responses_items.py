@@ -67,6 +67,7 @@ class ItemEvents:
 
     stem: str
     _index: int = -1
+    _id: str = ""
     _deltas: list[Delta] = field(default_factory=list)
 
     def feed(self, deltas: Sequence[Delta]) -> list[Event]:
@@ -99,6 +100,7 @@ class ItemEvents:
 
     def _added(self) -> list[Event]:
         item = self._item("in_progress")
+        self._id = item["id"]
         match self._block():
             case ToolCallBlock():
                 return [self._at("response.output_item.added", item=item | {"arguments": ""})]
@@ -132,7 +134,7 @@ class ItemEvents:
         return {"type": kind, "output_index": self._index, **members}
 
     def _on(self, kind: str, **members: Any) -> Event:
-        return self._at(kind, item_id=self._item("in_progress")["id"], **members)
+        return self._at(kind, item_id=self._id, **members)
 
     def _place(self, kind: str, **members: Any) -> Event:
         return self._on(kind, content_index=0, **members)

@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from twinfer.gateway.dialects.chat_messages import (
-    ROLES,
-    named_choice,
-    read_arguments,
-    read_function,
-    read_text,
-    unsupported,
-)
+from twinfer.gateway.dialects.chat_messages import ROLES, read_arguments, read_offer, read_text, unsupported
 from twinfer.gateway.dialects.chat_request import read_options, read_tier
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
@@ -56,37 +49,57 @@ def read_ask(body: bytes) -> Ask:
     model = fields.need("model").string(at_least=1, at_most=2048)
     instructions = fields.get("instructions")
     system = () if instructions is None else (say("system", instructions.string()),)
-    tools = _read_tools(fields)
-    calling, tool = _read_choice(fields.get("tool_choice"), {tool.name for tool in tools})
-    parallel = (flag := fields.get("parallel_tool_calls")) is None or flag.boolean()
+    offer = read_offer(fields, flat=True)
     messages = _one_turn((*system, *_read_input(fields.need("input"))))
     arguments = {}
     if (reasoning := fields.get("reasoning")) is not None and (effort := reasoning.get("effort")) is not None:
         arguments["reasoning_effort"] = effort.string(at_most=64)
-    conversation = Conversation(messages, tools, calling, tool, parallel, arguments)
+    conversation = Conversation(messages, *offer, arguments=arguments)
     most = fields.get("max_output_tokens")
     options = read_options(fields, None, None if most is None else most.integer(at_least=1, at_most=2**31 - 1))
     read_tier(fields)
     stream = (flag := fields.get("stream")) is not None and flag.boolean()
-    return Ask(model, conversation, options, stream, _echoed(fields, parallel))
+    return Ask(model, conversation, options, stream, _echoed(fields, conversation))
 
 
-def _echoed(fields: Reader, parallel: bool) -> dict[str, Any]:
+def _echoed(fields: Reader, conversation: Conversation) -> dict[str, Any]:
     """The response tells how it was asked; what was not said, by its default."""
     body = fields.mapping()
-    defaults: dict[str, Any] = {
-        "instructions": None,
-        "max_output_tokens": None,
-        "metadata": {},
-        "temperature": None,
-        "top_p": None,
-        "tool_choice": "auto",
-        "tools": [],
+    choice: Any = {Calling.NONE: "none", Calling.AUTO: "auto", Calling.ANY: "required"}[conversation.calling]
+    if conversation.tool:
+        choice = {"type": "function", "name": conversation.tool}
+    truncation = fields.get("truncation")
+    return {
+        **{name: body.get(name) for name in ("instructions", "max_output_tokens", "temperature", "top_p")},
+        "metadata": _read_metadata(fields),
+        "tools": [_echoed_tool(tool) for tool in conversation.tools],
+        "tool_choice": choice,
+        "parallel_tool_calls": conversation.parallel,
         "text": {"format": {"type": "text"}},
-        "truncation": "disabled",
+        "truncation": "disabled" if truncation is None else truncation.one_of(("auto", "disabled")),
+        "previous_response_id": None,
+        "store": False,
     }
-    said = {name: body[name] for name in defaults if body.get(name) is not None}
-    return defaults | said | {"parallel_tool_calls": parallel, "previous_response_id": None, "store": False}
+
+
+def _echoed_tool(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description or None,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+
+
+def _read_metadata(fields: Reader) -> dict[str, str]:
+    """What the client wants to find with the response again; only its shape matters here."""
+    if (metadata := fields.get("metadata")) is None:
+        return {}
+    members = {name: member.string(at_most=512) for name, member in metadata.members()}
+    if len(members) > 16 or any(len(name) > 64 for name in members):
+        raise metadata.violation("Member must have 16 keys or less, of 64 characters or less")
+    return members
 
 
 def _read_input(field: Reader) -> tuple[Message, ...]:
@@ -127,27 +140,6 @@ def _one_turn(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return tuple(Message(role, tuple(parts) or (Text(""),)) for role, parts in zip(roles, turns, strict=True))
 
 
-def _read_tools(fields: Reader) -> tuple[Tool, ...]:
-    listed = fields.get("tools")
-    tools = []
-    for item in [] if listed is None else listed.items(at_most=1024):
-        kind = item.need("type")
-        if kind.string() != "function":
-            raise unsupported(f"tools of type {kind.string()[:100]}", kind.path)
-        tools.append(read_function(item))
-    return tuple(tools)
-
-
-def _read_choice(choice: Reader | None, names: set[str]) -> tuple[Calling, str]:
-    if choice is None:
-        return Calling.AUTO, ""
-    if isinstance(choice.value, str):
-        words = {"none": Calling.NONE, "auto": Calling.AUTO, "required": Calling.ANY}
-        return words[choice.one_of(tuple(words))], ""
-    choice.need("type").one_of(("function",))
-    return named_choice(choice.need("name"), names)
-
-
 def _refuse_unsupported(fields: Reader) -> None:
     if fields.get("previous_response_id") is not None:
         raise unsupported("previous_response_id", "previous_response_id", "send the whole conversation as input")
@@ -155,6 +147,8 @@ def _refuse_unsupported(fields: Reader) -> None:
         raise unsupported("conversation", "conversation", "send the whole conversation as input")
     if (background := fields.get("background")) is not None and background.boolean():
         raise unsupported("background", background.path)
+    if (n := fields.get("n")) is not None and n.integer() != 1:
+        raise unsupported("n", n.path, "send the request several times")
     text = fields.get("text")
     wanted = None if text is None else text.get("format")
     if wanted is not None and wanted.need("type").string() != "text":

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, TypeAlias
 
 
@@ -106,9 +107,9 @@ class Conversation:
 
     @property
     def num_characters(self) -> int:
-        """About how long the text is."""
+        """About how long the text is, with what a template puts around every part of it."""
         spoken = sum(_num_characters(part) for message in self.messages for part in message.parts)
-        return spoken + sum(len(tool.description) + len(str(tool.parameters)) for tool in self.tools)
+        return spoken + sum(_AROUND_PART + len(tool.description) + len(str(tool.parameters)) for tool in self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,9 @@ class RawPrompt:
 
 Prompt: TypeAlias = Conversation | RawPrompt
 
+_AROUND_PART = 30
+"""Characters."""
+
 
 def say(role: str, text: str) -> Message:
     """A turn of nothing but text."""
@@ -141,12 +145,15 @@ def say(role: str, text: str) -> Message:
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Neighbours of one role become one turn: most templates insist on alternation. Tool results stay apart."""
     merged: list[Message] = []
-    for message in messages:
-        if merged and merged[-1].role == message.role != "tool":
-            message = Message(message.role, merged.pop().parts + message.parts)
-        merged.append(message)
+    for role, neighbours in groupby(messages, key=lambda message: message.role):
+        if role == "tool":
+            merged += neighbours
+        else:
+            merged.append(Message(role, tuple(part for message in neighbours for part in message.parts)))
     return tuple(merged)
 
 
 def _num_characters(part: Part) -> int:
-    return sum(map(len, map(str, part.arguments.values()))) if isinstance(part, ToolCall) else len(part.text)
+    if isinstance(part, ToolCall):
+        return _AROUND_PART + sum(map(len, map(str, part.arguments.values())))
+    return _AROUND_PART + len(part.text)

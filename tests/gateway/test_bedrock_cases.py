@@ -1,0 +1,125 @@
+"""Thirty cases by which a server that says it speaks Bedrock's API can be judged, and where each is tested.
+
+Those that no other file tests stand below. Cases of what is not built yet have no test, and say why.
+"""
+
+import asyncio
+import importlib
+from collections.abc import Mapping
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.gateway.house import EOS, House, converse_body, frames
+from tests.gateway.test_app import Client
+from tests.gateway.test_event_stream import MESSAGE_START
+from twinfer.core.config import Config
+from twinfer.core.errors import CapacityError
+from twinfer.gateway.dialects import event_stream
+from twinfer.gateway.fake import FakeDispatcher, Script
+from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.serve import build_app
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODEL = "twinfer.tiny-v1:0"
+PATH = f"/model/{MODEL}/converse"
+KEYS, TIERS, QUOTAS = (
+    "credentials are not read yet",
+    "there is one tier and one latency mode",
+    "there are no quotas yet",
+)
+
+CASES: Mapping[str, str] = {
+    "1 an answer with all members": "test_bedrock_converse.test_an_answer_has_everything_boto3_s_model_asks_for",
+    "2 names: ARN, profile": "test_bedrock_converse.test_names_with_slashes_and_colons_find_their_model",
+    "2 names: application profile": "there are no application profiles yet, see case 4",
+    "3 unknown model": "test_bedrock_converse.test_unknown_models_are_worded_as_aws_does",
+    "4 unknown application profile": "test_bedrock_converse.test_unknown_models_are_worded_as_aws_does",
+    "5 bad values that boto3 lets pass": "test_converse_request.test_every_complaint_names_its_place",
+    "6 maxTokens 0": "test_converse_request.test_every_complaint_names_its_place",
+    "7 stop sequence": "test_bedrock_converse.test_a_stop_sequence_ends_the_text_and_is_reported_on_request",
+    "8 response fields that are absent": "test_bedrock_cases.test_an_absent_field_is_left_out",
+    "9 length": "test_bedrock_converse.test_lengths_have_their_own_stop_reasons",
+    "10 a tool is called": "test_bedrock_tools.test_a_call_is_an_object_with_an_id",
+    "11 a tool is forced": "test_bedrock_tools.test_a_forced_call_is_begun_for_the_model",
+    "12 calls without tools or results": "test_converse_request.test_every_complaint_names_its_place",
+    "13 a stream of text": "test_bedrock_converse.test_a_stream_s_events_are_boto3_s",
+    "14 a stream of all blocks": "test_bedrock_tools.test_a_stream_has_a_block_for_each_thought_text_and_call",
+    "15 a stream's bytes": "test_bedrock_cases.test_a_padded_stream_s_bytes",
+    "16 the engine dies in mid-stream": "test_bedrock_converse.test_failures_in_the_stream_break_it",
+    "17 no engine before the first token": "test_bedrock_cases.test_boto3_tries_as_often_as_it_was_told",
+    "18 the model is being loaded": "test_bedrock_converse.test_boto3_comes_again_when_it_may_work",
+    "19 over the tenant's tokens per minute": QUOTAS,
+    "20 the client leaves": "test_app.test_a_client_that_leaves_in_mid_stream_cancels_its_work",
+    "21 Llama's body without Content-Type": "test_bedrock_invoke.test_a_body_needs_no_content_type",
+    "22 native streams' counts": "test_bedrock_invoke.test_counts_are_in_headers_and_in_the_last_chunk_alone",
+    "23 an empty native body": "test_bedrock_invoke.test_a_body_without_what_its_family_needs_is_worded_as_aws_does",
+    "24 CountTokens": "test_same_tokens.test_every_door_gives_the_same_tokens",
+    "25 signatures": KEYS,
+    "26 bearer keys": KEYS,
+    "27 latency mode, as served": "test_bedrock_converse.test_service_choices_are_echoed_as_served",
+    "28 tiers under load": TIERS,
+    "29 cache points": "cache points change nothing yet; what was found in a cache is told, see case 1",
+    "30 openai: usage at a stream's end": "test_openai_chat.test_a_stream_tells_its_usage_when_asked",
+    "30 openai: n": "test_openai_chat.test_n_answers_keep_apart",
+    "30 openai: json_schema": "structured output is refused yet",
+    "30 openai: log probabilities": "test_openai_chat.test_logprobs_stand_beside_their_tokens",
+    "30 openai: bad values, unknown models": "test_openai_chat.test_refusals_raise_the_sdk_s_classes",
+    "30 openai: wrong key": KEYS,
+    "frame of an event, of an exception": "test_event_stream.test_frames_are_aws_s_to_the_byte",
+    "signatures and keys computed elsewhere": KEYS,
+    "one prompt through every door": "test_same_tokens.test_every_door_gives_the_same_tokens",
+    "10,000 fuzzed requests": "fuzz.test_fuzz.test_ten_thousand_requests",
+    "request ids": "test_bedrock_cases.test_no_two_requests_have_one_id",
+}
+
+
+async def test_every_case_has_its_test() -> None:
+    """Those that name one."""
+    for case, test in CASES.items():
+        if " " not in test:
+            module, _, name = test.rpartition(".")
+            assert hasattr(importlib.import_module(f"tests.gateway.{module}"), name), case
+    numbers = {case.split()[0] for case in CASES}
+    assert {str(number) for number in range(1, 31)} <= numbers
+
+
+async def test_an_absent_field_is_left_out(house: House) -> None:
+    """Rather than refused, or ``null``."""
+    answer = await house.http.post(PATH, json=converse_body(additionalModelResponseFieldPaths=["/absent"]))
+    assert answer.status_code == 200
+    assert "additionalModelResponseFields" not in answer.json()
+
+
+async def test_a_padded_stream_s_bytes(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS, with the padding that one of AWS's recorded frames has, the first frame is that one to the byte."""
+    monkeypatch.setattr(event_stream.secrets, "randbelow", lambda limit: 4)
+    dispatcher = FakeDispatcher(lambda request: Script([[5], [EOS]]))
+    client = Client(
+        build_app(Config(), ModelRegistry([model]), dispatcher), f"{PATH}-stream", converse_body(), scheme="https"
+    )
+    await client.exchange
+    assert bytes.fromhex(MESSAGE_START) == client.body[: len(MESSAGE_START) // 2]
+    assert [event["p"] for _, event in frames(client.body)] == ["abcdef"] * 5
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_boto3_tries_as_often_as_it_was_told(house: House, attempts: int) -> None:
+    """When there is never any room, its last error is the modelled one."""
+    house.plays(Script([], failure=CapacityError("Full.", 0.01)))
+    client = house.boto3(attempts=attempts)
+    with pytest.raises(client.exceptions.ServiceUnavailableException):
+        await asyncio.to_thread(lambda: client.converse(modelId=MODEL, **converse_body()))
+    assert attempts == len(house.dispatcher.generations)
+
+
+async def test_no_two_requests_have_one_id(house: House) -> None:
+    """Answers and refusals alike; boto3 shows it with both."""
+    client, ids = house.boto3(), []
+    for _ in range(20):
+        ids.append((await house.http.post(PATH, json=converse_body())).headers["x-amzn-requestid"])
+        with pytest.raises(ClientError) as refused:
+            await asyncio.to_thread(lambda: client.converse(modelId="foo.bar-v1:0", **converse_body()))
+        ids.append(refused.value.response["ResponseMetadata"]["RequestId"])
+    assert len(set(ids)) == 40
