@@ -22,7 +22,7 @@ _OPENING = re.compile(r'<tool_call>\s*\{"name": "(?:([\w-]+)", "arguments":)?')
 
 def answer(prompt: str) -> str:
     """What it writes after a prompt in the style of Qwen's template."""
-    turns = _TURN.findall(prompt)
+    turns = _TURN.findall(prompt) or [("", prompt)]
     begun = _OPENING.match(turns[-1][1]) if turns[-1][0] == "assistant" else None
     said = next((text for role, text in reversed(turns[:-1]) if role == "user"), "")
     results = _RESULT.findall(said)

@@ -42,7 +42,11 @@ def main() -> int:
     with serving(*DEPLOYMENT) as url, serving("tests.clients.scripted") as scripted_url:
         urls = {"TWINFER_URL": url, "TWINFER_SCRIPTED_URL": scripted_url}
         codes = [run_suite(python, AMBIENT | urls) for python in environments]
-        endpoints = {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": scripted_url, "AWS_ENDPOINT_URL_BEDROCK": scripted_url}
+        endpoints = {
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": scripted_url,
+            "AWS_ENDPOINT_URL_BEDROCK": scripted_url,
+            "TEST_API_BASE_URL": f"{scripted_url}/v1",
+        }
         newest = ENVIRONMENTS / "new" / "bin" / "python"
         return max(*codes, run_sources(ENVIRONMENTS / "sources", newest, AMBIENT | endpoints))
 

@@ -19,16 +19,19 @@ class Source:
     Attributes:
         stem: how its archive's name begins.
         files: below its root.
-        left_out: tests that do not apply, as pytest's ids after the file's name, by the reason.
+        left_out: tests of the first file that do not apply, as pytest's ids after its name, by the reason.
+        only: pytest's expression for the tests that apply, where most do not.
     """
 
     stem: str
     files: Sequence[str]
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    only: str = ""
 
 
 MEDIA = "images, audio and documents are refused"
 CACHE = "counts what a cache point writes; prefixes are cached unasked here"
+OPENAI = ("completions", "models")
 SOURCES = (
     Source(
         "langchain_aws",
@@ -37,6 +40,12 @@ SOURCES = (
             "Anthropic's native body is not served": ["TestBedrockStandard"],
             MEDIA: ["TestBedrockUseConverseStandard::test_image_inputs"],
         },
+    ),
+    Source(
+        "openai",
+        ["tests/api_resources/chat/test_completions.py", *(f"tests/api_resources/test_{it}.py" for it in OPENAI)],
+        {"uses every parameter at once, images and audio among them": ["all_params"]},
+        only="(create_overload and not all_params) or (test_models and not delete)",
     ),
     Source(
         "strands_agents",
@@ -95,7 +104,7 @@ def _run(source: Source, archives: Path, python: Path, environment: Mapping[str,
         with tarfile.open(found[-1]) as archive:
             archive.extractall(directory, filter="data")
         root = next(Path(directory).iterdir())
-        arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:warnings", "-o", "addopts=", *_deselected(source)]
+        arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:warnings", "-o", "addopts=", *_selection(source)]
         command = [str(python), "-m", "pytest", *arguments, *source.files]
         code = subprocess.run(command, cwd=root, env=os.environ | environment, check=False).returncode
     for reason, tests in source.left_out.items():
@@ -103,7 +112,10 @@ def _run(source: Source, archives: Path, python: Path, environment: Mapping[str,
     return code
 
 
-def _deselected(source: Source) -> Iterator[str]:
+def _selection(source: Source) -> Iterator[str]:
+    if source.only:
+        yield f"-k={source.only}"
+        return
     for tests in source.left_out.values():
         for test in tests:
             yield f"--deselect={source.files[0]}::{test}"

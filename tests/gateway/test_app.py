@@ -1,8 +1,11 @@
 """The application itself: routing, limits, leaving clients, slow clients, the operator's endpoints."""
 
 import asyncio
+import contextlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import httpx
@@ -11,7 +14,7 @@ import pytest
 import pytest_asyncio
 from starlette.types import Message
 
-from tests.gateway.house import EOS, House, chat_body, chunks, converse_body, frames, open_house
+from tests.gateway.house import EOS, House, chat_body, chunks, converse_body, frames, open_house, post
 from twinfer.core.config import Config, GatewayConfig, ModelConfig, RoutingConfig
 from twinfer.core.errors import EngineFailure
 from twinfer.core.request import GenerationRequest
@@ -399,3 +402,40 @@ async def test_a_connection_serves_one_call_after_another(house: House) -> None:
         assert chunks(stream.content)[-1] == "[DONE]"
         assert (await house.http.post(PATHS[0], content=b"{")).status_code == 400
     assert house.all_closed
+
+
+async def test_bytes_that_are_no_http_harm_nobody(house: House) -> None:
+    """Whatever comes on a connection, it is answered with 400 at most, and others are served."""
+    random = Random(0)
+    good = post(PATHS[0], converse_body())
+    found: list[bytes] = []
+    for _ in range(200):
+        at = random.randrange(len(good))
+        spoilt = random.choice(
+            [
+                good[:at],
+                good[:at] + random.randbytes(8) + good[at:],
+                random.randbytes(60),
+                good[:at] + good,
+                b"\r\n" * 99,
+            ]
+        )
+        found += re.findall(rb"^HTTP/1\.1 (\d)", await half_closed(house.address, spoilt), re.MULTILINE)
+    assert {b"4"} <= set(found) <= {b"2", b"4"}
+    assert (await house.http.post(PATHS[0], json=converse_body())).status_code == 200
+    assert house.all_closed
+
+
+async def half_closed(address: tuple[str, int], request: bytes) -> bytes:
+    """What a server answers to a client that says no more; an aborted connection is an answer, too."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(request)
+        writer.write_eof()
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

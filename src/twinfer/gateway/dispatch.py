@@ -15,6 +15,7 @@ from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet, WorkerLink
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
+from twinfer.gateway.stamps import Stamps
 from twinfer.gateway.worker_metrics import render
 from twinfer.handoff.gateway_actions import (
     Emit,
@@ -74,30 +75,6 @@ class FleetDispatcher:
         return render(await self._fleet.reports()) + self._recovery.render()
 
 
-class _Stamps:
-    """When things happened, on the gateway's clock, in seconds."""
-
-    def __init__(self) -> None:
-        self.reserve_sent = self.granted = self.fetch_began = self.fetch_ended = 0.0
-        self.first_token = self.decode_began = self.last_token = 0.0
-
-    def journey(self, route: Route, prefill: Timings, decode: Timings) -> Journey:
-        """What the stamps and both workers' timings say together."""
-        split = route.prefill is not None
-        computing = prefill if split else decode
-        return Journey(
-            route=route,
-            queue_ms=_ms(computing.queue_s),
-            reserve_ms=_ms(self.granted - self.reserve_sent) if split else 0.0,
-            fetch_ms=_ms(max(0.0, self.fetch_ended - self.fetch_began)),
-            prefill_ms=_ms(computing.prefill_s),
-            exposed_transfer_ms=_ms(max(0.0, self.decode_began - self.first_token)) if self.decode_began else 0.0,
-            decode_ms=_ms(max(0.0, self.last_token - (self.decode_began or self.first_token))),
-            cached_tokens=computing.cached_tokens,
-            transfer_bytes=decode.transfer_bytes,
-        )
-
-
 class FleetGeneration:
     """One request under way. The event loop's, like everything in a gateway."""
 
@@ -117,7 +94,7 @@ class FleetGeneration:
         self._tokens: list[Token] = []
         self._error: TwinferError | None = None
         self._news = asyncio.Event()
-        self._stamps = _Stamps()
+        self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
         self._lost: set[Epoch] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -329,7 +306,3 @@ def _passing(worker: WorkerId | None, snapshot: ClusterSnapshot) -> Passing | No
         return None
     source = next(s.identity for s in snapshot.workers if s.identity.worker == worker)
     return Passing(new_handoff_id(), source.worker, source.epoch, source.capabilities)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
