@@ -11,6 +11,7 @@ from tools.make_checkpoint import SHAPES, write_checkpoint
 from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import CheckpointError
 from twinfer.model.checkpoint import read_checkpoint
+from twinfer.model.matrix import PlainMatrix
 from twinfer.model.prepared import load_weights, prepare
 from twinfer.model.spec import Precision
 from twinfer.model.tensor_file import read_header
@@ -36,7 +37,8 @@ def test_fused(tiny: TinyCheckpoints, tmp_path: Path) -> None:
         "down": ["mlp.down_proj.weight"],
     }.items():
         expected = torch.cat([stored[prefix + name] for name in names])
-        assert torch.equal(expected, getattr(weights.layers[2], part)), part
+        found = getattr(weights.layers[2], part)
+        assert torch.equal(expected, found.weight if isinstance(found, PlainMatrix) else found), part
     assert torch.equal(stored["model.embed_tokens.weight"], weights.embedding)
     assert torch.equal(stored["model.norm.weight"], weights.final_norm)
     assert weights.layers[2].out_bias is None
@@ -49,7 +51,7 @@ def test_converted(tiny: TinyCheckpoints, tmp_path: Path, precision: Precision, 
     weights = load_weights(prepare(checkpoint, "d", precision, tmp_path), checkpoint.spec, CPU)
     stored = load_file(checkpoint.files[0])
     assert dtype == weights.dtype
-    assert torch.equal(stored["lm_head.weight"].to(dtype), weights.head)
+    assert torch.equal(stored["lm_head.weight"].to(dtype), weights.head.weight)
 
 
 def test_tied_embeddings_are_one_tensor(tiny: TinyCheckpoints, tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_tied_embeddings_are_one_tensor(tiny: TinyCheckpoints, tmp_path: Path) -
     checkpoint = read_checkpoint(tiny("tiny-qwen2"))
     path = prepare(checkpoint, "d", "fp32", tmp_path)
     weights = load_weights(path, checkpoint.spec, CPU)
-    assert weights.head.data_ptr() == weights.embedding.data_ptr()
+    assert weights.head.weight.data_ptr() == weights.embedding.data_ptr()
     assert "head" not in read_header(path).tensors
 
 
@@ -72,7 +74,7 @@ def test_tensors_lie_in_the_mapped_file(tiny: TinyCheckpoints, tmp_path: Path) -
         if file == str(path):
             assert rights == "r--s"
             mapped.append([int(bound, 16) for bound in bounds.split("-")])
-    for tensor in (weights.embedding, weights.head, weights.layers[0].qkv, weights.layers[2].mlp_norm):
+    for tensor in (weights.embedding, weights.head.weight, weights.layers[0].qkv.weight, weights.layers[2].mlp_norm):
         address = tensor.data_ptr()
         assert any(low <= address and address + tensor.nbytes <= high for low, high in mapped)
 
@@ -136,6 +138,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from twinfer.model.checkpoint import read_checkpoint
+from twinfer.model.matrix import PlainMatrix
 from twinfer.model.prepared import prepare
 
 torch.set_num_threads(1)

@@ -21,6 +21,6 @@ def forward(batch: Batch, weights: Weights, spec: ModelSpec, rope: RopeTable, kv
         rotate_(heads[:, : spec.num_heads + spec.num_kv_heads], cos, sin)
         kv.write(index, batch.write_rows, heads[:, spec.num_heads :])
         attended = attend(heads[:, : spec.num_heads], kv, index, batch.views[spec.windows[index]])
-        hidden = hidden + F.linear(attended, layer.out, layer.out_bias)
+        hidden = hidden + layer.out.product(attended, layer.out_bias)
         hidden = hidden + mlp(norm(hidden, layer.mlp_norm, spec), layer)
-    return F.linear(norm(hidden[batch.sample_rows], weights.final_norm, spec), weights.head)
+    return weights.head.product(norm(hidden[batch.sample_rows], weights.final_norm, spec))

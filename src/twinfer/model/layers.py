@@ -18,7 +18,7 @@ def project_heads(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Ten
 
     Where the model normalises queries and keys, they are.
     """
-    fused = F.linear(hidden, weights.qkv, weights.qkv_bias)
+    fused = weights.qkv.product(hidden, weights.qkv_bias)
     heads = fused.view(len(hidden), spec.num_heads + 2 * spec.num_kv_heads, spec.head_dim)
     if weights.q_norm is not None and weights.k_norm is not None:
         queries, keys, _ = torch.split(heads, [spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], dim=1)
@@ -29,5 +29,5 @@ def project_heads(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Ten
 
 def mlp(hidden: Tensor, weights: LayerWeights) -> Tensor:
     """The gated feed-forward network (SwiGLU), ``[T, hidden]`` to ``[T, hidden]``."""
-    gate, up = F.linear(hidden, weights.gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, weights.down)
+    gate, up = weights.gate_up.product(hidden).chunk(2, dim=-1)
+    return weights.down.product(F.silu(gate) * up)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinfer.model.matrix import Matrix, PlainMatrix
 from twinfer.model.spec import ModelSpec
 from twinfer.model.tensor_names import layer_name
 
@@ -18,25 +19,25 @@ class LayerWeights:
     """
 
     attention_norm: Tensor
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor | None
     q_norm: Tensor | None
     k_norm: Tensor | None
-    out: Tensor
+    out: Matrix
     out_bias: Tensor | None
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Matrix
+    down: Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The whole model. ``embedding`` and ``head`` are ``[vocab, hidden]``, and one tensor where they are tied."""
+    """The whole model. ``embedding`` and ``head`` are ``[vocab, hidden]``, and the same memory where they are tied."""
 
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
     final_norm: Tensor
-    head: Tensor
+    head: Matrix
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,7 +57,7 @@ def assemble(tensors: Mapping[str, Tensor], spec: ModelSpec) -> Weights:
         embedding=embedding,
         layers=tuple(_layer(tensors, layer) for layer in range(spec.num_layers)),
         final_norm=tensors["final_norm"],
-        head=tensors.get("head", embedding),
+        head=PlainMatrix(tensors.get("head", embedding)),
     )
 
 
@@ -64,18 +65,21 @@ def _layer(tensors: Mapping[str, Tensor], layer: int) -> LayerWeights:
     def required(name: str) -> Tensor:
         return tensors[layer_name(layer, name)]
 
+    def matrix(name: str) -> Matrix:
+        return PlainMatrix(required(name))
+
     def optional(name: str) -> Tensor | None:
         return tensors.get(layer_name(layer, name))
 
     return LayerWeights(
         attention_norm=required("attention_norm"),
-        qkv=required("qkv"),
+        qkv=matrix("qkv"),
         qkv_bias=optional("qkv_bias"),
         q_norm=optional("q_norm"),
         k_norm=optional("k_norm"),
-        out=required("out"),
+        out=matrix("out"),
         out_bias=optional("out_bias"),
         mlp_norm=required("mlp_norm"),
-        gate_up=required("gate_up"),
-        down=required("down"),
+        gate_up=matrix("gate_up"),
+        down=matrix("down"),
     )
