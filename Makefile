@@ -58,5 +58,6 @@ bench-gateway: setup ## requests and streamed tokens per second of one gateway c
 	$(BIN)/python -m bench.gateway $(ARGS)
 
 clean: ## remove what make created: .venv, caches and build outputs
+	rm -f src/twinfer/model/kernels/*.so
 	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

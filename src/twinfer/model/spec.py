@@ -12,6 +12,9 @@ from twinfer.core.errors import CheckpointError
 
 Family = Literal["llama", "mistral", "qwen2", "qwen3"]
 Precision = Literal["fp32", "bf16", "fp16"]
+PackedFormat = Literal["int8", "int4"]
+StoredFormat = Precision | PackedFormat
+"""How matrices may be served; beside packed ones, everything else is bf16."""
 RopeScaling = Literal["default", "linear", "llama3"]
 
 _ARCHITECTURES: dict[str, Family] = {
@@ -91,6 +94,11 @@ class ModelSpec:
     max_positions: int
     eos_ids: tuple[int, ...]
     dtype: Precision
+
+
+def arithmetic(weights: StoredFormat) -> Precision:
+    """What a model with such weights computes in."""
+    return "bf16" if weights == "int8" or weights == "int4" else weights
 
 
 class _Fields:
