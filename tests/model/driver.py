@@ -15,7 +15,7 @@ from twinfer.model.load import load_runner
 from twinfer.model.paged_kv import pool_tensor
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import ServedModel, describe
-from twinfer.model.spec import Precision
+from twinfer.model.spec import StoredFormat
 
 GREEDY = Sampling(temperature=0.0)
 BLOCK_TOKENS = 4
@@ -60,7 +60,12 @@ class Driver:
     """Holds a pool whose blocks it deals out in random order, and steps sequences through the runner."""
 
     def __init__(
-        self, directory: Path, cache_dir: Path, weights: Precision = "fp32", kv_dtype: KVDtype = "fp32", seed: int = 0
+        self,
+        directory: Path,
+        cache_dir: Path,
+        weights: StoredFormat = "fp32",
+        kv_dtype: KVDtype = "fp32",
+        seed: int = 0,
     ) -> None:
         self.model: ServedModel = describe(str(directory), cache_dir, weights, kv_dtype)
         self.layout = self.model.layout(BLOCK_TOKENS)

@@ -121,6 +121,10 @@ def _check_tensors(directory: Path, spec: ModelSpec, tensors: Mapping[str, Store
         if tensors[name].shape != shape:
             found = list(tensors[name].shape)
             raise CheckpointError(f"tensor {name} has shape {found}, but config.json asks for {list(shape)}")
+        if tensors[name].dtype not in _STORED_PRECISION:
+            raise CheckpointError(
+                f"tensor {name} is {tensors[name].dtype}, but only {', '.join(_STORED_PRECISION)} are supported"
+            )
     for name in tensors:
         if name not in expected and not may_be_ignored(name, spec):
             raise CheckpointError(f"tensor {name} in {tensors[name].file} has no place in a {spec.family} model")

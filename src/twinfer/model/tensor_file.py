@@ -15,8 +15,10 @@ import xxhash
 
 from twinfer.core.errors import CheckpointError
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
-"""Element types that models are stored in, with their size."""
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1}
+"""Element types that are read and written, with their size."""
+_OWN = "U8"
+"""Of packed weights, which we make ourselves."""
 _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 100_000_000
 """The format's own bound."""
@@ -88,7 +90,8 @@ def _entry(path: Path, name: str, entry: dict[str, Any], data_start: int) -> Sto
     dtype, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
     start, end = (data_start + int(offset) for offset in entry["data_offsets"])
     if dtype not in ITEM_BYTES:
-        raise CheckpointError(f"{path}: tensor {name} is {dtype}, but only {', '.join(ITEM_BYTES)} are supported")
+        supported = ", ".join(each for each in ITEM_BYTES if each != _OWN)
+        raise CheckpointError(f"{path}: tensor {name} is {dtype}, but only {supported} are supported")
     if end - start != prod(shape) * ITEM_BYTES[dtype] or start < data_start:
         raise CheckpointError(f"{path}: tensor {name} does not fill its place; copy or download the file again")
     return StoredTensor(path, dtype, shape, start, end)

@@ -1,14 +1,15 @@
 """A model's weights, as the decoder uses them. All matrices are ``[out, in]``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from twinfer.model.matrix import Matrix, PlainMatrix
+from twinfer.model.kernels.library import Kernels
+from twinfer.model.matrix import Matrix, matrix
 from twinfer.model.spec import ModelSpec
-from twinfer.model.tensor_names import layer_name
+from twinfer.model.tensor_names import layer_name, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +51,41 @@ class Weights:
         return self.embedding.device
 
 
-def assemble(tensors: Mapping[str, Tensor], spec: ModelSpec) -> Weights:
-    """Put the tensors of ``tensor_names.parts`` in their places."""
+def assemble(tensors: Mapping[str, Tensor], spec: ModelSpec, kernels: Kernels | None = None) -> Weights:
+    """Put the tensors of ``tensor_names.parts`` in their places; ``kernels`` multiply where they can."""
+    shapes = {part.name: part.shape for part in parts(spec)}
+
+    def matrix_of(name: str) -> Matrix:
+        return matrix(tensors, name, shapes[name], kernels)
+
     embedding = tensors["embedding"]
     return Weights(
         embedding=embedding,
-        layers=tuple(_layer(tensors, layer) for layer in range(spec.num_layers)),
+        layers=tuple(_layer(tensors, matrix_of, layer) for layer in range(spec.num_layers)),
         final_norm=tensors["final_norm"],
-        head=PlainMatrix(tensors.get("head", embedding)),
+        head=matrix(tensors, "head" if "head" in tensors else "embedding", shapes["embedding"], kernels),
     )
 
 
-def _layer(tensors: Mapping[str, Tensor], layer: int) -> LayerWeights:
+def _layer(tensors: Mapping[str, Tensor], matrix_of: Callable[[str], Matrix], layer: int) -> LayerWeights:
     def required(name: str) -> Tensor:
         return tensors[layer_name(layer, name)]
 
-    def matrix(name: str) -> Matrix:
-        return PlainMatrix(required(name))
+    def product(name: str) -> Matrix:
+        return matrix_of(layer_name(layer, name))
 
     def optional(name: str) -> Tensor | None:
         return tensors.get(layer_name(layer, name))
 
     return LayerWeights(
         attention_norm=required("attention_norm"),
-        qkv=matrix("qkv"),
+        qkv=product("qkv"),
         qkv_bias=optional("qkv_bias"),
         q_norm=optional("q_norm"),
         k_norm=optional("k_norm"),
-        out=matrix("out"),
+        out=product("out"),
         out_bias=optional("out_bias"),
         mlp_norm=required("mlp_norm"),
-        gate_up=matrix("gate_up"),
-        down=matrix("down"),
+        gate_up=product("gate_up"),
+        down=product("down"),
     )
