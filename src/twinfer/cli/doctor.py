@@ -97,6 +97,7 @@ def checks(config: Config) -> list[Callable[[], Row]]:
         lambda: torch_library(_imported("torch")),
         lambda: accelerators(_imported("torch")),
         lambda: native_engine(_imported("twinfer.engine.native")),
+        lambda: kernels(_imported("twinfer.model.kernels.library")),
         lambda: transport(
             "shared memory", "between workers of this machine: one copy, none by the source", ShmSource(), ShmSink()
         ),
@@ -183,6 +184,23 @@ def native_engine(module: Any) -> Row:
     if isinstance(module, Exception):
         return Row("native engine", Status.NO, f"{module}; pools can only be emulated until then", needed=True)
     return Row("native engine", Status.OK, "Llama, Mistral, Qwen2 and Qwen3 models", needed=True)
+
+
+def kernels(module: Any) -> Row:
+    """Which code of our own multiplies with weights on the CPU, or what to do to have it."""
+    name = "CPU kernels"
+    if isinstance(module, Exception):
+        return Row(name, Status.NO, "unknown without torch")
+    found = module.find_kernels(1)
+    if found is None:
+        advice = "install a C compiler such as gcc and then Twinfer again, or 'make clean setup'"
+        return Row(name, Status.NOTE, f"not built, so torch multiplies and int8 and int4 are slow; {advice}")
+    words = {"AMX": "AMX and AVX-512", "AVX512": "AVX-512 with bf16 and VNNI"}
+    if found.isa.name not in words:
+        advice = "plain C for int8 and int4, torch for the rest; AVX-512 with bf16 is missing here"
+        return Row(name, Status.NOTE, advice)
+    shared = "" if found.machine.parallel else "; torch's OpenMP has no GOMP_parallel, so they use one thread"
+    return Row(name, Status.OK, f"{words[found.isa.name]} for bf16, int8 and int4 weights{shared}")
 
 
 def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT], *, needed: bool = True) -> Row:
