@@ -32,8 +32,8 @@ test-e2e: setup ## tests that start whole deployments, the README's examples amo
 clients: ## environments of real clients below .venv-clients, half a gigabyte; see tests/clients
 	@for name in old new; do test -d .venv-clients/$$name/bin || $(PYTHON) -m venv .venv-clients/$$name; \
 		.venv-clients/$$name/bin/python -m pip install --quiet --progress-bar off -r tests/clients/requirements-$$name.txt || exit 1; done
-	@test .venv-clients/sources -nt tests/clients/sources.txt || .venv-clients/new/bin/python -m pip download --quiet --progress-bar off --no-binary :all: \
-		--no-deps --no-build-isolation --dest .venv-clients/sources -r tests/clients/sources.txt && touch .venv-clients/sources
+	@test -d .venv-clients/sources || .venv-clients/new/bin/python -m pip download --quiet --progress-bar off --no-binary :all: \
+		--no-deps --no-build-isolation --dest .venv-clients/sources -r tests/clients/sources.txt
 
 test-clients: setup clients ## boto3 twice, AWS CLI, langchain-aws, strands, pydantic-ai, litellm and openai, for real
 	$(BIN)/python -m tests.clients.run
@@ -74,5 +74,6 @@ bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next 
 	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)
 
 clean: ## remove what make created: .venv, caches and build outputs
+	rm -f src/twinfer/*/*.so src/twinfer/*/*/*.so
 	rm -rf .venv .venv-clients .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist src/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -106,6 +106,25 @@ def test_parts_in_c():
     assert doctor.c_parts(copy_runs_slowly).status == Status.OK
 
 
+@pytest.mark.parametrize(
+    ("isa", "parallel", "status", "words"),
+    [
+        ("AMX", 1, Status.OK, "AMX and AVX-512"),
+        ("AVX512", None, Status.OK, "GOMP_parallel"),
+        ("PORTABLE", 1, Status.NOTE, "plain C for int8 and int4"),
+        (None, None, Status.NOTE, "install a C compiler"),
+    ],
+)
+def test_kernels(isa: str | None, parallel: int | None, status: Status, words: str):
+    """What multiplies is named; where that is slow, so is what to install."""
+    machine = SimpleNamespace(isa=SimpleNamespace(name=isa), machine=SimpleNamespace(parallel=parallel))
+    module = SimpleNamespace(find_kernels=lambda threads: machine if isa else None)
+    row = doctor.kernels(module)
+    assert status == row.status
+    assert words in row.text
+    assert doctor.kernels(ImportError("no torch")).status == Status.NO
+
+
 def test_transport_really_pulls():
     """A block goes through; a source that cannot start gives its own reason."""
     hub = InprocHub()

@@ -15,7 +15,7 @@ from twinfer.model.load import load_runner
 from twinfer.model.paged_kv import pool_tensor
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import ServedModel, describe
-from twinfer.model.spec import Precision
+from twinfer.model.spec import StoredFormat
 
 GREEDY = Sampling(temperature=0.0)
 BLOCK_TOKENS = 4
@@ -63,9 +63,10 @@ class Driver:
         self,
         directory: Path,
         cache_dir: Path,
-        weights: Precision = "fp32",
+        weights: StoredFormat = "fp32",
         kv_dtype: KVDtype = "fp32",
         max_context_tokens: int = 0,
+        seed: int = 0,
     ) -> None:
         self.model: ServedModel = describe(str(directory), cache_dir, weights, kv_dtype, max_context_tokens)
         self.layout = self.model.layout(BLOCK_TOKENS)

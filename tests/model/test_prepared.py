@@ -11,8 +11,11 @@ from tools.make_checkpoint import SHAPES, write_checkpoint
 from tests.conftest import TinyCheckpoints
 from twinfer.core.errors import CheckpointError
 from twinfer.model.checkpoint import read_checkpoint
+from twinfer.model.kernels.library import find_kernels
+from twinfer.model.matrix import PlainMatrix, UnpackedMatrix
+from twinfer.model.packing import PACKINGS
 from twinfer.model.prepared import load_weights, prepare
-from twinfer.model.spec import Precision
+from twinfer.model.spec import Precision, StoredFormat
 from twinfer.model.tensor_file import read_header
 
 pytestmark = pytest.mark.torch
@@ -36,7 +39,8 @@ def test_fused(tiny: TinyCheckpoints, tmp_path: Path) -> None:
         "down": ["mlp.down_proj.weight"],
     }.items():
         expected = torch.cat([stored[prefix + name] for name in names])
-        assert torch.equal(expected, getattr(weights.layers[2], part)), part
+        found = getattr(weights.layers[2], part)
+        assert torch.equal(expected, found.weight if isinstance(found, PlainMatrix) else found), part
     assert torch.equal(stored["model.embed_tokens.weight"], weights.embedding)
     assert torch.equal(stored["model.norm.weight"], weights.final_norm)
     assert weights.layers[2].out_bias is None
@@ -49,7 +53,7 @@ def test_converted(tiny: TinyCheckpoints, tmp_path: Path, precision: Precision, 
     weights = load_weights(prepare(checkpoint, "d", precision, tmp_path), checkpoint.spec, CPU)
     stored = load_file(checkpoint.files[0])
     assert dtype == weights.dtype
-    assert torch.equal(stored["lm_head.weight"].to(dtype), weights.head)
+    assert torch.equal(stored["lm_head.weight"].to(dtype), weights.head.weight)
 
 
 def test_tied_embeddings_are_one_tensor(tiny: TinyCheckpoints, tmp_path: Path) -> None:
@@ -57,8 +61,41 @@ def test_tied_embeddings_are_one_tensor(tiny: TinyCheckpoints, tmp_path: Path) -
     checkpoint = read_checkpoint(tiny("tiny-qwen2"))
     path = prepare(checkpoint, "d", "fp32", tmp_path)
     weights = load_weights(path, checkpoint.spec, CPU)
-    assert weights.head.data_ptr() == weights.embedding.data_ptr()
+    assert weights.head.weight.data_ptr() == weights.embedding.data_ptr()
     assert "head" not in read_header(path).tensors
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("shape", ["tiny-llama", "tiny-qwen2"])
+def test_packed(tiny: TinyCheckpoints, tmp_path: Path, weights: StoredFormat, shape: str) -> None:
+    """Matrices are their stacked sources, packed; the embedding is not, and a tied head is a packed one of its own."""
+    checkpoint = read_checkpoint(tiny(shape))
+    path = prepare(checkpoint, "d", weights, tmp_path)
+    loaded = load_weights(path, checkpoint.spec, CPU)
+    stored = load_file(checkpoint.files[0])
+    prefix = "model.layers.1.self_attn."
+    qkv = torch.cat([stored[f"{prefix}{x}_proj.weight"] for x in "qkv"])
+    embedding = stored["model.embed_tokens.weight"]
+    head = stored.get("lm_head.weight", embedding)
+    for expected, found in ((qkv, loaded.layers[1].qkv), (head, loaded.head)):
+        assert isinstance(found, UnpackedMatrix)
+        packed = PACKINGS[weights].pack(expected)
+        assert all(torch.equal(a, b) for a, b in zip(packed, found.tensors, strict=True))
+    assert torch.equal(embedding.bfloat16(), loaded.embedding)
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8", "int4"])
+def test_products_with_and_without_kernels(tiny: TinyCheckpoints, tmp_path: Path, weights: StoredFormat) -> None:
+    """Whoever multiplies, the result is the same up to rounding."""
+    checkpoint = read_checkpoint(tiny("tiny-qwen2"))
+    path = prepare(checkpoint, "d", weights, tmp_path)
+    by_torch, ours = (load_weights(path, checkpoint.spec, CPU, kernels) for kernels in (None, find_kernels(2)))
+    for rows in (1, 5, 30):
+        hidden = torch.randn(rows, checkpoint.spec.hidden_size).bfloat16()
+        bias = by_torch.layers[0].qkv_bias
+        expected = by_torch.layers[0].qkv.product(hidden, bias)
+        found = ours.layers[0].qkv.product(hidden, bias)
+        assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 def test_tensors_lie_in_the_mapped_file(tiny: TinyCheckpoints, tmp_path: Path) -> None:
@@ -72,7 +109,7 @@ def test_tensors_lie_in_the_mapped_file(tiny: TinyCheckpoints, tmp_path: Path) -
         if file == str(path):
             assert rights == "r--s"
             mapped.append([int(bound, 16) for bound in bounds.split("-")])
-    for tensor in (weights.embedding, weights.head, weights.layers[0].qkv, weights.layers[2].mlp_norm):
+    for tensor in (weights.embedding, weights.head.weight, weights.layers[0].qkv.weight, weights.layers[2].mlp_norm):
         address = tensor.data_ptr()
         assert any(low <= address and address + tensor.nbytes <= high for low, high in mapped)
 

@@ -7,6 +7,7 @@ import torch
 from tests.model.driver import GREEDY, make_request
 from twinfer.core.request import Sampling, Stopping
 from twinfer.core.step import Draw, Slice
+from twinfer.model import sampler
 from twinfer.model.sampler import Sampler
 
 pytestmark = pytest.mark.torch
@@ -150,3 +151,14 @@ def test_half_precision_logits() -> None:
     """Logits of a bf16 model are drawn from as they are."""
     logits = random_logits(2).bfloat16()
     assert logits.float().argmax(1).tolist() == tokens(logits, [drawing(GREEDY)] * 2)
+
+
+@pytest.mark.parametrize("length", [256, 32_000, 50_001])
+def test_best_of_long_rows(length: int) -> None:
+    """The head of a row is the same values as topk's, with the ids they are at, whichever way it is found."""
+    values = torch.randn(3, length, generator=torch.Generator().manual_seed(length))
+    values[1, : length // 2] = values[1, 0]
+    best, ids = sampler._top(values, 200)
+    assert torch.equal(values.topk(200).values, best)
+    assert torch.equal(values.gather(1, ids), best)
+    assert [200] * 3 == [len(set(row)) for row in ids.tolist()]

@@ -30,6 +30,8 @@ def test_describe_as_asked(tiny: TinyCheckpoints, cache_dir: Path) -> None:
     assert mixed.layout(4).dtype == "fp32"
     quantised = describe(source, cache_dir, kv_dtype="fp8")
     assert (quantised.provenance, quantised.layout(4).dtype) == ("fp32/fp8", "fp8")
+    packed = describe(str(tiny("tiny-llama")), cache_dir, weights="int8")
+    assert (packed.provenance, packed.layout(4).dtype) == ("int8/bf16", "bf16")
 
 
 def test_longrope_goes_by_the_context(tiny: TinyCheckpoints, cache_dir: Path) -> None:

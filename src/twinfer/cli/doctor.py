@@ -98,6 +98,7 @@ def checks(config: Config) -> list[Callable[[], Row]]:
         lambda: torch_library(_imported("torch")),
         lambda: accelerators(_imported("torch")),
         lambda: native_engine(_imported("twinfer.engine.native")),
+        lambda: kernels(_imported("twinfer.model.kernels.library")),
         lambda: c_parts(fast_copy_runs()),
         lambda: transport(
             "shared memory", "between workers of this machine: one copy, none by the source", ShmSource(), ShmSink()
@@ -193,8 +194,25 @@ def c_parts(copy_runs: CopyRuns | None) -> Row:
     """What the package's build compiled."""
     if copy_runs is None:
         advice = "KV of other block sizes is converted more slowly; install a C compiler, then Twinfer again"
-        return Row("parts in C", Status.NOTE, f"not compiled: {advice}")
-    return Row("parts in C", Status.OK, "KV of other block sizes is copied past the caches")
+        return Row("KV copies", Status.NOTE, f"not compiled: {advice}")
+    return Row("KV copies", Status.OK, "KV of other block sizes is copied past the caches")
+
+
+def kernels(module: Any) -> Row:
+    """Which code of our own multiplies with weights on the CPU, or what to do to have it."""
+    name = "CPU kernels"
+    if isinstance(module, Exception):
+        return Row(name, Status.NO, "unknown without torch")
+    found = module.find_kernels(1)
+    if found is None:
+        advice = "install a C compiler such as gcc and then Twinfer again, or 'make clean setup'"
+        return Row(name, Status.NOTE, f"not built, so torch multiplies and int8 and int4 are slow; {advice}")
+    words = {"AMX": "AMX and AVX-512", "AVX512": "AVX-512 with bf16 and VNNI"}
+    if found.isa.name not in words:
+        advice = "plain C for int8 and int4, torch for the rest; AVX-512 with bf16 is missing here"
+        return Row(name, Status.NOTE, advice)
+    shared = "" if found.machine.parallel else "; torch's OpenMP has no GOMP_parallel, so they use one thread"
+    return Row(name, Status.OK, f"{words[found.isa.name]} for bf16, int8 and int4 weights{shared}")
 
 
 def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT], *, needed: bool = True) -> Row:

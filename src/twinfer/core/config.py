@@ -13,7 +13,7 @@ from twinfer.core.layout import KVDtype
 
 ToolFormat = Literal["auto", "hermes", "llama3", "mistral", "harmony", "none"]
 ReasoningFormat = Literal["auto", "think", "harmony", "none"]
-WeightFormat = Literal["checkpoint", "fp32", "bf16", "fp16"]
+WeightFormat = Literal["checkpoint", "fp32", "bf16", "fp16", "int8", "int4"]
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,7 +85,8 @@ class PoolConfig(_Table, frozen=True):
     cores: tuple[int, ...] = ()
     """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers."""
     weights: WeightFormat = "checkpoint"
-    """Precision of the weights; ``checkpoint`` keeps the file's own."""
+    """Precision of the weights; ``checkpoint`` keeps the file's own. ``int8`` and ``int4`` quantise all matrices but
+    the embedding when weights are prepared, and compute in bf16: a CPU decodes as fast as it reads its weights."""
     kv_dtype: KVDtype | Literal["weights"] = "weights"
     """Element type of the KV pool; ``weights`` takes theirs. Where a source's differs, ``accept`` must name it."""
     accept: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ def project_heads(hidden: Tensor, weights: LayerWeights, spec: ModelSpec) -> Ten
 
     Where the model normalises queries and keys, they are.
     """
-    fused = F.linear(hidden, weights.qkv, weights.qkv_bias)
+    fused = weights.qkv.product(hidden, weights.qkv_bias)
     heads = fused.view(len(hidden), spec.num_heads + 2 * spec.num_kv_heads, spec.head_dim)
     if weights.q_norm is not None and weights.k_norm is not None:
         queries, keys, _ = torch.split(heads, [spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], dim=1)
@@ -48,4 +48,4 @@ def mlp(hidden: Tensor, weights: LayerWeights, gating: Gating) -> Tensor:
     """The dense network, gated; for layers that have one."""
     assert weights.gate_up is not None
     assert weights.down is not None
-    return F.linear(gated(F.linear(hidden, weights.gate_up), gating), weights.down)
+    return weights.down.product(gated(weights.gate_up.product(hidden), gating))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from twinfer.core.layout import KVLayout
+from twinfer.model.kernels.library import find_kernels
 from twinfer.model.prepared import load_weights, prepare
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import ServedModel
@@ -24,5 +25,5 @@ def load_runner(model: ServedModel, pool: Tensor, layout: KVLayout, cache_dir: P
         CheckpointError: prepared weights cannot be written.
     """
     path = prepare(model.checkpoint, model.fingerprint.weights, model.weights, cache_dir)
-    weights = load_weights(path, model.spec, torch.device(pool.device))
+    weights = load_weights(path, model.spec, torch.device(pool.device), find_kernels(torch.get_num_threads()))
     return ModelRunner(model.spec, weights, pool, layout, model.max_context_tokens)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Shape = tuple[int, ...]
+_MATRICES = frozenset({"qkv", "out", "gate_up", "down", "head"})
 Form = Literal["stacked", "transposed", "mxfp4"]
 
 
@@ -31,6 +32,11 @@ class Part:
         """Of the served tensor."""
         rest = self.sources[0][1][1:]
         return self.served or (sum(shape[0] for _, shape in self.sources), *rest)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether all rows of a batch are multiplied with it: what reading weights is mostly about."""
+        return self.name.rpartition(".")[2] in _MATRICES
 
     def within(self, prefix: str, source_prefix: str) -> "Part":
         """The same with longer names."""

@@ -1,56 +1,61 @@
 """Weights as the decoder wants them, made once per machine into a cache file that all its workers map.
 
-1. The file's name holds the weights' digest, the precision and the version of this layout.
+1. The file's name holds the weights' digest, their format and the version of this layout.
 2. A worker that finds it whole (right tensors, right digest over their bytes) takes it as it is.
 3. Otherwise one worker makes it under a lock while the others wait; it gets its name only when it is complete.
-   Sources are read, converted and written piece by piece, so no more than a piece is ever in memory.
+   Sources are read, converted or quantised, and written piece by piece, so no more than a piece is ever in memory.
 4. ``load_weights`` maps it. On a CPU the tensors stay in the mapping, so its pages exist once per machine.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import xxhash
+from torch import Tensor
 
 from twinfer.core.errors import CheckpointError
 from twinfer.model.cache_files import locked, replacing
 from twinfer.model.checkpoint import Checkpoint
 from twinfer.model.dtypes import STORED, TORCH
+from twinfer.model.kernels.library import Kernels
 from twinfer.model.mapping import map_file, tensor_view
+from twinfer.model.packing import PACKINGS, PANEL, Packing
 from twinfer.model.part import Part
-from twinfer.model.spec import ModelSpec, Precision
-from twinfer.model.tensor_file import TensorShape, read_header, write_tensors
-from twinfer.model.tensor_names import parts
+from twinfer.model.spec import ModelSpec, StoredFormat, arithmetic
+from twinfer.model.tensor_file import PACKED, TensorShape, read_header, write_tensors
+from twinfer.model.tensor_names import parts, scales_name
 from twinfer.model.unpack import pieces
 from twinfer.model.weights import Weights, assemble
 
 LAYOUT_VERSION = 1
-"""To be raised when ``parts`` or their order change."""
+"""To be raised when ``parts``, their order or ``packing`` change."""
+_SLAB_ELEMENTS = 1024 * 1024
 
 
-def prepare(checkpoint: Checkpoint, digest: str, precision: Precision, cache_dir: Path) -> Path:
+def prepare(checkpoint: Checkpoint, digest: str, weights: StoredFormat, cache_dir: Path) -> Path:
     """Make the cache file if it is not there, and return it.
 
     Args:
         checkpoint: what to make it from.
         digest: the checkpoint's ``weights_digest``.
-        precision: of all tensors.
+        weights: of all tensors; a packed format is that of the matrices but the embedding.
         cache_dir: created when missing.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    path = cache_dir / "weights" / f"{digest}-{precision}-v{LAYOUT_VERSION}.safetensors"
-    ordered = _file_order(checkpoint.spec)
-    shapes = [TensorShape(part.name, STORED[precision], part.shape) for part in ordered]
+    path = cache_dir / "weights" / f"{digest}-{weights}-v{LAYOUT_VERSION}.safetensors"
+    ordered = [_Entry(part, weights) for part in _file_order(checkpoint.spec, weights)]
+    shapes = [shape for entry in ordered for shape in entry.shapes()]
     if _is_whole(path, shapes):
         return path
     try:
         with locked(path):
             if not _is_whole(path, shapes):
                 with replacing(path) as temporary:
-                    write_tensors(temporary, shapes, _converted(checkpoint, ordered, precision))
+                    write_tensors(temporary, shapes, _converted(checkpoint, ordered))
     except OSError as error:
         raise CheckpointError(
             f"prepared weights cannot be written to {path.parent} ({error.strerror}); "
@@ -59,16 +64,73 @@ def prepare(checkpoint: Checkpoint, digest: str, precision: Precision, cache_dir
     return path
 
 
-def load_weights(path: Path, spec: ModelSpec, device: torch.device) -> Weights:
-    """Map a prepared file; tensors for another device are copied there."""
+def load_weights(path: Path, spec: ModelSpec, device: torch.device, kernels: Kernels | None = None) -> Weights:
+    """Map a prepared file; tensors for another device are copied there.
+
+    Args:
+        path: from ``prepare``.
+        spec: of the model.
+        device: of all tensors.
+        kernels: multiply with the matrices, where they can.
+    """
     mapping = map_file(path)
     stored = read_header(path).tensors
-    return assemble({name: tensor_view(mapping, tensor).to(device) for name, tensor in stored.items()}, spec)
+    tensors = {name: tensor_view(mapping, tensor).to(device) for name, tensor in stored.items()}
+    return assemble(tensors, spec, kernels)
 
 
-def _file_order(spec: ModelSpec) -> list[Part]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A part as the file holds it: one tensor, or packed weights with their scales."""
+
+    part: Part
+    weights: StoredFormat
+
+    @property
+    def packing(self) -> Packing | None:
+        return PACKINGS.get(self.weights) if self.part.is_matrix else None
+
+    def shapes(self) -> list[TensorShape]:
+        name, shape = self.part.name, self.part.shape
+        if self.packing is None:
+            return [TensorShape(name, STORED[arithmetic(self.weights)], shape)]
+        packed, scales = self.packing.shapes(*shape)
+        return [TensorShape(name, PACKED, packed), TensorShape(scales_name(name), "BF16", scales)]
+
+    def pieces(self, sources: list[Tensor]) -> Iterator[Tensor]:
+        """The data of ``shapes``, from the part's sources."""
+        if self.packing is None:
+            for piece in pieces(self.part, sources):
+                yield piece.to(TORCH[arithmetic(self.weights)])
+            return
+        kept = []
+        for rows in _slabs(sources, PANEL * max(1, _SLAB_ELEMENTS // (PANEL * self.part.shape[1]))):
+            packed, scales = self.packing.pack(rows)
+            kept.append(scales)
+            yield packed
+        yield from kept
+
+
+def _slabs(sources: list[Tensor], num_rows: int) -> Iterator[Tensor]:
+    """The rows of all sources as if they were stacked, so many at once."""
+    waiting: list[Tensor] = []
+    for source in sources:
+        for piece in torch.split(source, num_rows):
+            waiting.append(piece)
+            if sum(map(len, waiting)) >= num_rows:
+                stacked = torch.cat(waiting)
+                yield stacked[:num_rows]
+                waiting = [stacked[num_rows:]]
+    if any(map(len, waiting)):
+        yield torch.cat(waiting)
+
+
+def _file_order(spec: ModelSpec, weights: StoredFormat) -> list[Part]:
     """Matrices before vectors, so that no short vector spoils a matrix's alignment."""
-    return sorted(parts(spec), key=lambda part: -len(part.shape))
+    found = list(parts(spec))
+    if weights in PACKINGS and spec.tied_embeddings:
+        found.append(Part("head", found[0].sources))
+    return sorted(found, key=lambda part: -len(part.shape))
 
 
 def _is_whole(path: Path, shapes: list[TensorShape]) -> bool:
@@ -83,10 +145,10 @@ def _is_whole(path: Path, shapes: list[TensorShape]) -> bool:
         return xxhash.xxh3_64_hexdigest(data) == found.digest
 
 
-def _converted(checkpoint: Checkpoint, ordered: list[Part], precision: Precision) -> Iterator[memoryview]:
-    """The bytes of all parts in order, in pieces."""
+def _converted(checkpoint: Checkpoint, ordered: list[_Entry]) -> Iterator[memoryview]:
+    """The bytes of all entries in order, in pieces."""
     mappings = {path: map_file(path) for path in checkpoint.files}
-    for part in ordered:
-        stored = [checkpoint.tensors[name] for name, _ in part.sources]
-        for piece in pieces(part, [tensor_view(mappings[tensor.file], tensor) for tensor in stored]):
-            yield piece.to(TORCH[precision]).view(torch.uint8).numpy().data
+    for entry in ordered:
+        stored = [checkpoint.tensors[name] for name, _ in entry.part.sources]
+        for piece in entry.pieces([tensor_view(mappings[tensor.file], tensor) for tensor in stored]):
+            yield piece.contiguous().view(torch.uint8).numpy().data

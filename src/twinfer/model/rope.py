@@ -18,12 +18,12 @@ class RopeTable:
     def __init__(self, rope: RopeSpec, head_dim: int, num_positions: int, device: torch.device) -> None:
         positions = torch.arange(num_positions, dtype=torch.float32)
         angles = torch.outer(positions, frequencies(rope, head_dim))
-        self._cos = (angles.cos() * rope.attention_factor).to(device)
-        self._sin = (angles.sin() * rope.attention_factor).to(device)
+        self.cos = (angles.cos() * rope.attention_factor).to(device)
+        self.sin = (angles.sin() * rope.attention_factor).to(device)
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines for ``positions [T]``, each ``[T, 1, D / 2]``: equal for all heads."""
-        return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
+        return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
 
 
 def frequencies(rope: RopeSpec, head_dim: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Executes step plans: the one place where a plan, the weights and the KV pool meet."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.model.batch import BatchBuilder
+from twinfer.model.decode_step import decode_step
 from twinfer.model.decoder import forward
 from twinfer.model.paged_kv import PagedKV
 from twinfer.model.rope import RopeTable
@@ -39,6 +42,7 @@ class ModelRunner:
             rope: RopeTable(rope, spec.head_dim, max_context_tokens, weights.device) for rope in set(spec.ropes)
         }
         self._batches = BatchBuilder(self._kv, spec.windows, weights.dtype)
+        self._decode_step = decode_step(spec, weights, self._ropes, pool, layout)
         self._sampler = Sampler()
         self._max_context_tokens = max_context_tokens
 
@@ -51,11 +55,15 @@ class ModelRunner:
             self._kv.zero(plan.fresh_blocks)
             if not plan.slices:
                 return StepResult(())
-            batch = self._batches.build(plan.slices)
-            logits = forward(batch, self._weights, self._spec, self._ropes, self._kv)
+            logits = self._logits(plan.slices)
             drawing = [part for part in plan.slices if part.sample_index is not None]
             draws = iter(self._sampler.sample(logits, drawing) if drawing else ())
         return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices])
+
+    def _logits(self, slices: Sequence[Slice]) -> Tensor:
+        if self._decode_step is not None and self._decode_step.takes(slices):
+            return self._decode_step.logits(slices)
+        return forward(self._batches.build(slices), self._weights, self._spec, self._ropes, self._kv)
 
     def warm_up(self) -> None:
         """Run a small prompt and a decode step, so that the first request does not pay for lazy initialisation.

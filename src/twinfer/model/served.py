@@ -10,7 +10,7 @@ from twinfer.core.errors import ConfigError
 from twinfer.core.layout import KVDtype, KVLayout
 from twinfer.model.checkpoint import Checkpoint, locate, read_checkpoint
 from twinfer.model.fingerprint import fingerprint
-from twinfer.model.spec import ModelSpec, Precision
+from twinfer.model.spec import ModelSpec, StoredFormat, arithmetic
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class ServedModel:
     """A checkpoint with the precision it is served in.
 
     Attributes:
-        weights: precision of the weights and of all arithmetic.
+        weights: precision of the weights.
         kv_dtype: element type of the KV pool.
         max_context_tokens: prompt and answer together, at most.
     """
 
     checkpoint: Checkpoint
     fingerprint: Fingerprint
-    weights: Precision
+    weights: StoredFormat
     kv_dtype: KVDtype
     max_context_tokens: int
 
@@ -72,5 +72,5 @@ def describe(
     if context > spec.max_positions:
         raise ConfigError(f"max_context_tokens {context} is more than the {spec.max_positions} of the model {source!r}")
     checkpoint = replace(checkpoint, spec=spec.within(context))
-    kv = precision if kv_dtype == "weights" else kv_dtype
+    kv = arithmetic(precision) if kv_dtype == "weights" else kv_dtype
     return ServedModel(checkpoint, fingerprint(checkpoint, cache_dir), precision, kv, context)

@@ -20,6 +20,9 @@ Family = Literal[
     "gpt_oss",
 ]
 Precision = Literal["fp32", "bf16", "fp16"]
+PackedFormat = Literal["int8", "int4"]
+StoredFormat = Precision | PackedFormat
+"""How matrices may be served; beside packed ones, everything else is bf16."""
 RopeScaling = Literal["default", "linear", "llama3", "yarn", "longrope"]
 
 
@@ -194,3 +197,8 @@ class ModelSpec:
         if short is not None and max_context_tokens <= short.original_max_positions:
             return replace(self, rope=short)
         return self
+
+
+def arithmetic(weights: StoredFormat) -> Precision:
+    """What a model with such weights computes in."""
+    return "bf16" if weights == "int8" or weights == "int4" else weights

@@ -16,7 +16,7 @@ import xxhash
 from twinfer.core.errors import CheckpointError
 
 PACKED = "U8"
-"""Element type of what is no number by itself, such as MXFP4's blocks and scales."""
+"""Element type of what is no number by itself, such as MXFP4's blocks and scales, and our own packed matrices."""
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, PACKED: 1}
 """Element types that models are stored in, with their size."""
 _ALIGNMENT = 64

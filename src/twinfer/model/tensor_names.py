@@ -30,6 +30,11 @@ def layer_name(layer: int, name: str) -> str:
     return f"layers.{layer}.{name}"
 
 
+def scales_name(name: str) -> str:
+    """The scales of a packed matrix."""
+    return f"{name}.scales"
+
+
 def may_be_ignored(name: str, spec: ModelSpec) -> bool:
     """Whether a checkpoint may hold this tensor although serving does not need it."""
     return name.endswith(".rotary_emb.inv_freq") or (spec.tied_embeddings and name == "lm_head.weight")

@@ -1,13 +1,15 @@
 """A model's weights, as the decoder uses them. All matrices are ``[out, in]``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from twinfer.model.kernels.library import Kernels
+from twinfer.model.matrix import Matrix, matrix
 from twinfer.model.spec import ModelSpec
-from twinfer.model.tensor_names import layer_name
+from twinfer.model.tensor_names import layer_name, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,15 @@ class LayerWeights:
     """
 
     attention_norm: Tensor
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor | None
     q_norm: Tensor | None
     k_norm: Tensor | None
-    out: Tensor
+    out: Matrix
     out_bias: Tensor | None
     mlp_norm: Tensor
-    gate_up: Tensor | None
-    down: Tensor | None
+    gate_up: Matrix | None
+    down: Matrix | None
     experts: ExpertWeights | None
     sinks: Tensor | None
     attention_post_norm: Tensor | None
@@ -52,7 +54,7 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The whole model. ``embedding`` and ``head`` are ``[vocab, hidden]``, and one tensor where they are tied.
+    """The whole model. ``embedding`` and ``head`` are ``[vocab, hidden]``, and the same memory where they are tied.
 
     ``embedding_scale`` is rounded to their precision.
     """
@@ -61,7 +63,7 @@ class Weights:
     embedding_scale: float
     layers: tuple[LayerWeights, ...]
     final_norm: Tensor
-    head: Tensor
+    head: Matrix
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,24 +76,34 @@ class Weights:
         return self.embedding.device
 
 
-def assemble(tensors: Mapping[str, Tensor], spec: ModelSpec) -> Weights:
-    """Put the tensors of ``tensor_names.parts`` in their places. Norms that scale by 1 + weight become plain ones, in
-    fp32."""
+def assemble(tensors: Mapping[str, Tensor], spec: ModelSpec, kernels: Kernels | None = None) -> Weights:
+    """Put the tensors of ``tensor_names.parts`` in their places; ``kernels`` multiply where they can. Norms that scale
+    by 1 + weight become plain ones, in fp32."""
+    shapes = {part.name: part.shape for part in parts(spec)}
+
+    def matrix_of(name: str) -> Matrix | None:
+        return matrix(tensors, name, shapes[name], kernels) if name in tensors else None
+
     if spec.unit_offset_norms:
         tensors = {name: 1.0 + each.float() if name.endswith("norm") else each for name, each in tensors.items()}
     embedding = tensors["embedding"]
     return Weights(
         embedding=embedding,
         embedding_scale=torch.tensor(spec.embedding_scale, dtype=embedding.dtype).item(),
-        layers=tuple(_layer(tensors, layer) for layer in range(spec.num_layers)),
+        layers=tuple(_layer(tensors, matrix_of, layer) for layer in range(spec.num_layers)),
         final_norm=tensors["final_norm"],
-        head=tensors.get("head", embedding),
+        head=matrix(tensors, "head" if "head" in tensors else "embedding", shapes["embedding"], kernels),
     )
 
 
-def _layer(tensors: Mapping[str, Tensor], layer: int) -> LayerWeights:
+def _layer(tensors: Mapping[str, Tensor], matrix_of: Callable[[str], Matrix | None], layer: int) -> LayerWeights:
     def required(name: str) -> Tensor:
         return tensors[layer_name(layer, name)]
+
+    def product(name: str) -> Matrix:
+        found = matrix_of(layer_name(layer, name))
+        assert found is not None
+        return found
 
     def optional(name: str) -> Tensor | None:
         return tensors.get(layer_name(layer, name))
@@ -111,15 +123,15 @@ def _layer(tensors: Mapping[str, Tensor], layer: int) -> LayerWeights:
     )
     return LayerWeights(
         attention_norm=required("attention_norm"),
-        qkv=required("qkv"),
+        qkv=product("qkv"),
         qkv_bias=optional("qkv_bias"),
         q_norm=optional("q_norm"),
         k_norm=optional("k_norm"),
-        out=required("out"),
+        out=product("out"),
         out_bias=optional("out_bias"),
         mlp_norm=required("mlp_norm"),
-        gate_up=optional("gate_up"),
-        down=optional("down"),
+        gate_up=matrix_of(layer_name(layer, "gate_up")),
+        down=matrix_of(layer_name(layer, "down")),
         experts=experts,
         sinks=optional("sinks"),
         attention_post_norm=optional("attention_post_norm"),

@@ -1,0 +1,1 @@
+"""Kernels in C for what a CPU's decode steps spend their time with: products that read weights at memory's speed."""
