@@ -13,7 +13,8 @@ setup(
             "twinfer.model.kernels._kernels",
             sources=sorted(glob(f"{KERNELS}/*.c")),
             depends=sorted(glob(f"{KERNELS}/*.h")),
-            extra_compile_args=["-O3", "-std=gnu11", "-g0", "-fvisibility=hidden", "-Wno-psabi"],
+            extra_compile_args=["-O3", "-std=gnu11", "-g0", "-fvisibility=hidden", "-Wno-psabi", "-pthread"],
+            extra_link_args=["-pthread"],
             optional=True,
         ),
     ]

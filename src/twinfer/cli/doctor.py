@@ -211,8 +211,7 @@ def kernels(module: Any) -> Row:
     if found.isa.name not in words:
         advice = "plain C for int8 and int4, torch for the rest; AVX-512 with bf16 is missing here"
         return Row(name, Status.NOTE, advice)
-    shared = "" if found.machine.parallel else "; torch's OpenMP has no GOMP_parallel, so they use one thread"
-    return Row(name, Status.OK, f"{words[found.isa.name]} for bf16, int8 and int4 weights{shared}")
+    return Row(name, Status.OK, f"{words[found.isa.name]} for bf16, int8 and int4 weights")
 
 
 def transport(name: str, words: str, source: KVSource, sink: KVSink[PeerT], *, needed: bool = True) -> Row:

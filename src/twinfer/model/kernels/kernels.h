@@ -18,11 +18,7 @@ enum { PANEL = 16 };            /* outputs that are computed together */
 
 typedef uint16_t bf16;
 
-/* GOMP_parallel of the OpenMP runtime that torch uses, or null: then all work is done by the caller. */
-typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);
-
 typedef struct {
-    parallel_fn parallel;
     int32_t threads;
     int32_t isa;
 } machine;
@@ -46,7 +42,7 @@ typedef struct {
     void *packed; /* the activations as the kernel wants them */
 } product;
 
-/* Calls work(job, first, last) for ranges that cover [0, units) once, on all threads. */
+/* Calls work(job, first, last) for ranges that cover [0, units) once, on as many threads as there are free. */
 void share(const machine *machine, void (*work)(const void *, long, long), const void *job, long units);
 
 /* Room for the activations in bytes, their packing, and panels [first, last) of the result. */

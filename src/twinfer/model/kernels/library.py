@@ -1,7 +1,7 @@
 """The shared object beside this file: found, loaded, and asked what this CPU has.
 
-It is built with the package where there is a C compiler. It links no OpenMP: work is shared through the runtime that
-torch has loaded already, so that there is one set of threads in the process.
+It is built with the package where there is a C compiler. Its threads are its own (threads.c): OpenMP's wait for each
+other at the end of every product, even for one that another process keeps from its core.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ class Isa(IntEnum):
 class Machine(ctypes.Structure):
     """``machine`` of kernels.h."""
 
-    _fields_ = (("parallel", ctypes.c_void_p), ("threads", ctypes.c_int32), ("isa", ctypes.c_int32))
+    _fields_ = (("threads", ctypes.c_int32), ("isa", ctypes.c_int32))
 
 
 class StoredMatrix(ctypes.Structure):
@@ -153,7 +153,7 @@ def find_kernels(threads: int, isa: Isa | None = None) -> Kernels | None:
     best = Isa(library.twinfer_isa())
     if isa is not None and isa > best:
         return None
-    return Kernels(library, Machine(_parallel(), threads, best if isa is None else isa))
+    return Kernels(library, Machine(threads, best if isa is None else isa))
 
 
 @lru_cache(maxsize=1)
@@ -175,12 +175,3 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.twinfer_read.argtypes = [machine, pointer, size]
     library.twinfer_read.restype = ctypes.c_uint64
     return library
-
-
-def _parallel() -> int | None:
-    """``GOMP_parallel`` of torch's runtime; where there is none, the calling thread does all the work."""
-    try:
-        function = ctypes.CDLL(None).GOMP_parallel
-    except (AttributeError, OSError):
-        return None
-    return ctypes.cast(function, ctypes.c_void_p).value

@@ -1,14 +1,11 @@
-/* What this machine has, and how its threads share work. */
+/* What this machine has. */
 #include "kernels.h"
 
-#include <stdatomic.h>
 #ifdef X86
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-
-enum { RANGES_PER_THREAD = 8 };
 
 #ifdef X86
 static int may_use_tiles(void)
@@ -36,30 +33,4 @@ API int twinfer_isa(void)
         return may_use_tiles() ? AMX : AVX512;
 #endif
     return PORTABLE;
-}
-
-typedef struct {
-    void (*work)(const void *, long, long);
-    const void *job;
-    long units, range;
-    atomic_long next;
-} sharing;
-
-static void take_part(void *argument)
-{
-    sharing *all = argument;
-    long first;
-    while ((first = atomic_fetch_add(&all->next, all->range)) < all->units)
-        all->work(all->job, first, least(first + all->range, all->units));
-}
-
-void share(const machine *machine, void (*work)(const void *, long, long), const void *job, long units)
-{
-    const long threads = least(machine->threads, units);
-    if (threads <= 1 || !machine->parallel) {
-        work(job, 0, units);
-        return;
-    }
-    sharing all = {work, job, units, 1 + units / (threads * RANGES_PER_THREAD), 0};
-    machine->parallel(take_part, &all, (unsigned)threads, 0);
 }
