@@ -166,8 +166,9 @@ void bf16_pack(const machine *machine, product *job)
 #ifdef X86
     if (has_tiles(job))
         share(machine, pack, job, (job->m + 15) / 16 * job->w.k / 2);
+#else
+    (void)machine, (void)job;
 #endif
-    (void)machine;
 }
 
 void bf16_panels(const void *argument, long first, long last)
