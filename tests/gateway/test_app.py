@@ -405,7 +405,8 @@ async def test_a_connection_serves_one_call_after_another(house: House) -> None:
 
 
 async def test_bytes_that_are_no_http_harm_nobody(house: House) -> None:
-    """Whatever comes on a connection, it is answered with 400 at most, and others are served."""
+    """Whatever comes on a connection, it is answered with 400 at most, and others are served. A client that says no
+    more after its request may have left."""
     random = Random(0)
     good = post(PATHS[0], converse_body())
     found: list[bytes] = []
@@ -421,7 +422,7 @@ async def test_bytes_that_are_no_http_harm_nobody(house: House) -> None:
             ]
         )
         found += re.findall(rb"^HTTP/1\.1 (\d)", await half_closed(house.address, spoilt), re.MULTILINE)
-    assert {b"2", b"4"} == set(found)
+    assert {b"4"} <= set(found) <= {b"2", b"4"}
     assert (await house.http.post(PATHS[0], json=converse_body())).status_code == 200
     assert house.all_closed
 
