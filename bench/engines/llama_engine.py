@@ -1,5 +1,6 @@
 """llama.cpp through its low-level API: one llama_decode per step, greedy."""
 
+import ctypes
 import sys
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ def model_file(checkpoint: str, precision: str) -> Path:
     if not wanted.exists() or wanted.stat().st_mtime < plain.stat().st_mtime:
         options = llama_cpp.llama_model_quantize_default_params()
         options.ftype = QUANTISED[precision]
-        if llama_cpp.llama_model_quantize(str(plain).encode(), str(wanted).encode(), options):
+        if llama_cpp.llama_model_quantize(str(plain).encode(), str(wanted).encode(), ctypes.byref(options)):
             raise SystemExit(f"llama.cpp could not quantise {plain}")
     return wanted
 
@@ -33,7 +34,9 @@ class LlamaBench:
     """A model with one context."""
 
     def __init__(self, path: Path, threads: int, sequences: int) -> None:
-        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        loading = llama_cpp.llama_model_default_params()
+        loading.use_extra_bufts = False  # quantised weights repacked for AMX crash llama.cpp's first product
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), loading)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = max(PREFILL_TOKENS + 1, sequences * (CONTEXT_TOKENS + DECODE_STEPS + 1))
         options.n_batch = options.n_ubatch = max(PREFILL_TOKENS, sequences * CONTEXT_TOKENS)
@@ -90,5 +93,6 @@ def quiet(level: int, text: bytes, data: object) -> None:
 if __name__ == "__main__":
     asked = arguments(__doc__)
     llama_cpp.llama_log_set(quiet, None)
+    llama_cpp.llama_backend_init()
     file = model_file(asked.checkpoint, asked.precision)
     measure(LlamaBench(file, asked.threads, max(asked.batches)), asked.repeats, asked.batches)
