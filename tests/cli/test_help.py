@@ -32,6 +32,7 @@ def test_help_imports_nothing_heavy():
     [
         (["--help"], ["twinfer serve ./", "--config twinfer.toml", "twinfer doctor"]),
         (["serve", "--help"], ["--set pool.decode.weights=bf16", "--port 9000", "Ctrl-C"]),
+        (["devices", "--help"], ["twinfer devices show cs3", "measure [--write]", "Nobody outside the vendors"]),
         (["worker", "--help"], ["TWINFER_CLUSTER_KEY", "--listen 127.0.0.1:7001", "pool.prefill.addresses"]),
     ],
 )

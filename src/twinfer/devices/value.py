@@ -94,6 +94,8 @@ def on_curve(points: Sequence[Point], at: float) -> float:
     """
     if len(points) == 1:
         return points[0].value
+    if (seen := next((point.value for point in points if point.at == at), None)) is not None:
+        return seen
     index = min(max(1, sum(point.at < at for point in points)), len(points) - 1)
     left, right = points[index - 1], points[index]
     if not (left.value and right.value):
