@@ -21,13 +21,16 @@ Serve large language models with prefill and decode on separate workers, behind 
 """
 
 SERVE = """\
-Starts a gateway and its workers on this machine and keeps them running until Ctrl-C.
+Starts a gateway and its workers on this machine and keeps them running until Ctrl-C. With --prefill and --decode both
+sides are emulated: the whole path is real, steps take the time that the catalogue computes for these devices, and the
+text means nothing (`twinfer devices`).
 
 examples:
   twinfer serve
   twinfer serve ./my-model --port 9000
   twinfer serve --set pool.decode.weights=bf16 --set pool.prefill.weights=bf16
   twinfer serve --config twinfer.toml --set gateway.port=9000
+  twinfer serve --prefill trn3 --decode cs3 --model-shape gpt-oss-120b
 """
 
 WORKER = """\
@@ -103,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     _configuration(serve)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: 8000)")
+    serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
+    serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
+    serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")
     worker = _command(commands, "worker", "run one worker in the foreground", WORKER)
     _configuration(worker)
     worker.add_argument("--pool", required=True, help="name of the [[pool]] it belongs to")

@@ -14,7 +14,7 @@ from twinfer.cli.configuration import cache_dir
 from twinfer.cli.quantities import in_unit, size
 from twinfer.core.config import Config
 from twinfer.core.errors import ConfigError
-from twinfer.devices.catalogue import CATALOGUE, Catalogue, near
+from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory, near
 from twinfer.devices.model_config import load_shape, shape_names
 from twinfer.devices.profile import Entry, GroupProfile, values, worst_quality
 from twinfer.devices.shape import PRECISIONS, ModelShape
@@ -27,7 +27,7 @@ MIN_WIDTH = 100
 
 def run(arguments: argparse.Namespace) -> int:
     """List, show or measure."""
-    directory = measured_directory()
+    directory = measured_directory(Path(cache_dir(Config())))
     if arguments.action == "measure":
         from twinfer.cli.measure_device import measure
 
@@ -41,11 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _list(catalogue, console)
     return 0
-
-
-def measured_directory() -> Path:
-    """Where profiles of this machine are kept."""
-    return Path(cache_dir(Config())) / "devices"
 
 
 def _listed(catalogue: Catalogue) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from twinfer.devices.profile import Device, Entry, GroupProfile, LinkProfile
 CATALOGUE = Path(__file__).parent / "catalogue"
 
 
+def measured_directory(cache_dir: Path) -> Path:
+    """Where profiles of this machine, and those that somebody added, are kept."""
+    return cache_dir / "devices"
+
+
 def read_entry(path: Path) -> Entry:
     """One file of the catalogue.
 

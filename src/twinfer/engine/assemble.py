@@ -45,8 +45,8 @@ def assemble(
     return PagedEngine(loop, runner, capabilities, clock)
 
 
-def emulated_capabilities(model: ModelConfig, pool: PoolConfig) -> Capabilities:
-    """What an emulated worker of this pool offers."""
+def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: int | None = None) -> Capabilities:
+    """What an emulated worker of this pool offers; no more KV than the device that it stands for would hold."""
     emulation = pool.emulation
     dtype = "fp32" if pool.kv_dtype == "weights" else pool.kv_dtype
     layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
@@ -59,6 +59,8 @@ def emulated_capabilities(model: ModelConfig, pool: PoolConfig) -> Capabilities:
         rope="none",
     )
     count = num_blocks(pool, layout)
+    if max_kv_tokens is not None:
+        count = max(MIN_BLOCKS, min(count, max_kv_tokens // pool.block_tokens))
     context = min(model.max_context_tokens or emulation.max_context_tokens, count * pool.block_tokens)
     return Capabilities(
         ModelId(model.id), fingerprint, layout, f"emulated/{dtype}", count, context, emulation.vocab_size
