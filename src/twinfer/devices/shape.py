@@ -92,8 +92,6 @@ class ModelShape:
         """Whether any layer has experts."""
         return self.expert_layers > 0
 
-    # Weights
-
     @property
     def attention_weights(self) -> int:
         """Projections of all layers."""
@@ -157,8 +155,6 @@ class ModelShape:
         experts = self.expert_weights * share * BYTES_PER_WEIGHT[precision]
         return experts + self._other_layer_bytes(precision) + self.head_weights * _UNQUANTISED
 
-    # KV
-
     def kv_bytes_per_token(self, element_bytes: float = 2.0) -> float:
         """KV that one more position takes while no window is full."""
         return self.num_layers * self._kv_elements * element_bytes
@@ -173,8 +169,6 @@ class ModelShape:
         """How often each KV byte is held over that many devices: heads are dealt out, and repeated when too few."""
         heads = 1 if self.latent is not None else self.num_kv_heads
         return max(1.0, tensor_parallel / heads)
-
-    # Arithmetic
 
     def linear_flops(self, tokens: int, draws: int = 1) -> float:
         """Operations of all projections for that many tokens, ``draws`` of which go through the head."""
