@@ -32,6 +32,7 @@ def test_help_imports_nothing_heavy():
     [
         (["--help"], ["twinfer serve ./", "--config twinfer.toml", "twinfer doctor"]),
         (["serve", "--help"], ["--set pool.decode.weights=bf16", "--port 9000", "Ctrl-C"]),
+        (["devices", "--help"], ["twinfer devices show cs3", "measure [--write]", "Nobody outside the vendors"]),
         (["worker", "--help"], ["TWINFER_CLUSTER_KEY", "--listen 127.0.0.1:7001", "pool.prefill.addresses"]),
     ],
 )
@@ -68,6 +69,14 @@ def test_a_wrong_command_line_ends_with_usage(arguments: list[str], capsys: pyte
         (["serve", "--port", "70000"], "gateway.port is 70000; a port lies between 0 and 65535"),
         (["serve", "--host", "0.0.0.0"], "authentication is not configured: use 127.0.0.1"),
         (["serve", "--port", "0", "./no-such-model"], "'./no-such-model' is neither 'demo', nor a directory"),
+        (["serve", "--prefill", "trn3"], "give both --prefill and --decode"),
+        (["serve", "--model-shape", "qwen3-8b"], "give both --prefill and --decode"),
+        (["serve", "demo", "--prefill", "trn3", "--decode", "cs3"], "leave out MODEL and --config"),
+        (["serve", "--prefill", "trn3", "--decode", "cs33"], "no device or link 'cs33' in the catalogue; did you mean"),
+        (
+            ["serve", "--prefill", "trn3", "--decode", "cs3", "--set", "pool.decode.emulation.devices=1"],
+            "gpt-oss-120b does not fit on 1 x cs3",
+        ),
         (
             ["serve", "--port", "0", "--set", "pool.prefill.model=x"],
             "pool 'prefill' serves 'x', which is no [[model]] id",

@@ -1,13 +1,21 @@
 """The emulated engine: no wrong block goes unnoticed, and its values survive every KV dtype."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.fakes import EMULATION, POOL, SmallEngine, a_request, expected_output
+from tests.fakes import EMULATION, MODEL, POOL, VOCAB, SmallEngine, a_request, expected_output
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import EmulationConfig, PoolConfig
 from twinfer.core.layout import KVDtype, KVLayout
+from twinfer.core.step import Slice, StepPlan
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.engine.emulated import EmulatedRunner, RunningStates, token_states
+from twinfer.engine.step_times import device_times
 from twinfer.kv.elements import ElementView
 
 PROMPT = list(range(30))
@@ -74,7 +82,7 @@ class SelfMovingClock(ManualClock):
 
 
 def test_a_step_lasts_as_long_as_the_profile_says() -> None:
-    """Prefill by tokens per second, decode by the step, both against an absolute deadline."""
+    """Prefill by tokens per second, decode by the step, both until an absolute deadline, without gaps between them."""
     emulation: EmulationConfig = msgspec.structs.replace(EMULATION, prefill_tokens_per_s=1e7, decode_step_ms=0.005)
     clock = SelfMovingClock()
     engine = SmallEngine(64, msgspec.structs.replace(POOL, emulation=emulation), clock)
@@ -82,6 +90,40 @@ def test_a_step_lasts_as_long_as_the_profile_says() -> None:
     times = [clock.now()]
     while engine.engine.step() is not None:
         times.append(clock.now())
-    prefill_s, decode_s, _ = np.diff(times)
-    assert 1e-5 <= prefill_s < 3e-5
-    assert 5e-6 <= decode_s < 2e-5
+    prefilled, decoded, _ = np.array(times[1:]) - times[0]
+    assert 1e-5 <= prefilled < 3e-5
+    assert 1.5e-5 <= decoded < 4e-5
+
+
+def test_a_step_lasts_as_long_as_its_device_would_take(tmp_path: Path) -> None:
+    """The times of a device stand in for those of the configuration."""
+    clock = SelfMovingClock()
+    times = device_times(EmulationConfig(device="cs3", time_scale=0.01), tmp_path)
+    layout = emulated_capabilities(MODEL, POOL).layout
+    runner = EmulatedRunner(memoryview(bytearray(4 * layout.block_bytes)), layout, VOCAB, EMULATION, clock, times)
+    plan = StepPlan((Slice(a_request([1, 2, 3]), [1, 2, 3], 0, [0], 0, []),))
+    started, expected = clock.now(), times.seconds(plan)
+    runner.execute(plan)
+    assert expected <= clock.now() - started < expected + 2e-5
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.booleans())
+def test_states_that_go_on_are_those_from_the_beginning(lengths: list[int], restarted: bool) -> None:
+    """Chunk by chunk as all at once; a sequence begun anew, with a list of its own, is not taken for the old one."""
+    total = sum(lengths)
+    request, states, emitted, start = a_request([n % 7 for n in range(total)]), RunningStates(), list[int](), 0
+    expected = token_states(request.prompt, request.tenant)
+    for length in lengths:
+        part = Slice(request, request.prompt[start : start + length], start, [], None, emitted)
+        assert np.array_equal(expected[start : start + length], states.of(part))
+        start += length
+        if restarted:
+            emitted = list[int]()
+
+
+def test_another_sequence_of_the_same_name_starts_anew() -> None:
+    """Another prompt under the same request id gives its own states, even from the same position on."""
+    states, first, second = RunningStates(), a_request([1] * 8), a_request([2] * 8)
+    states.of(Slice(first, first.prompt[:4], 0, [], None, []))
+    found = states.of(Slice(second, second.prompt[4:], 4, [], None, []))
+    assert np.array_equal(token_states(second.prompt, second.tenant)[4:], found)

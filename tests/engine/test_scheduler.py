@@ -8,17 +8,18 @@ from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.block_hash import BlockHasher
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.engine.prefix import PrefixCache
-from twinfer.engine.scheduler import LAST_STRIDE, Limits, Scheduler
+from twinfer.engine.scheduler import Limits, Scheduler
 from twinfer.engine.sequence import Purpose, TokenSequence
 from twinfer.kv.block_pool import BlockPool
 
+LAST_STRIDE = 128
 CAPABILITIES = emulated_capabilities(MODEL, POOL)
 
 
 def strides(num_tokens: int, purpose: Purpose, max_step_tokens: int) -> Iterator[int]:
     """Positions of each step of a prompt that is alone."""
     prefixes = PrefixCache(BlockPool(num_tokens), BlockHasher(b"key", CAPABILITIES.fingerprint, "", 16))
-    scheduler = Scheduler(prefixes, Limits(max_step_tokens, 8, 8, 10_000))
+    scheduler = Scheduler(prefixes, Limits(max_step_tokens, 8, 8, 10_000, last_stride=LAST_STRIDE))
     sequence = TokenSequence(a_request(list(range(num_tokens)), 1), purpose, 0.0)
     scheduler.waiting.append(sequence)
     while sequence.num_pending:

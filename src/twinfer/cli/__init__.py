@@ -16,17 +16,21 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
+  twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
   twinfer doctor                          what this machine can run, and why not the rest
 """
 
 SERVE = """\
-Starts a gateway and its workers on this machine and keeps them running until Ctrl-C.
+Starts a gateway and its workers on this machine and keeps them running until Ctrl-C. With --prefill and --decode both
+sides are emulated: the whole path is real, steps take the time that the catalogue computes for these devices, and the
+text means nothing (`twinfer devices`).
 
 examples:
   twinfer serve
   twinfer serve ./my-model --port 9000
   twinfer serve --set pool.decode.weights=bf16 --set pool.prefill.weights=bf16
   twinfer serve --config twinfer.toml --set gateway.port=9000
+  twinfer serve --prefill trn3 --decode cs3 --model-shape gpt-oss-120b
 """
 
 WORKER = """\
@@ -74,6 +78,21 @@ examples:
   twinfer chaos http://127.0.0.1:8000 --events 100000 --minutes 480
 """
 
+DEVICES = """\
+Lists the hardware catalogue: devices, links and model shapes. Every number in it has a range, a quality and a source;
+the list shows the worst quality of each. Nobody outside the vendors can write KV into a CS-3 today.
+
+  show NAME          every number of a device or link with its source, and what is doubtful; or a model shape's costs
+  measure [--write]  this machine's memory, matrix product, shared memory and loopback; --write keeps it as `this`
+
+examples:
+  twinfer devices
+  twinfer devices show cs3
+  twinfer devices show gpt-oss-120b
+  twinfer devices show ./my-model/config.json --json
+  twinfer devices measure --write
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
@@ -87,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     _configuration(serve)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: 8000)")
+    serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
+    serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
+    serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")
     worker = _command(commands, "worker", "run one worker in the foreground", WORKER)
     _configuration(worker)
     worker.add_argument("--pool", required=True, help="name of the [[pool]] it belongs to")
@@ -118,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     )
     certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
     certs.add_argument("--force", action="store_true", help="replace certificates that are there")
+    _devices(commands)
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
     return top
 
@@ -144,6 +167,17 @@ def _command(
         description=text or f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _devices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    devices = _command(commands, "devices", "list what hardware can do, and how well that is known", DEVICES)
+    devices.add_argument("--json", action="store_true", help="print JSON")
+    actions = devices.add_subparsers(dest="action", metavar="ACTION")
+    show = _command(actions, "show", "every number of a device, link or model shape", None)
+    show.add_argument("name", metavar="NAME", help="of the catalogue, or a path to a config.json")
+    show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    measure = _command(actions, "measure", "measure this machine", None)
+    measure.add_argument("--write", action="store_true", help="keep it as the device `this`")
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:

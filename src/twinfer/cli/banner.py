@@ -73,7 +73,8 @@ class Banner:
         """Everything serves."""
         for spec in self._plan.workers:
             pool, cores = spec.pool, ",".join(map(str, spec.cores))
-            self._say(f"  {spec.worker:<12} {pool.role.value:<8} {pool.engine} on {pool.device}, cores {cores}")
+            engine = f"{pool.engine} {pool.emulation.device}" if pool.engine == "emulated" else pool.engine
+            self._say(f"  {spec.worker:<12} {pool.role.value:<8} {engine.strip()} on {pool.device}, cores {cores}")
         calls = CALLS.format(url=self._url, model=self._config.model[0].id, region=self._config.gateway.region)
         self._say(f"\nTwinfer serves {self._config.model[0].id} at {self._url} (ready in {seconds:.1f} s)")
         self._say("Open on loopback: no keys are configured. Ctrl-C stops it.", "dim")

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from twinfer.core.config import Config
-from twinfer.core.config_text import parse_config
+from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
 
 CACHE_VARIABLE = "TWINFER_CACHE"
@@ -26,6 +26,8 @@ def load_config(arguments: argparse.Namespace) -> Config:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ConfigError(f"cannot read the configuration {arguments.config!r}: {reason}") from error
+    if pair := _emulated_pair(arguments):
+        text = dump_config(pair)
     config = parse_config(text, arguments.set)
     if getattr(arguments, "model", None):
         config = _serve_model(config, arguments.model)
@@ -37,6 +39,22 @@ def load_config(arguments: argparse.Namespace) -> Config:
     if not 0 <= gateway.port < 65536:
         raise ConfigError(f"gateway.port is {gateway.port}; a port lies between 0 and 65535")
     return msgspec.structs.replace(config, gateway=gateway)
+
+
+def _emulated_pair(arguments: argparse.Namespace) -> Config | None:
+    """The configuration that ``--prefill`` and ``--decode`` ask for; they stand in for a file and a model."""
+    devices = [getattr(arguments, name, None) for name in ("prefill", "decode")]
+    if not any(devices) and not getattr(arguments, "model_shape", None):
+        return None
+    prefill, decode = devices
+    if not (prefill and decode):
+        raise ConfigError("--prefill, --decode and --model-shape emulate two devices: give both --prefill and --decode")
+    if arguments.config is not None or arguments.model:
+        raise ConfigError("--prefill and --decode emulate a model without its weights: leave out MODEL and --config")
+    from twinfer.cli.emulation import emulated_pair
+    from twinfer.devices.model_config import DEFAULT_SHAPE
+
+    return emulated_pair(prefill, decode, arguments.model_shape or DEFAULT_SHAPE)
 
 
 def cache_dir(config: Config) -> str:

@@ -1,12 +1,55 @@
-"""Settles what an emulated pool leaves to the model's tokenizer: vocabulary and scripted answers as token ids."""
+"""Emulated pools: made for two devices of the catalogue, and settled where they leave things to the tokenizer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from twinfer.cluster.plan import model_of
-from twinfer.core.config import Config, ModelConfig, PoolConfig
+from twinfer.core.capabilities import Role
+from twinfer.core.config import Config, EmulationConfig, ModelConfig, PoolConfig
 from twinfer.core.ids import ModelId
+
+PROMPT_STEP_TOKENS = 8192
+"""A step of a device that computes prompts as fast as these holds that many positions."""
+
+
+def emulated_pair(prefill: str, decode: str, model_shape: str) -> Config:
+    """A model of that shape with prefill on one device of the catalogue and decode on another, none of which is here.
+
+    Raises:
+        ConfigError: no such shape.
+    """
+    from twinfer.devices.model_config import load_shape
+
+    name = load_shape(model_shape).name
+    model = ModelConfig(id=f"emulated.{name.lower()}", aliases=(name,), name=name[:20], provider="Twinfer")
+    pools = (
+        PoolConfig(
+            name=role.value,
+            role=role,
+            engine="emulated",
+            max_step_tokens=PROMPT_STEP_TOKENS,
+            emulation=EmulationConfig(num_layers=1, num_kv_heads=1, head_dim=4, device=device, model_shape=model_shape),
+        )
+        for role, device in ((Role.PREFILL, prefill), (Role.DECODE, decode))
+    )
+    return Config(model=(model,), pool=tuple(pools))
+
+
+def emulated_devices(config: Config, cache_dir: Path) -> Iterator[str]:
+    """One sentence for each pool that stands for a device: which one, and how far its times can be trusted.
+
+    Raises:
+        ConfigError: no such device or shape, or the model does not fit.
+    """
+    from twinfer.devices.profile import worst_quality
+    from twinfer.engine.step_times import device_times
+
+    for pool in config.pool:
+        if pool.engine == "emulated" and pool.emulation.device:
+            times = device_times(pool.emulation, cache_dir)
+            yield f"{pool.name} emulates {times}: computed times, of quality {worst_quality(times.profile).value}"
 
 
 def locate_models(config: Config) -> dict[ModelId, str]:

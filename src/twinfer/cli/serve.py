@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import msgspec
 
 from twinfer.cli.banner import Banner
 from twinfer.cli.configuration import cache_dir, load_config
-from twinfer.cli.emulation import locate_models, settle_emulation
+from twinfer.cli.emulation import emulated_devices, locate_models, settle_emulation
 from twinfer.cluster.child import Command
 from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, private_directory, write_record
 from twinfer.cluster.plan import LocalPlan, plan_local
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     started = time.monotonic()
     config = load_config(arguments)
+    notes = list(emulated_devices(config, Path(cache_dir(config))))
     from twinfer.gateway.serve import bind
 
     sock = bind(config.gateway.host, config.gateway.port)
@@ -40,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         directories = locate_models(config)
         config = settle_emulation(config, directories)
         plan = plan_local(config, sorted(os.sched_getaffinity(0)), str(run_dir), cache_dir(config))
+        for note in notes:
+            print(note, file=sys.stderr)
         return asyncio.run(_serve(config, plan, directories, sock, run_dir / RECORD, started))
 
 

@@ -59,6 +59,16 @@ class EmulationConfig(_Table, frozen=True):
     """Prompt positions computed in a second; 0 takes no time."""
     decode_step_ms: float = 0.0
     """Duration of one decode step, whatever the batch; 0 takes no time."""
+    device: str = ""
+    """Steps take as long as this device of the catalogue would (``twinfer devices``), instead of the two keys above."""
+    devices: int = 0
+    """How many of it the model lies on; 0 takes as many as the name stands for, and at least what its weights need."""
+    model_shape: str = "gpt-oss-120b"
+    """The model that the device is taken to run: a shape of the catalogue, or a path to a ``config.json``."""
+    precision: Literal["native", "bf16", "fp8", "mxfp4", "nvfp4"] = "native"
+    """Of that model's weights; ``native`` takes the published one."""
+    time_scale: float = 1.0
+    """Stretches the device's times, where this machine cannot keep up with it."""
     script: str = ""
     """Plays this text for every request instead of tokens made from the KV."""
     script_ids: tuple[int, ...] = ()

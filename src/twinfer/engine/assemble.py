@@ -16,6 +16,8 @@ from twinfer.kv.block_pool import BlockPool
 MIN_BLOCKS = 4
 GUESS_ROWS = 8
 """Few enough for reading the weights to be what a step takes its time for."""
+LAST_STRIDE = 128
+"""Positions of a prompt that our kernels compute nearly as fast, for each, as those of a whole chunk."""
 
 
 def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
@@ -49,14 +51,15 @@ def assemble(
             capabilities.max_context_tokens,
             capabilities.sight_tokens,
             GUESS_ROWS if guesses else 0,
+            LAST_STRIDE if pool.engine == "native" else 0,
         ),
         capabilities.vocab_size,
     )
     return PagedEngine(loop, runner, capabilities, clock)
 
 
-def emulated_capabilities(model: ModelConfig, pool: PoolConfig) -> Capabilities:
-    """What an emulated worker of this pool offers."""
+def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: int | None = None) -> Capabilities:
+    """What an emulated worker of this pool offers; no more KV than the device that it stands for would hold."""
     emulation = pool.emulation
     dtype = "fp32" if pool.kv_dtype == "weights" else pool.kv_dtype
     layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
@@ -69,6 +72,8 @@ def emulated_capabilities(model: ModelConfig, pool: PoolConfig) -> Capabilities:
         rope="none",
     )
     count = num_blocks(pool, layout)
+    if max_kv_tokens is not None:
+        count = max(MIN_BLOCKS, min(count, max_kv_tokens // pool.block_tokens))
     context = min(model.max_context_tokens or emulation.max_context_tokens, count * pool.block_tokens)
     return Capabilities(
         ModelId(model.id), fingerprint, layout, f"emulated/{dtype}", count, context, emulation.vocab_size

@@ -6,13 +6,13 @@
 3. The next token is a hash over the elements *read back from the pool* at every position up to the last one. A wrong,
    stale, foreign or missing block therefore gives a wrong token, and a hundred thousand handoffs can be checked
    without a model.
-4. A step lasts as long as the profile says, measured against an absolute deadline.
+4. A step lasts as long as its times say, until an absolute deadline.
 
 Hashes are splitmix64 (Steele, Lea, Flood 2014) on wrapping 64-bit lanes.
 """
 
-import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,14 +20,18 @@ from numpy.typing import NDArray
 
 from twinfer.core.clock import Clock
 from twinfer.core.config import EmulationConfig
-from twinfer.core.ids import TenantId
+from twinfer.core.ids import RequestId, TenantId
 from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Logprob
+from twinfer.engine.pacer import Pacer
+from twinfer.engine.step_times import FixedTimes, StepTimes
 from twinfer.kv.elements import ElementView
 
 U64 = NDArray[np.uint64]
+MAX_STATES = 1024
+"""Sequences of which the last state is kept: more than run at a time."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -41,12 +45,39 @@ def splitmix64(values: U64) -> U64:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def token_states(token_ids: Sequence[int], tenant: TenantId) -> U64:
-    """The state of each position: a function of whose they are and all tokens up to and including it."""
+def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, before: int = 0) -> U64:
+    """The state of each position: a function of whose they are and all tokens up to and including it.
+
+    Args:
+        token_ids: from position ``start`` on.
+        tenant: whose they are.
+        start: the first one's position.
+        before: the state of the position before it.
+    """
     salt = np.uint64(zlib.crc32(tenant.encode()))
     lanes = np.asarray(token_ids, dtype=np.uint64) * np.uint64(0x100000001B3) + salt
-    positions = np.arange(len(lanes), dtype=np.uint64)
-    return np.cumsum(splitmix64(lanes ^ splitmix64(positions)), dtype=np.uint64)
+    positions = np.arange(start, start + len(lanes), dtype=np.uint64)
+    return np.cumsum(splitmix64(lanes ^ splitmix64(positions)), dtype=np.uint64) + np.uint64(before)
+
+
+class RunningStates:
+    """States of slices. Where a sequence goes on from its last one, a step costs its new positions only."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[RequestId, tuple[Sequence[int], int, int]] = OrderedDict()
+
+    def of(self, part: Slice) -> U64:
+        """The state of each position of a slice."""
+        request = part.request
+        emitted, end, state = self._last.pop(request.request_id, (None, 0, 0))
+        if emitted is part.emitted and end == part.start:
+            states = token_states(part.token_ids, request.tenant, part.start, state)
+        else:
+            states = token_states(_tokens_until(part), request.tenant)[part.start :]
+        self._last[request.request_id] = (part.emitted, part.end, int(states[-1]))
+        if len(self._last) > MAX_STATES:
+            self._last.popitem(last=False)
+        return states
 
 
 class EmulatedRunner:
@@ -56,26 +87,34 @@ class EmulatedRunner:
         pool: the pool's bytes.
         layout: the pool's layout.
         vocab_size: tokens are drawn below it.
-        config: step times, and perhaps an answer to play (the KV is made all the same) or a failure to inject.
-        clock: for the absolute deadlines of step times.
+        config: perhaps an answer to play (the KV is made all the same), or a failure to inject.
+        clock: for the absolute deadlines of steps.
+        times: how long steps take; those of ``config`` where there are no others.
     """
 
     def __init__(
-        self, pool: memoryview, layout: KVLayout, vocab_size: int, config: EmulationConfig, clock: Clock
+        self,
+        pool: memoryview,
+        layout: KVLayout,
+        vocab_size: int,
+        config: EmulationConfig,
+        clock: Clock,
+        times: StepTimes | None = None,
     ) -> None:
         self._view = ElementView(pool, layout)
         self._vocab_size = vocab_size
         self._config = config
-        self._clock = clock
+        self._times = times or FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
+        self._pacer = Pacer(clock)
+        self._states = RunningStates()
         elements = 2 * layout.num_layers * layout.num_kv_heads * layout.head_dim
         lanes = np.arange(elements, dtype=np.uint64)
         self._lane_keys = splitmix64(lanes)
         self._lane_weights = splitmix64(lanes ^ np.uint64(0x5EED)) | np.uint64(1)
-        self._pause = threading.Event()
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Write the KV of every slice, read back what the drawing ones attend to, and wait for the deadline."""
-        deadline = self._clock.now() + self._duration_s(plan)
+        deadline = self._pacer.begin(self._times.seconds(plan))
         for block in plan.fresh_blocks:
             self._view.zero_block(block)
         draws: list[Draw | None] = []
@@ -87,8 +126,7 @@ class EmulatedRunner:
                 draws.append(None)
             else:
                 draws.append(None if part.sample_index is None else self._draw(part, part.sample_index))
-        while (left := deadline - self._clock.now()) > 0:
-            self._pause.wait(left)
+        self._pacer.wait_until(deadline)
         return StepResult(tuple(draws), tuple(failed))
 
     def to_host(self, blocks: Sequence[int]) -> None:
@@ -97,18 +135,8 @@ class EmulatedRunner:
     def from_host(self, blocks: Sequence[int]) -> None:
         """The pool is host memory already."""
 
-    def _duration_s(self, plan: StepPlan) -> float:
-        prefill_tokens = sum(len(part.token_ids) for part in plan.slices if len(part.token_ids) > 1)
-        seconds = 0.0
-        if prefill_tokens and self._config.prefill_tokens_per_s:
-            seconds += prefill_tokens / self._config.prefill_tokens_per_s
-        if any(len(part.token_ids) == 1 for part in plan.slices):
-            seconds += self._config.decode_step_ms / 1e3
-        return seconds
-
     def _write(self, part: Slice) -> None:
-        tokens = _tokens_until(part)
-        states = token_states(tokens, part.request.tenant)[part.start :]
+        states = self._states.of(part)
         elements = (splitmix64(states[:, None] ^ self._lane_keys) >> np.uint64(60)).astype(np.int8) - np.int8(8)
         self._view.write_tokens(part.block_table, part.start, elements)
 
@@ -118,8 +146,8 @@ class EmulatedRunner:
         return self._certain(part.request, self._token_from_kv(part))
 
     def _token_from_kv(self, part: Slice) -> int:
-        elements = self._view.read_tokens(part.block_table, part.end).astype(np.int64).astype(np.uint64)
-        per_position = (elements * self._lane_weights).sum(axis=1, dtype=np.uint64)
+        elements = self._view.read_tokens(part.block_table, part.end).astype(np.int64).view(np.uint64)
+        per_position = elements @ self._lane_weights
         positions = np.arange(part.end, dtype=np.uint64)
         folded = splitmix64(per_position ^ splitmix64(positions)).sum(dtype=np.uint64)
         return int(splitmix64(np.array([folded]))[0] % np.uint64(self._vocab_size))

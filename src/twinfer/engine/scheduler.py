@@ -23,9 +23,6 @@ from twinfer.core.step import Slice
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, TokenSequence
 
-LAST_STRIDE = 128
-"""Fewer positions in a step would be computed less efficiently."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -38,6 +35,8 @@ class Limits:
         max_context_tokens: prompt and output of one sequence together.
         sight_tokens: positions back to which any of them looks, with its own; 0 for all.
         guess_rows: positions of a step that only decodes, guesses included; 0 guesses nothing.
+        last_stride: positions at the end of a prompt that is handed over; fewer would be computed less efficiently. 0
+            takes as many as fit.
     """
 
     max_step_tokens: int
@@ -46,6 +45,7 @@ class Limits:
     max_context_tokens: int
     sight_tokens: int = 0
     guess_rows: int = 0
+    last_stride: int = 0
 
 
 class Scheduler:
@@ -71,7 +71,7 @@ class Scheduler:
                 slices.append(self._slice(sequence, 1))
                 budget -= 1
         for sequence in prefilling:
-            num_tokens = min(budget, _stride(sequence))
+            num_tokens = min(budget, self._stride(sequence))
             if budget and sequence.blocks and self._grow(sequence, num_tokens, fresh):
                 slices.append(self._slice(sequence, num_tokens))
                 budget -= num_tokens
@@ -81,7 +81,7 @@ class Scheduler:
                 break
             if sequence.first_scheduled is None:
                 sequence.first_scheduled = now
-            slices.append(self._slice(sequence, min(budget, _stride(sequence))))
+            slices.append(self._slice(sequence, min(budget, self._stride(sequence))))
             budget -= len(slices[-1].token_ids)
         if all(len(part.token_ids) == 1 for part in slices):
             slices += self._guesses(decoding, min(budget, self.limits.guess_rows - len(slices)))
@@ -121,6 +121,11 @@ class Scheduler:
             fresh.append(taken[-1])
         self.running.append(self.waiting.popleft())
         return True
+
+    def _stride(self, sequence: TokenSequence) -> int:
+        """Positions that a prompt would like to compute next."""
+        pending, last = sequence.num_pending, self.limits.last_stride
+        return pending // 2 if last and sequence.purpose is Purpose.EXPORT and pending >= 2 * last else pending
 
     def _grow(self, sequence: TokenSequence, num_tokens: int, fresh: list[int]) -> bool:
         """Make sure that the next positions have blocks; false when the sequence had to give way itself."""
@@ -195,9 +200,3 @@ def _guess(sequence: TokenSequence, draft: list[int], position: int) -> Slice:
         emitted=[*sequence.output, *draft],
         is_guess=True,
     )
-
-
-def _stride(sequence: TokenSequence) -> int:
-    """Positions that a prompt would like to compute next."""
-    pending = sequence.num_pending
-    return pending // 2 if sequence.purpose is Purpose.EXPORT and pending >= 2 * LAST_STRIDE else pending

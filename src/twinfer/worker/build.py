@@ -11,6 +11,7 @@ from twinfer.core.process import WorkerSpec
 from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine, Runner
+from twinfer.engine.step_times import device_times
 from twinfer.kv.memory import PoolMemory
 
 Progress = Callable[[str], None]
@@ -34,9 +35,12 @@ def build_engine(
 
 def _emulated(spec: WorkerSpec, clock: Clock, progress: Progress) -> tuple[Capabilities, PoolMemory, Runner]:
     progress("emulating")
-    capabilities = emulated_capabilities(spec.model, spec.pool)
+    emulation = spec.pool.emulation
+    times = device_times(emulation, Path(spec.cache_dir)) if emulation.device else None
+    max_kv_tokens = None if times is None else times.kv_tokens(emulation.max_context_tokens)
+    capabilities = emulated_capabilities(spec.model, spec.pool, max_kv_tokens)
     memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
-    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, spec.pool.emulation, clock)
+    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, emulation, clock, times)
     return capabilities, memory, runner
 
 

@@ -1,0 +1,47 @@
+"""Two devices that are not here, one handing over to the other: the path is real, and so are its accounts."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.clients import chat, openai_client
+from tests.e2e.deployment import Deployment, serving
+from tests.fakes import expected_output
+from twinfer.cli.emulation import emulated_pair
+from twinfer.core.config import EmulationConfig
+from twinfer.core.config_text import dump_config
+from twinfer.devices.catalogue import Catalogue
+from twinfer.devices.model_config import load_shape
+from twinfer.devices.placement import Placement, Work
+from twinfer.devices.step_time import step_seconds
+from twinfer.engine.pacer import GAPLESS_S
+from twinfer.gateway.models import ServedModel
+from twinfer.gateway.text.conversation import Conversation, say
+
+NUM_TOKENS = 40
+TEXT = "what is handed over is what was computed " * 20
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Trainium3 and two CS-3 with gpt-oss-120b."""
+    config = dump_config(emulated_pair("trn3", "cs3", "gpt-oss-120b"))
+    with serving(tmp_path_factory.mktemp("pair"), config, "pool.prefill.kv_mib=8", "pool.decode.kv_mib=8") as running:
+        yield running
+
+
+async def test_every_token_follows_from_the_kv_and_none_comes_before_its_time(
+    pair: Deployment, demo_model: ServedModel
+):
+    """The tokens are those of the KV that was handed over, and decode is no faster than the catalogue says."""
+    async with openai_client(pair.url) as client:
+        heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS)
+    prompt = demo_model.prompt(Conversation((say("user", TEXT),)))
+    emulation = EmulationConfig(num_layers=1, num_kv_heads=1, head_dim=4, vocab_size=demo_model.vocab_size)
+    expected = expected_output(prompt, NUM_TOKENS, emulation, "default")
+    assert [demo_model.tokenizer.token_bytes(token) for token in expected][: len(heard.tokens)] == heard.tokens
+    assert "disaggregated" == heard.journey["route"]
+    profile, shape = Catalogue().device("cs3")[0], load_shape()
+    step_s = step_seconds(profile, shape, Placement(2, precision="mxfp4"), [Work(1, len(prompt))])
+    assert heard.journey["decode_ms"] / 1e3 >= (len(heard.tokens) - 1) * step_s - GAPLESS_S
+    assert "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4" in pair.output.text
