@@ -65,15 +65,17 @@ def random_tensors(
     kv_heads=st.sampled_from([1, 2]),
     window=st.sampled_from([0, 1, 5, 33]),
     skipped=st.integers(0, 40),
-    scoring=st.sampled_from(list(SCORINGS.values())),
+    how=st.tuples(st.sampled_from(list(SCORINGS.values())), st.integers(1, 40)),
 )
-def test_prefill(start: int, count: int, kv_heads: int, window: int, skipped: int, scoring: Scoring) -> None:
+def test_prefill(start: int, count: int, kv_heads: int, window: int, skipped: int, how: tuple[Scoring, int]) -> None:
     """Tiled attention with history, grouped heads, a window, skipped early keys and any scoring is the definition's."""
     queries, keys, values = random_tensors(4, kv_heads, start, count)
+    scoring, long_past = how
     first_key = min(skipped, max(0, start - window + 1)) if window else 0
     result = torch.empty_like(queries)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_TILE_QUERIES", 16)
+        patch.setattr(attention, "_LONG_PAST", long_past)
         place = (start, first_key, window)
         prefill_attention(queries, keys[None, :, first_key:], values[None, :, first_key:], result, place, scoring)
     expected = naive(queries, keys, values, (start, window), scoring).float()

@@ -16,6 +16,9 @@ _TILE_SCORES = 16 * 1024 * 1024
 """Bound on queries times keys times heads of one tile, for devices that keep the scores in memory."""
 _KEPT_SCORES = 2 * 1024 * 1024
 """The same where we keep them ourselves: fp32 scores that stay in a core's cache."""
+_LONG_PAST = 2048
+"""Positions before a chunk from which it pays to attend to them apart: all queries see all of them."""
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,9 @@ def prefill_attention(
         place: position of the first query, position of the first key, and the window (0 for none).
     """
     start, first_key, window = place
+    if scoring.is_plain and not window and start - first_key >= _LONG_PAST and queries.device.type == "cpu":
+        result.copy_(past_and_present(queries, keys, values, start - first_key, scoring.scale))
+        return
     num_queries, num_heads, _ = queries.shape
     most = _TILE_SCORES if scoring.is_plain else _KEPT_SCORES
     tile = max(16, min(_TILE_QUERIES, most // (num_heads * keys.shape[2])))
@@ -103,6 +109,22 @@ def prefill_attention(
         span = slice(low - first_key, start + last - first_key)
         tile_of = queries[first:last].transpose(0, 1)[None]
         result[first:last] = _tile(tile_of, keys[:, :, span], values[:, :, span], visible, scoring)[0].transpose(0, 1)
+
+
+def past_and_present(queries: Tensor, keys: Tensor, values: Tensor, past: int, scale: float | None) -> Tensor:
+    """Causal attention of ``queries [n, H, D]`` in two parts, which the logarithms of their totals put together.
+
+    The first ``past`` of ``keys`` and ``values [1, K, S, D]`` need no mask, and the heads that share a key head attend
+    to them as one; the n after them are the queries' own. Needs a CPU.
+    """
+    own = queries.transpose(0, 1)[None]
+    shared = own.shape[1] // keys.shape[1]
+    present = (each[:, :, past : past + len(queries)].repeat_interleave(shared, 1) for each in (keys, values))
+    found, total = _flash(own, *present, 0.0, True, scale=scale)
+    grouped = own.reshape(1, keys.shape[1], -1, own.shape[3])
+    earlier, before = _flash(grouped, keys[:, :, :past], values[:, :, :past], 0.0, False, scale=scale)
+    share = torch.sigmoid(before.reshape(total.shape) - total)[..., None]
+    return torch.lerp(found.float(), earlier.reshape(found.shape).float(), share)[0].transpose(0, 1)
 
 
 def _tile(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, scoring: Scoring) -> Tensor:
