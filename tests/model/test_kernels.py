@@ -48,6 +48,20 @@ def test_bf16_product(m: int, n: int, k: int, seed: int, has_bias: bool) -> None
         assert close(expected, kernels.product(matrix, rows, given_bias), 5e-3), kernels.isa
 
 
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(65, 16, 32), (512, 80, 896), (513, 33, 1056), (600, 7, 3104), (1030, 200, 64)], ids=str
+)
+def test_bf16_product_of_many_rows(m: int, n: int, k: int) -> None:
+    """So it is for so many rows and inputs that they are taken in stretches, whole or not."""
+    torch.manual_seed(m)
+    weight, rows, bias = (torch.randn(shape).bfloat16() for shape in ((n, k), (m, k), (n,)))
+    expected = rows.double() @ weight.double().T + bias.double()
+    matrix = stored_matrix(weight, None, (n, k), 16)
+    for kernels in available():
+        assert close(expected, kernels.product(matrix, rows, bias, torch.float32), 3e-6), kernels.isa
+        assert close(expected, kernels.product(matrix, rows, bias), 5e-3), kernels.isa
+
+
 @settings(max_examples=60, deadline=None)
 @given(weights=st.sampled_from(["int8", "int4"]), m=st.integers(1, 40), n=SIZES, k=SIZES, seed=st.integers(0, 1000))
 def test_packed_product(weights: str, m: int, n: int, k: int, seed: int) -> None:

@@ -16,8 +16,10 @@ from twinfer.model.kernels.library import Isa, Kernels, StoredMatrix, stored_mat
 from twinfer.model.packing import PACKINGS, Packing
 from twinfer.model.tensor_names import scales_name
 
-_MAX_KERNEL_ROWS = 16
-"""Rows that our bf16 kernel takes; past that, memory no longer bounds a product, and torch's are as good."""
+_FEW_ROWS = 16
+"""So many are bound by memory and multiplied as fast with any instructions; for more, only tiles match torch."""
+_TILE = 32
+"""Inputs that a row of a tile holds."""
 
 
 class Matrix(Protocol):
@@ -41,7 +43,7 @@ class PlainMatrix:
 
 @dataclass(frozen=True, slots=True)
 class KernelMatrix:
-    """bf16 in a CPU's memory, multiplied by our kernel where rows are few.
+    """bf16 in a CPU's memory, multiplied by our kernels where those are as fast as torch.
 
     Attributes:
         weight: the elements.
@@ -54,9 +56,9 @@ class KernelMatrix:
 
     def product(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         """See ``Matrix``."""
-        if len(rows) > _MAX_KERNEL_ROWS:
-            return F.linear(rows, self.weight, bias)
-        return self.kernels.product(self.stored, rows, bias)
+        if len(rows) <= _FEW_ROWS or (self.kernels.isa == Isa.AMX and rows.shape[1] % _TILE == 0):
+            return self.kernels.product(self.stored, rows.contiguous(), bias)
+        return F.linear(rows, self.weight, bias)
 
 
 @dataclass(frozen=True, slots=True)

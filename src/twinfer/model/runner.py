@@ -10,8 +10,8 @@ from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.model.batch import BatchBuilder
-from twinfer.model.decode_step import decode_step
 from twinfer.model.decoder import forward
+from twinfer.model.kernel_step import kernel_step
 from twinfer.model.paged_kv import PagedKV
 from twinfer.model.rope import RopeTable
 from twinfer.model.sampler import Sampler
@@ -42,7 +42,7 @@ class ModelRunner:
             rope: RopeTable(rope, spec.head_dim, max_context_tokens, weights.device) for rope in set(spec.ropes)
         }
         self._batches = BatchBuilder(self._kv, spec.windows, weights.dtype)
-        self._decode_step = decode_step(spec, weights, self._ropes, pool, layout)
+        self._kernel_step = kernel_step(spec, weights, self._ropes, pool, layout)
         self._sampler = Sampler()
         self._max_context_tokens = max_context_tokens
 
@@ -61,8 +61,8 @@ class ModelRunner:
         return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices])
 
     def _logits(self, slices: Sequence[Slice]) -> Tensor:
-        if self._decode_step is not None and self._decode_step.takes(slices):
-            return self._decode_step.logits(slices)
+        if self._kernel_step is not None and self._kernel_step.takes(slices):
+            return self._kernel_step.logits(slices)
         return forward(self._batches.build(slices), self._weights, self._spec, self._ropes, self._kv)
 
     def warm_up(self) -> None:

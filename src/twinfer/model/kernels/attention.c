@@ -1,50 +1,17 @@
-/* Attention of one query per sequence, straight from the paged pool.
+/* Attention of one query of each sequence, straight from the paged pool.
  *
  * A unit of work is one row and one key head: it normalises and turns the key and the queries that share it, stores key
  * and value in the pool, and reads the sequence's blocks once with a running softmax. Sums are in fp32.
  */
-#include "decode.h"
+#include "heads.h"
 #include "vectors.h"
 
-#include <math.h>
-
-enum { TILE = 16, QUERIES = 4, MAX_HEAD_DIM = 256 }; /* positions and queries at once */
+enum { TILE = 16, QUERIES = 4 }; /* positions and queries at once */
 
 typedef struct {
-    const model *model;
-    const batch *batch;
-    long layer;
-    bf16 *heads, *y;
-    int isa;
-} attention;
-
-INLINE void normalise_and_turn(const model *model, const bf16 *weight, long position, const bf16 *from, float *to)
-{
-    const long dim = model->head_dim, half = dim / 2;
-    float scale = 1;
-    if (weight) {
-        float squares = 0;
-        for (long i = 0; i < dim; i++)
-            squares += widen(from[i]) * widen(from[i]);
-        scale = (float)(1 / sqrt(squares / (double)dim + model->eps));
-    }
-    const float *cos = model->cos + position * half, *sin = model->sin + position * half;
-    for (long i = 0; i < half; i++) {
-        float a = widen(from[i]), b = widen(from[half + i]);
-        if (weight) {
-            a = widen(narrow(a * scale * widen(weight[i])));
-            b = widen(narrow(b * scale * widen(weight[half + i])));
-        }
-        to[i] = widen(narrow(a * cos[i] - b * sin[i]));
-        to[half + i] = widen(narrow(b * cos[i] + a * sin[i]));
-    }
-}
-
-INLINE bf16 *run_of(const attention *job, long block, long which, long kv_head)
-{
-    const model *m = job->model;
-    return m->pool + (((block * m->num_layers + job->layer) * 2 + which) * m->kv_heads + kv_head) * m->block_tokens * m->head_dim;
-}
+    const attention *attention;
+    long first; /* slice */
+} run;
 
 /* Queries that share a key head: largest scores, sums of exponentials, and their sums of values. */
 typedef struct {
@@ -101,23 +68,17 @@ INLINE void see(state *s, const bf16 *keys, const bf16 *values, long count, long
     }
 }
 
-INLINE void attend_unit(const attention *job, long row, long kv_head)
+INLINE void attend_unit(const attention *job, long slice, long kv_head)
 {
     const model *m = job->model;
     const layer *weights = m->layers + job->layer;
-    const long dim = m->head_dim, share = m->heads / m->kv_heads, position = job->batch->positions[row];
-    const int64_t *table = job->batch->tables + row * job->batch->table_width;
+    const long dim = m->head_dim, share = m->heads / m->kv_heads;
+    const long row = job->batch->begins[slice], position = job->batch->starts[slice];
+    const int64_t *table = job->batch->tables + slice * job->batch->table_width;
     const bf16 *heads = job->heads + row * (m->heads + 2 * m->kv_heads) * dim;
     const float scale = 1 / sqrtf((float)dim);
-    const long own = table[position / m->block_tokens], offset = position % m->block_tokens * dim;
 
-    float key[MAX_HEAD_DIM];
-    normalise_and_turn(m, weights->k_norm, position, heads + (m->heads + kv_head) * dim, key);
-    bf16 *own_key = run_of(job, own, 0, kv_head) + offset;
-    for (long i = 0; i < dim; i++)
-        own_key[i] = narrow(key[i]);
-    memcpy(run_of(job, own, 1, kv_head) + offset, heads + (m->heads + m->kv_heads + kv_head) * dim, dim * sizeof(bf16));
-
+    keep(job, table, position, heads, kv_head);
     const long first = weights->window && position >= weights->window ? position - weights->window + 1 : 0;
     for (long h = 0; h < share; h += QUERIES) {
         const long count = least(QUERIES, share - h);
@@ -125,10 +86,8 @@ INLINE void attend_unit(const attention *job, long row, long kv_head)
         for (long q = 0; q < count; q++)
             normalise_and_turn(m, weights->q_norm, position, heads + (kv_head * share + h + q) * dim, s.query[q]);
         for (long at = first, next; at <= position; at = next) {
-            const long inside = at % m->block_tokens, block = table[at / m->block_tokens];
-            next = least(least(at + TILE, position + 1), at - inside + m->block_tokens);
-            see(&s, run_of(job, block, 0, kv_head) + inside * dim, run_of(job, block, 1, kv_head) + inside * dim,
-                next - at, dim, scale);
+            next = least(least(at + TILE, position + 1), at - at % m->block_tokens + m->block_tokens);
+            see(&s, place_of(job, table, at, 0, kv_head), place_of(job, table, at, 1, kv_head), next - at, dim, scale);
         }
         for (long q = 0; q < count; q++)
             for (long i = 0; i < dim; i++)
@@ -136,29 +95,24 @@ INLINE void attend_unit(const attention *job, long row, long kv_head)
     }
 }
 
-static void portable(const attention *job, long unit)
+INLINE void attend_units(const run *job, long first, long last)
 {
-    attend_unit(job, unit / job->model->kv_heads, unit % job->model->kv_heads);
+    const long kv_heads = job->attention->model->kv_heads;
+    for (long unit = first; unit < last; unit++)
+        attend_unit(job->attention, job->first + unit / kv_heads, unit % kv_heads);
 }
 
-#ifdef X86
-VECTOR static void vector(const attention *job, long unit)
-{
-    attend_unit(job, unit / job->model->kv_heads, unit % job->model->kv_heads);
-}
-#else
-#define vector portable
-#endif
+static void portable(const run *job, long first, long last) { attend_units(job, first, last); }
+VECTOR static void vector(const run *job, long first, long last) { attend_units(job, first, last); }
 
 static void units(const void *argument, long first, long last)
 {
-    const attention *job = argument;
-    for (long unit = first; unit < last; unit++)
-        (job->isa >= AVX512 ? vector : portable)(job, unit);
+    const run *job = argument;
+    (job->attention->isa >= AVX512 ? vector : portable)(job, first, last);
 }
 
-void attend(const machine *machine, const model *model, const batch *batch, long layer, bf16 *heads, bf16 *y)
+void attend_tokens(const machine *machine, const attention *job, int64_t slice, int64_t count)
 {
-    const attention job = {model, batch, layer, heads, y, machine->isa};
-    share(machine, units, &job, batch->rows * model->kv_heads);
+    const run all = {job, slice};
+    share(machine, units, &all, count * job->model->kv_heads);
 }

@@ -3,7 +3,7 @@
  * One row of activations: a dot product per output, which memory bounds. More: tiles whose rows are 16 outputs and whose
  * columns are up to 16 activations, so weights are read once. Sums are in fp32.
  */
-#include "kernels.h"
+#include "tiles.h"
 
 enum { STEP = 32, AHEAD = 3072 }; /* elements of a tile's row; bytes that are prefetched ahead */
 
@@ -103,20 +103,6 @@ VECTOR static void pack(const void *argument, long first, long last)
 #define WEIGHTS_B 3
 #define ACTIVATIONS 4
 
-TILES static void configure(void)
-{
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) {
-        shape.bytes[tile] = 64;
-        shape.rows[tile] = 16;
-    }
-    _tile_loadconfig(&shape);
-}
-
 /* Sixteen outputs times up to sixteen rows. Meanwhile the next panel is fetched in its order in memory. */
 TILES static void tiles(const product *job, long panel)
 {
@@ -152,10 +138,10 @@ TILES static void tiles(const product *job, long panel)
 TILES static void tile_panels(const product *job, long first, long last)
 {
     const long whole = least(last, job->w.n / PANEL);
-    configure();
+    use_tiles();
     for (long panel = first; panel < whole; panel++)
         tiles(job, panel);
-    _tile_release();
+    leave_tiles();
     if (whole < last)
         vector(job, whole);
 }

@@ -9,6 +9,8 @@
 #define X86 1
 #define VECTOR __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")))
 #define TILES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,amx-tile,amx-int8,amx-bf16")))
+#else
+#define VECTOR
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #define API __attribute__((visibility("default")))
@@ -49,6 +51,9 @@ void share(const machine *machine, void (*work)(const void *, long, long), const
 size_t bf16_room(const product *job);
 void bf16_pack(const machine *machine, product *job);
 void bf16_panels(const void *job, long first, long last);
+/* Whether tall.c does it, and that; it returns 0, or -1 where there is no memory. */
+int is_tall(const product *job);
+int tall_product(const machine *machine, const product *job);
 size_t packed_room(const product *job);
 void packed_pack(const machine *machine, product *job);
 void packed_panels(const void *job, long first, long last);

@@ -45,7 +45,7 @@ class StoredMatrix(ctypes.Structure):
 
 
 class StoredLayer(ctypes.Structure):
-    """``layer`` of decode.h."""
+    """``layer`` of step.h."""
 
     _fields_ = (
         *_pointers("attention_norm", "qkv_bias", "q_norm", "k_norm", "out_bias", "mlp_norm"),
@@ -55,7 +55,7 @@ class StoredLayer(ctypes.Structure):
 
 
 class StoredModel(ctypes.Structure):
-    """``model`` of decode.h."""
+    """``model`` of step.h."""
 
     _fields_ = (
         *_sizes("num_layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "block_tokens"),
@@ -67,12 +67,12 @@ class StoredModel(ctypes.Structure):
     )
 
 
-class DecodeBatch(ctypes.Structure):
-    """``batch`` of decode.h."""
+class Batch(ctypes.Structure):
+    """``batch`` of step.h."""
 
     _fields_ = (
-        *_sizes("rows", "table_width"),
-        *_pointers("tokens", "positions", "tables"),
+        *_sizes("rows", "num_slices", "table_width"),
+        *_pointers("tokens", "begins", "starts", "tables"),
         *_sizes("num_drawn"),
         *_pointers("drawn"),
     )
@@ -128,11 +128,11 @@ class Kernels:
             raise MemoryError("there is no memory for the activations of a step; lower max_step_tokens")
         return result
 
-    def decode(self, model: StoredModel, batch: DecodeBatch) -> Tensor:
-        """One decode step: logits ``[num_drawn, vocab]`` in fp32. Writes each row's K and V to the pool."""
+    def step(self, model: StoredModel, batch: Batch) -> Tensor:
+        """One step: logits ``[num_drawn, vocab]`` in fp32. Writes each row's K and V to the pool."""
         logits = torch.empty(batch.num_drawn, model.head.n)
-        if self.library.twinfer_decode(self.machine, model, batch, logits.data_ptr()):
-            raise MemoryError("there is no memory for the activations of a step; lower max_running")
+        if self.library.twinfer_step(self.machine, model, batch, logits.data_ptr()):
+            raise MemoryError("there is no memory for the activations of a step; lower max_step_tokens")
         return logits
 
     def read(self, data: Tensor) -> int:
@@ -171,7 +171,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.twinfer_product.argtypes = [
         machine, ctypes.POINTER(StoredMatrix), pointer, size, pointer, pointer, flag,
     ]  # fmt: skip
-    library.twinfer_decode.argtypes = [machine, ctypes.POINTER(StoredModel), ctypes.POINTER(DecodeBatch), pointer]
+    library.twinfer_step.argtypes = [machine, ctypes.POINTER(StoredModel), ctypes.POINTER(Batch), pointer]
     library.twinfer_read.argtypes = [machine, pointer, size]
     library.twinfer_read.restype = ctypes.c_uint64
     return library

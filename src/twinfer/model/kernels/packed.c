@@ -232,6 +232,7 @@ TILES static void configure(long group)
         shape.bytes[tile] = tile == ACTIVATIONS_A || tile == ACTIVATIONS_B ? (uint16_t)group : 64;
         shape.rows[tile] = tile >= WEIGHTS_A ? (uint8_t)(group / 4) : 16;
     }
+    __asm__ volatile("" : : "r"(&shape) : "memory"); /* see tiles.h */
     _tile_loadconfig(&shape);
 }
 

@@ -1,5 +1,5 @@
 /* The entry points of matrix products, and a read loop to hold them against. */
-#include "decode.h"
+#include "step.h"
 
 #include <stdlib.h>
 
@@ -7,6 +7,8 @@ int multiply(const machine *machine, const matrix *w, const bf16 *x, int64_t m, 
              void *y, int32_t wide)
 {
     product job = {*w, x, bias, residual, y, m, wide, machine->isa, NULL};
+    if (is_tall(&job))
+        return tall_product(machine, &job);
     const int plain = w->bits == 16;
     const size_t room = plain ? bf16_room(&job) : packed_room(&job);
     if (room && !(job.packed = aligned_alloc(64, (room + 63) / 64 * 64)))

@@ -1,8 +1,10 @@
 /* What happens to single rows between products. Sizes are multiples of 16. */
-#include "decode.h"
+#include "step.h"
 #include "vectors.h"
 
 #include <math.h>
+
+enum { FEW = 64 }; /* rows that are not worth sharing */
 
 INLINE void norm_row(const bf16 *x, long width, const bf16 *weight, double eps, bf16 *y)
 {
@@ -12,12 +14,6 @@ INLINE void norm_row(const bf16 *x, long width, const bf16 *weight, double eps, 
     const float factor = (float)(1 / sqrt(sum16(squares) / (double)width + eps));
     for (long i = 0; i < width; i += 16)
         store16(y + i, load16(x + i) * factor * load16(weight + i));
-}
-
-static void norm_portable(const bf16 *x, long rows, long width, const bf16 *weight, double eps, bf16 *y)
-{
-    for (long r = 0; r < rows; r++)
-        norm_row(x + r * width, width, weight, eps, y + r * width);
 }
 
 typedef struct {
@@ -38,24 +34,39 @@ INLINE void gate_units(const gating *job, long first, long last)
     }
 }
 
-static void gate_portable(const gating *job, long first, long last) { gate_units(job, first, last); }
+/* Units are rows. */
+typedef struct {
+    const bf16 *x, *weight;
+    bf16 *y;
+    long width;
+    double eps;
+    int isa;
+} normalising;
 
-#ifdef X86
-VECTOR static void norm_vector(const bf16 *x, long rows, long width, const bf16 *weight, double eps, bf16 *y)
+INLINE void norm_units(const normalising *job, long first, long last)
 {
-    for (long r = 0; r < rows; r++)
-        norm_row(x + r * width, width, weight, eps, y + r * width);
+    for (long r = first; r < last; r++)
+        norm_row(job->x + r * job->width, job->width, job->weight, job->eps, job->y + r * job->width);
 }
 
+static void gate_portable(const gating *job, long first, long last) { gate_units(job, first, last); }
+static void norm_portable(const normalising *job, long first, long last) { norm_units(job, first, last); }
 VECTOR static void gate_vector(const gating *job, long first, long last) { gate_units(job, first, last); }
-#else
-#define norm_vector norm_portable
-#define gate_vector gate_portable
-#endif
+VECTOR static void norm_vector(const normalising *job, long first, long last) { norm_units(job, first, last); }
 
-void norm_rows(int isa, const bf16 *x, long rows, long width, const bf16 *weight, double eps, bf16 *y)
+static void norm_part(const void *argument, long first, long last)
 {
-    (isa >= AVX512 ? norm_vector : norm_portable)(x, rows, width, weight, eps, y);
+    const normalising *job = argument;
+    (job->isa >= AVX512 ? norm_vector : norm_portable)(job, first, last);
+}
+
+void norm_rows(const machine *machine, const bf16 *x, int64_t rows, int64_t width, const bf16 *weight, double eps, bf16 *y)
+{
+    const normalising job = {x, weight, y, width, eps, machine->isa};
+    if (rows <= FEW)
+        norm_part(&job, 0, rows);
+    else
+        share(machine, norm_part, &job, rows);
 }
 
 static void gate_part(const void *argument, long first, long last)
@@ -64,7 +75,7 @@ static void gate_part(const void *argument, long first, long last)
     (job->isa >= AVX512 ? gate_vector : gate_portable)(job, first, last);
 }
 
-void gate_rows(const machine *machine, const bf16 *gate_up, long rows, long inner, bf16 *y)
+void gate_rows(const machine *machine, const bf16 *gate_up, int64_t rows, int64_t inner, bf16 *y)
 {
     const gating job = {gate_up, y, inner, machine->isa};
     if (rows == 1)

@@ -1,10 +1,13 @@
-"""Steps in which every sequence has one token, on a CPU: the whole decoder in one call of the kernels.
+"""A step of a plain decoder in bf16 on a CPU: all of it in one call of the kernels.
 
-Anything else (prompts, other devices, other element types) goes through ``decoder.forward``, which says what both mean.
+torch would pass over memory several times between two products, and its threads wait for each other after each; where
+other processes want the cores too, a step then takes many times as long. Anything else (other devices and types,
+stranger models, prompts on a CPU without tiles) goes through ``decoder.forward``, which says what both mean.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,22 +16,23 @@ from torch import Tensor
 from twinfer.core.layout import KVLayout
 from twinfer.core.step import Slice
 from twinfer.model.block_tables import BlockTables, padded
-from twinfer.model.kernels.library import DecodeBatch, Kernels, StoredLayer, StoredMatrix, StoredModel
+from twinfer.model.kernels.library import Batch, Isa, Kernels, StoredLayer, StoredMatrix, StoredModel
 from twinfer.model.matrix import KernelMatrix, Matrix, PackedMatrix
 from twinfer.model.rope import RopeTable
 from twinfer.model.spec import ModelSpec, RopeSpec
 from twinfer.model.weights import LayerWeights, Weights
 
 _ORDINARY = {field.name: field.default for field in fields(ModelSpec) if field.default is not MISSING}
-"""What kernels/decode.c knows nothing of, and so must be as it is in most models."""
+"""What kernels/step.c knows nothing of, and so must be as it is in most models."""
 _MAX_HEAD_DIM = 256
 _LANES = 16
+_TILE = 32
 _MAX_ROWS = 64
 """Past that many sequences a product is bound by arithmetic, and torch's are as good."""
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeStep:
+class KernelStep:
     """A model and its pool, as the kernels name them.
 
     Attributes:
@@ -41,25 +45,27 @@ class DecodeStep:
     tables: BlockTables
 
     def takes(self, slices: Sequence[Slice]) -> bool:
-        """Whether all of a step's slices are of one token."""
+        """Whether a step can be computed: without tiles, only one token of each of not too many sequences."""
+        if self.kernels.isa == Isa.AMX and self.model.head_dim % _TILE == 0:
+            return True
         return len(slices) <= _MAX_ROWS and all(len(part.token_ids) == 1 for part in slices)
 
     def logits(self, slices: Sequence[Slice]) -> Tensor:
         """Compute a step that ``takes`` accepts: the logits of the slices that draw, ``[n, vocab]`` in fp32."""
         tables = padded(self.tables.update(slices))
-        tokens = np.array([part.token_ids[0] for part in slices], np.int64)
-        positions = np.array([part.start for part in slices], np.int64)
-        drawn = np.array([row for row, part in enumerate(slices) if part.sample_index is not None], np.int64)
-        batch = DecodeBatch(
-            *tables.shape, tokens.ctypes.data, positions.ctypes.data, tables.ctypes.data, len(drawn), drawn.ctypes.data
-        )
-        return self.kernels.decode(self.model, batch)
+        tokens = np.fromiter(chain.from_iterable(part.token_ids for part in slices), np.int64)
+        begins = np.cumsum([0, *(len(part.token_ids) for part in slices)])
+        starts = np.array([part.start for part in slices], np.int64)
+        drawn = begins[1:][[part.sample_index is not None for part in slices]] - 1
+        arrays = (each.ctypes.data for each in (tokens, begins, starts, tables))
+        batch = Batch(len(tokens), *tables.shape, *arrays, len(drawn), drawn.ctypes.data)
+        return self.kernels.step(self.model, batch)
 
 
-def decode_step(
+def kernel_step(
     spec: ModelSpec, weights: Weights, ropes: Mapping[RopeSpec, RopeTable], pool: Tensor, layout: KVLayout
-) -> DecodeStep | None:
-    """The kernels' decode step for a model, or ``None`` where they cannot compute it."""
+) -> KernelStep | None:
+    """The kernels' step for a model, or ``None`` where they cannot compute it."""
     kernels = _kernels_of(weights.head)
     sizes = (spec.hidden_size, spec.intermediate_size, spec.head_dim)
     is_known = _is_ordinary(spec) and spec.head_dim <= _MAX_HEAD_DIM and not any(x % _LANES for x in sizes)
@@ -87,7 +93,7 @@ def decode_step(
         rope.sin.data_ptr(),
         pool.data_ptr(),
     )
-    return DecodeStep(kernels, model, (layers, weights, rope, pool), BlockTables(layout.block_tokens))
+    return KernelStep(kernels, model, (layers, weights, rope, pool), BlockTables(layout.block_tokens))
 
 
 def _is_ordinary(spec: ModelSpec) -> bool:
