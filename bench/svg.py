@@ -1,7 +1,7 @@
 """Charts as SVG text, of the three kinds that the documentation needs: ranges, a band over an axis, and a histogram.
 
-Axes of ranges and bands are logarithmic. Texts are the reader's sans serif; the ground is white, so that charts look
-the same on dark pages.
+Axes of ranges are logarithmic, so is the one along a band; its height starts at nothing. Texts are the reader's sans
+serif; the ground is white, so that charts look the same on dark pages.
 """
 
 import math
@@ -11,7 +11,7 @@ from html import escape
 
 WIDTH = 760
 INK, MUTED, GRID, ACCENT, BAND, ALARM = "#1c2430", "#5d6878", "#e3e7ed", "#2463a8", "#c9dcf1", "#b4412c"
-_LEFT, _RIGHT, _TOP, _ROW = 238, 84, 74, 30
+_LEFT, _RIGHT, _TOP, _ROW = 276, 72, 76, 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,17 @@ class Band:
 
 def band(labels: Labels, held: Band) -> str:
     """A line in a band over a logarithmic axis, and published values across it."""
-    top, bottom, left, right = 74, 366, 74, WIDTH - 190
+    top, bottom, left, right = 90, 382, 74, WIDTH - 190
     across = _Log(held.points[0][0], held.points[-1][0], left, right)
     values = [value for _, *bounds in held.points for value in bounds] + [mark.value for mark in held.marks]
-    up = _Log(min(values) / 1.2, max(values) * 1.15, bottom, top)
+    step = 10.0 ** math.floor(math.log10(max(values) / 2.0))
+    ticks = [step * number for number in range(math.ceil(max(values) / step) + 1)]
+
+    def up(value: float) -> float:
+        return bottom + value / ticks[-1] * (top - bottom)
+
     parts = []
-    for tick in up.ticks():
+    for tick in ticks:
         parts.append(_line(left, up(tick), right, up(tick), GRID))
         parts.append(_text(left - 8, up(tick) + 4, _number(tick), MUTED, 12, "end"))
     for x, name in held.x_names:
@@ -96,7 +101,7 @@ def band(labels: Labels, held: Band) -> str:
         parts.append(_line(left, y, right, y, ALARM, dashed=True))
         parts.append(_text(right + 8, y + 4, mark.label, ALARM, 12))
     parts.append(_text((left + right) / 2, bottom + 44, held.x_axis, MUTED, 12, "middle"))
-    parts.append(_text(16, top - 8, labels.axis, MUTED, 12))
+    parts.append(_text(16, top - 16, labels.axis, MUTED, 12))
     return _page(labels, parts, bottom + 58)
 
 
@@ -106,8 +111,8 @@ def histogram(labels: Labels, edges: Sequence[float], series: Sequence[tuple[str
     wide = (right - left) / (len(edges) - 1)
     parts, y = [], 70.0
     for name, counts in series:
-        parts.append(_text(left, y + 14, name, INK, 13, "start", True))
-        base = y + high + 26
+        parts.append(_text(left, y + 8, name, INK, 13, "start", True))
+        base = y + high + 30
         for index, count in enumerate(counts):
             tall = high * count / max(counts)
             colour = ACCENT if abs(edges[index] + edges[index + 1]) / 2 <= 0.25 else BAND
@@ -161,7 +166,7 @@ def _vertical(scale: _Log, tick: float, top: float, bottom: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    return f"{value:,.0f}" if value >= 1 or not value else f"{value:g}"
 
 
 def _text(x: float, y: float, text: str, fill: str, size: int, anchor: str = "start", bold: bool = False) -> str:
