@@ -81,8 +81,8 @@ class Gain:
 
 
 PUBLISHED_BASELINES = (
-    ("fastest GPU endpoint (683)", 683.0),
-    ("GB200, phases apart (535)", 535.0),
+    ("fastest GPUs (683)", 683.0),
+    ("GB200, apart (535)", 535.0),
     ("8 B200 (437)", 437.0),
     ("8 H200 (276)", 276.0),
     ("8 H100 (275)", 275.0),

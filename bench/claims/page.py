@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("page.md")
 SHOWN = {
     "cs3": ("layer_s", "hop_s", "token_s", "compute_efficiency", "bf16_flops"),
     "cs3-inlet": ("line_bytes_per_s", "latency_s"),
-    "trn3": ("compute_efficiency at 8", "moe_factor", "layer_overhead_s", "collective_s", "memory_efficiency at 8"),
+    "trn3": ("compute_efficiency at 1", "moe_factor", "layer_overhead_s", "collective_s", "collective_bytes_per_s"),
     "b200": ("compute_efficiency at 1", "moe_factor", "layer_overhead_s", "collective_s", "launch_s"),
 }
 """The numbers that decide most, by device or link."""

@@ -100,13 +100,14 @@ def _trainium_box(models: _Models) -> Iterator[Case]:
         load.answer / max(prompt, tokens),
         more_is_better=True,
     )
+    step = half.token_seconds(load, running)
     yield Case(
-        "the same, first tokens within 5 s",
-        f"12 to 14 requests at a time together, 4 apart ({evidence})",
-        "prompts that are done within 5 s",
-        2 * 5.0 // (prompt + tokens),
-        5.0 // prompt,
-        more_is_better=True,
+        "the same, the first token",
+        f"within 5 s for 12 to 14 requests at a time together, for 4 apart ({evidence})",
+        "mean first token at 80 % of what the half for prompts can take, s; together prompts come first",
+        waiting_seconds(0.4, prompt) + step / 2 + prompt,
+        waiting_seconds(0.8, prompt) + prompt,
+        more_is_better=False,
     )
 
 
