@@ -88,6 +88,9 @@ PUBLISHED_BASELINES = (
     ("8 H100 (275)", 275.0),
 )
 """Tokens per second per user of gpt-oss-120b: Artificial Analysis, May 2026; the others InferenceX at low batch."""
+MEASURED_TOKENS = {"h100": 275.0, "b200": 437.0}
+MEASURED_AT = Load(1024, 1024)
+"""Of hosts of eight, among these; the lengths they were measured with."""
 WAFERS_NEEDED: dict[str, tuple[int, Precision]] = {
     "gpt-oss-120b": (2, "mxfp4"),
     "llama-3.1-70b": (4, "bf16"),
@@ -105,7 +108,7 @@ def decode_gains(fleet: Fleet) -> list[Gain]:
         Gain(MODEL, name, Estimate(low / speed, middle / speed, high / speed), True)
         for name, speed in PUBLISHED_BASELINES
     ]
-    load = Load(1024, 1024)
+    load = MEASURED_AT
     for model in WAFERS_NEEDED:
         for device, name in BASELINES:
 
@@ -198,14 +201,18 @@ def whole_answers(fleet: Fleet) -> list[Whole]:
 
 def _times(fleet: Fleet, load: Load, device: str) -> Estimate:
     def times(lean: Lean) -> float:
-        alone = _alone_seconds(fleet.chips(device, MODEL, 8, "mxfp4", OPPOSITE[lean]), load)
-        return alone / _pair_seconds(fleet, load, lean)
+        host = fleet.chips(device, MODEL, 8, "mxfp4", OPPOSITE[lean])
+        return _alone_seconds(host, load, MEASURED_TOKENS.get(device)) / _pair_seconds(fleet, load, lean)
 
     return estimate(times)
 
 
-def _alone_seconds(host: Replica, load: Load) -> float:
-    return host.prompt_seconds(load) + load.answer * host.token_seconds(load)
+def _alone_seconds(host: Replica, load: Load, tokens_per_s: float | None) -> float:
+    """Of one host. A speed that was measured with short contexts falls with longer ones as the computed one does."""
+    token = host.token_seconds(load)
+    if tokens_per_s is not None:
+        token /= tokens_per_s * host.token_seconds(MEASURED_AT)
+    return host.prompt_seconds(load) + load.answer * token
 
 
 def _pair_seconds(fleet: Fleet, load: Load, lean: Lean) -> float:
