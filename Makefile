@@ -6,7 +6,7 @@ SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway kills \
-	bench bench-gateway bench-setup bench-engine clean
+	bench bench-gateway bench-setup bench-engine validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,12 @@ $(SHAPE)/config.json: setup
 
 bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next to vLLM, llama.cpp and transformers
 	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)
+
+validate: setup ## hold the catalogue to what others measured: docs/validation.md; ARGS="--check" only compares
+	$(BIN)/python -m bench.validation $(ARGS)
+
+claims: setup ## recompute the announcement's claims: docs/claims.md and its figures; ARGS="--check" only compares
+	$(BIN)/python -m bench.claims $(ARGS)
 
 clean: ## remove what make created: .venv, caches and build outputs
 	rm -f src/twinfer/*/*.so src/twinfer/*/*/*.so

@@ -82,7 +82,7 @@ def test_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("cs-3", "did you mean cs3?"), ("gpt-oss", "did you mean gpt-oss-"), ("zzz", "known are b200, cs3")],
+    [("cs-3", "did you mean cs3?"), ("gpt-oss", "did you mean gpt-oss-"), ("zzz", "known are a10, b200")],
 )
 def test_unknown_names(name: str, advice: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, one sentence, the near names."""

@@ -23,7 +23,7 @@ def test_what_is_in_it(catalogue: Catalogue) -> None:
     """The devices and links that the documentation speaks of."""
     kinds = {entry.name: type(entry) for entry in catalogue.entries}
     assert {
-        "roofline": "b200 gb200 graviton4 h100 h200 mi300x mi355x tpu-v6e tpu7x trn2 trn3 xeon-amx",
+        "roofline": "a10 b200 b300 gb200 graviton4 h100 h200 mi300x mi355x tpu-v6e tpu7x trn2 trn3 xeon-amx",
         "pipeline": "cs3 groq-lpu",
         "group": "trn3-ultraserver-gen1 trn3-ultraserver-gen2",
         "link": "cs3-inlet efa-p5 efa-p5en efa-p6-b200 efa-p6-b300 efa-trn2 efa-trn3 ethernet-100g infiniband-400 "
@@ -110,7 +110,7 @@ def test_a_later_directory_wins(tmp_path: Path) -> None:
     [
         ("cs-3", "there is no device or link 'cs-3' in the catalogue; did you mean cs3"),
         ("ultraserver", "did you mean trn3-ultraserver-gen"),
-        ("zzz", "known are b200, cs3"),
+        ("zzz", "known are a10, b200"),
     ],
 )
 def test_unknown_names_lead_to_near_ones(catalogue: Catalogue, name: str, message: str) -> None:
@@ -126,7 +126,7 @@ def test_names_are_found_in_any_case(catalogue: Catalogue) -> None:
 
 def test_devices_and_links_are_told_apart(catalogue: Catalogue) -> None:
     """Asked for the one with the other's name, it lists the right ones."""
-    with pytest.raises(ConfigError, match="tcp is a link, no device; devices are b200"):
+    with pytest.raises(ConfigError, match="tcp is a link, no device; devices are a10, b200"):
         catalogue.device("tcp")
     with pytest.raises(ConfigError, match="h100 is a device, no link; links are cs3-inlet"):
         catalogue.link("h100")

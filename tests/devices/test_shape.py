@@ -26,6 +26,7 @@ LENGTHS = st.integers(1, 200_000)
         ("qwen3-coder-480b", 480, 35),
         ("deepseek-v3", 671, 37),
         ("qwen2.5-0.5b", 0.494, 0.494),
+        ("qwen2.5-7b", 7.62, 7.07),
     ],
 )
 def test_parameters(name: str, billions: float, active: float) -> None:

@@ -48,9 +48,23 @@ class RooflineProfile(_Entry, frozen=True, kw_only=True, tag="roofline"):
     memory_efficiency: tuple[Point, ...]
     """Share of the peak bandwidth that a step reaches beside its overheads, by degree of tensor parallelism."""
     layer_overhead_s: Value
-    """Time per layer that neither arithmetic nor memory explains: kernels times overhead per kernel."""
+    """Time of a dense layer that neither arithmetic nor memory explains; layers of more kernels take in proportion."""
     collective_s: Value
     """Time of one small all-reduce; tensor parallelism has two per layer."""
+    collective_bytes_per_s: Value | None = None
+    """Bandwidth that a large all-reduce reaches, one way; without it the time does not grow with its bytes."""
+    fp8_factor: Value | None = None
+    """Share of ``compute_efficiency`` that 8-bit weights reach, of their own peak; without it all."""
+    fp4_factor: Value | None = None
+    """The same for 4-bit weights."""
+    ramp_tokens: Value | None = None
+    """Tokens of a step at which products reach half of their efficiency; without it one is as efficient as many."""
+    launch_s: Value | None = None
+    """Time of one kernel's launch by the host. Steps with prompts take no less for all their kernels."""
+    step_overhead_s: Value | None = None
+    """Time of a step outside the layers: scheduling, sampling, the way to the host and back."""
+    sequence_overhead_s: Value | None = None
+    """The part of it that every sequence in the step adds."""
     power_w: Value | None = None
     price_per_hour: Value | None = None
     """In US dollars."""

@@ -12,6 +12,18 @@ PRECISIONS: tuple[Precision, ...] = ("bf16", "fp8", "mxfp4", "nvfp4")
 BYTES_PER_WEIGHT: dict[Precision, float] = {"bf16": 2.0, "fp8": 1.0, "mxfp4": 4.25 / 8, "nvfp4": 4.5 / 8}
 """Scales included: MXFP4 has one of 8 bits for 32 weights, NVFP4 for 16."""
 _UNQUANTISED = 2.0
+ROUTING_EXPONENT = 0.88
+"""Tokens of a batch choose alike: ``n`` touch as many experts as ``n ** ROUTING_EXPONENT`` independent ones would.
+
+Fitted with the other parameters of docs/validation.md, then rounded.
+"""
+DENSE_LAYER_KERNELS = 9
+"""Norm, projection of queries, keys and values, rotation, attention, projection, norm, and three of the MLP."""
+_MIXTURE_KERNELS = 5
+"""Router, choice, sorting, and what puts the results together again."""
+_SHARED_EXPERT_KERNELS = 3
+_LATENT_KERNELS = 6
+"""Two more projections and norms on the way in, and two products that keys and values are absorbed into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +43,8 @@ class Experts:
     shared_width: int = 0
 
     def distinct(self, tokens: int) -> float:
-        """How many experts some of that many tokens go through, expected where each choice is as likely."""
-        return self.number * (1.0 - float((1 - self.per_token / self.number) ** tokens))
+        """How many experts some of that many tokens go through, each as likely, of tokens that choose alike."""
+        return self.number * (1.0 - float((1 - self.per_token / self.number) ** (tokens**ROUTING_EXPONENT)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,13 @@ class ModelShape:
     def is_mixture(self) -> bool:
         """Whether any layer has experts."""
         return self.expert_layers > 0
+
+    @property
+    def num_kernels(self) -> int:
+        """Operations that a device starts for one step through all layers, counted by kind of layer."""
+        each = DENSE_LAYER_KERNELS + (_LATENT_KERNELS if self.latent is not None else 0)
+        mixture = _MIXTURE_KERNELS + (_SHARED_EXPERT_KERNELS if self.experts.shared_width else 0)
+        return self.num_layers * each + self.expert_layers * mixture
 
     @property
     def attention_weights(self) -> int:

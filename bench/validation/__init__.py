@@ -1,0 +1,1 @@
+"""Holds what the catalogue computes to what others measured."""
