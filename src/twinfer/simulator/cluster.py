@@ -214,4 +214,3 @@ class Cluster:
 
     def _others(self, worker: _Worker) -> list[_Worker]:
         return [other for other in self._workers.values() if other is not worker]
-

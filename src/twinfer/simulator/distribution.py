@@ -23,17 +23,24 @@ class Gaps:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
         self.number = 0
+        self._total_s = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Of all, exactly; of none, 0."""
+        return self._total_s / self.number if self.number else 0.0
 
     def add(self, seconds: float, number: int = 1) -> None:
         """So many of that length."""
         self._counts[_bin(seconds)] += number
         self.number += number
+        self._total_s += number * seconds
 
     def add_even(self, first_s: float, growth_s: float, steps: int, number: int) -> None:
         """``number`` each of ``steps`` lengths that grow evenly."""
         last_s = first_s + growth_s * (steps - 1)
         if _bin(first_s) == _bin(last_s):
-            self.add(first_s, number * steps)
+            self.add(first_s + growth_s * (steps - 1) / 2, number * steps)
         else:
             for index in range(steps):
                 self.add(first_s + growth_s * index, number)

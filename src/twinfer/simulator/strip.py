@@ -31,15 +31,13 @@ class Strip:
             self.sums[index] += rate * self.bin_s
         self.sums[last] += rate * (end - last * self.bin_s)
 
-    def count(self, moment: float, amount: float = 1.0) -> None:
-        """Something happened then."""
-        index = int(moment / self.bin_s)
-        if index >= len(self.sums):
-            self.sums += [0.0] * (index + 1 - len(self.sums))
-        self.sums[index] += amount
-        self.total += amount
-
-    def means(self, num_bins: int) -> list[float]:
-        """The mean rate in each of the first bins."""
-        padded = self.sums[:num_bins] + [0.0] * max(0, num_bins - len(self.sums))
-        return [value / self.bin_s for value in padded]
+    def means_over(self, duration_s: float, num_bins: int) -> list[float]:
+        """The mean rate in each of so many equal parts of the time from 0 to ``duration_s``."""
+        width = duration_s / num_bins
+        parts = Strip(width) if width else None
+        for index, amount in enumerate(self.sums):
+            start, end = index * self.bin_s, min((index + 1) * self.bin_s, duration_s)
+            if parts is not None and amount and start < end:
+                parts.add(start, end, amount / (end - start))
+        sums = [] if parts is None else parts.sums[:num_bins]
+        return [amount / width for amount in sums] + [0.0] * (num_bins - len(sums))
