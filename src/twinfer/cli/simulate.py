@@ -53,9 +53,7 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
         raise ConfigError("nothing says what to simulate; give --prefill and --decode, or --config")
     config = _with_workers(load_config(arguments, simulated_pair), arguments)
     if len(config.model) != 1:
-        raise ConfigError(
-            f"the configuration has {len(config.model)} models; a simulation takes one: leave one [[model]]"
-        )
+        raise ConfigError(f"a simulation takes one model; leave one of the {len(config.model)} [[model]] tables")
     links = {pool.name: name for pool in config.pool if (name := _link(arguments, pool))}
     directory = Path(cache_dir(config))
     return Scenario(

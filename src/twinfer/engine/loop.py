@@ -7,8 +7,8 @@
 A sequence in flight is never freed under the runner: ``cancel`` only marks it, and ``finish`` lets go of it. No clock,
 no thread, no I/O in here; the caller serialises the calls.
 
-Where nobody looks at single tokens, steps that only decode may be taken as one: ``steps_alike`` says how many follow one
-another if nothing else happens, ``repeat`` takes all but the last, and ``finish`` that one.
+Where nobody looks at single tokens, steps that only decode may be taken as one: ``steps_alike`` says how many follow
+one another if nothing else happens, ``repeat`` takes all but the last, and ``finish`` that one.
 """
 
 import math

@@ -25,7 +25,7 @@ from twinfer.simulator.schedule import Schedule
 from twinfer.simulator.worker import Incarnation
 
 KEY = b"a key for grants within one simulation"
-LIFETIMES = 1 << 30
+DEFAULT_OVERHEADS = Overheads()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Scenario:
 
     config: Config
     hardware: Mapping[str, Hardware]
-    overheads: Overheads = Overheads()
+    overheads: Overheads = DEFAULT_OVERHEADS
     failures: Sequence[Failure] = ()
     seed: int = 0
     max_run: int = 1 << 30
@@ -178,9 +178,6 @@ class Cluster:
         self.schedule.at(failure.at_s, begin, worker)
         if failure.lasts_s is not None:
             self.schedule.at(failure.at_s + failure.lasts_s, end, worker)
-        if not failure.link_only:
-            until = failure.at_s + (LIFETIMES if failure.lasts_s is None else failure.lasts_s)
-            worker.record.away_spans.append((failure.at_s, until))
 
     def _die(self, worker: _Worker) -> None:
         """The process is gone; its peers and the gateway notice as soon as their streams end."""

@@ -1,4 +1,4 @@
-"""What a pool of the configuration is made of: step times, KV and its bytes, a link, a price, and how well it is known."""
+"""What a pool of the configuration is made of: step times, KV and its bytes, a link, a price, and their doubts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A summary as one page that needs nothing else: no scripts, no fonts, no network; light or dark as its reader has it."""
+"""A summary as one page that needs nothing else: no scripts, no fonts, no network; light or dark as readers have it."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -25,12 +25,14 @@ p { margin: 0 0 8px; } .soft { color: var(--soft); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 520px), 1fr)); gap: 16px; }
 .wide { grid-column: 1 / -1; overflow-x: auto; }
 svg { width: 100%; height: auto; display: block; }
-svg text { font: 11px system-ui, sans-serif; fill: var(--soft); } .y, .name { text-anchor: end; } .x { text-anchor: middle; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
+.y, .name { text-anchor: end; } .x { text-anchor: middle; }
 .grid { stroke: var(--rule); stroke-width: 1; } .empty { fill: var(--rule); opacity: 0.5; }
 .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } .share { stroke: var(--soft); stroke-dasharray: 3 3; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
 .line.c0, .line.c1, .line.c2, .line.c3 { fill: none; }
-.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
+.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); }
+.line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
 .key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 5px 0 12px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
@@ -127,18 +129,8 @@ def _pools(summary: Summary) -> str:
 
 
 def _workers(summary: Summary) -> str:
-    heads = (
-        "worker",
-        "busy",
-        "KV held",
-        "peak",
-        "prompt tokens",
-        "cached",
-        "output tokens",
-        "preempted",
-        "KV in",
-        "KV out",
-    )
+    tokens = ("prompt tokens", "cached", "output tokens")
+    heads = ("worker", "busy", "KV held", "peak", *tokens, "preempted", "KV in", "KV out")
     rows = [
         (
             one.name,

@@ -48,7 +48,6 @@ class WorkerRecord:
     Attributes:
         busy: time in steps.
         held: blocks that a request or a handoff holds, times seconds.
-        away_spans: from when to when it had no living incarnation.
     """
 
     name: str
@@ -59,7 +58,6 @@ class WorkerRecord:
     held_since: float = 0.0
     num_held: int = 0
     peak_held: int = 0
-    away_spans: list[tuple[float, float]] = field(default_factory=list)
     prefill_tokens: int = 0
     cached_tokens: int = 0
     decode_tokens: int = 0

@@ -1,6 +1,6 @@
 """A summary for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,15 +21,13 @@ def _head(summary: Summary) -> Iterator[Text]:
     yield Text(f"{summary.requests} requests of {summary.trace} in {summary.duration_s:.1f} s of virtual time")
     for pool in summary.pools:
         yield Text(
-            f"  {pool.name}: {pool.workers} x [{pool.hardware}], KV of {pool.kv_tokens:,} tokens each, "
+            f"  {pool.name}: {pool.workers} workers, each {pool.hardware}; KV of {pool.kv_tokens:,} tokens, "
             f"link {pool.link}, numbers of quality {pool.quality}"
         )
 
 
 def _latencies(summary: Summary) -> Table:
-    table = Table("", "mean", "p50", "p90", "p99", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _table("", "mean", "p50", "p90", "p99")
     rows: tuple[tuple[str, Percentiles], ...] = (
         ("TTFT", summary.ttft_s),
         ("TPOT", summary.tpot_s),
@@ -42,10 +40,8 @@ def _latencies(summary: Summary) -> Table:
 
 
 def _workers(summary: Summary) -> Table:
-    heads = ("worker", "busy", "KV held", "peak", "prompt tokens", "cached", "output tokens", "KV in", "KV out")
-    table = Table(*heads, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    heads = ("worker", "busy", "KV held", "peak", "prompt tokens", "cached", "output", "KV in", "KV out")
+    table = _table(*heads)
     for worker in summary.workers[:MAX_WORKERS]:
         table.add_row(
             worker.name,
@@ -63,9 +59,22 @@ def _workers(summary: Summary) -> Table:
     return table
 
 
+def _table(*heads: str) -> Table:
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column is table.columns[0] else "right"
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()))
+
+
 def _foot(summary: Summary) -> Iterator[Text]:
-    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(summary.outcomes.items()))
-    yield Text(f"outcomes: {outcomes}; {summary.disaggregated} disaggregated, {summary.recovered} recovered")
+    yield Text(
+        f"outcomes: {_counts(summary.outcomes)}; {summary.disaggregated} disaggregated, {summary.recovered} recovered"
+    )
     yield Text(
         f"rates: {summary.requests_per_s:.3g} requests/s, {summary.input_tokens_per_s:,.0f} prompt tokens/s, "
         f"{summary.output_tokens_per_s:,.0f} output tokens/s"
@@ -74,11 +83,10 @@ def _foot(summary: Summary) -> Iterator[Text]:
     said = " and ".join(f"{name} <= {in_seconds(bound)}" for name, bound in bounds) or "none, any answer counts"
     yield Text(f"SLO: {said}; {summary.slo_attained:.1%} within it, goodput {summary.goodput_per_s:.3g} requests/s")
     handoffs, costs = summary.handoffs, summary.costs
-    yield Text(
-        f"KV: {handoffs.number} handoffs of {in_bytes(handoffs.num_bytes)}; fetches {handoffs.fetches or 'none'}"
-    )
+    fetches = f"; fetches of prefixes: {_counts(handoffs.fetches)}" if handoffs.fetches else ""
+    yield Text(f"KV: {handoffs.number} handoffs of {in_bytes(handoffs.num_bytes)}{fetches}")
     if handoffs.replans:
-        yield Text(f"routed again: {handoffs.replans}")
+        yield Text(f"routed again: {_counts(handoffs.replans)}")
     per_million = money(costs.usd_per_million_output_tokens)
     if costs.usd_per_million_output_tokens is None:
         per_million = f"not known, for want of prices for {', '.join(costs.unpriced)}"

@@ -65,8 +65,9 @@ def lines(series: Sequence[Series], step: float, x_label: Label, y_label: Label,
     x = _Axis(0.0, max(count * step, 1e-9), LEFT, WIDTH - RIGHT)
     parts = [_grid(x, y, x_label, y_label)]
     for one in series:
+        before = [0.0, *one.values]
         places = [
-            f"{'L' if index and one.values[index - 1] > 0 else 'M'}{x.place((index + 0.5) * step):.1f},{y.place(value):.1f}"
+            f"{'L' if before[index] > 0 else 'M'}{x.place((index + 0.5) * step):.1f},{y.place(value):.1f}"
             for index, value in enumerate(one.values)
             if value > 0
         ]
@@ -83,7 +84,8 @@ def bars(histogram: Sequence[tuple[float, int]], per_decade: int, colour: int, l
     total = sum(number for _, number in histogram)
     y = _Axis(0.0, max(number for _, number in histogram) / total * 1.05, HEIGHT - BOTTOM, TOP)
     parts = [_grid(x, y, label, lambda share: f"{share:.0%}")]
-    below, steps = 0, []
+    below = 0
+    steps: list[str] = []
     whole = _Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
     for low, number in histogram:
         start, end, top = x.place(low), x.place(low * width), y.place(number / total)
