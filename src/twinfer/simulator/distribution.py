@@ -51,14 +51,14 @@ class Gaps:
         for index in sorted(self._counts):
             left -= self._counts[index]
             if left <= 0:
-                return SMALLEST_S * math.exp((index + 0.5) * WIDTH) if index else 0.0
+                return SMALLEST_S * math.exp((index - 0.5) * WIDTH) if index else 0.0
         return 0.0
 
     def histogram(self, per_decade: int) -> list[tuple[float, int]]:
         """Lower bounds of wider bins with their counts, in order."""
         wide: Counter[int] = Counter()
         for index, number in self._counts.items():
-            seconds = SMALLEST_S * math.exp((index + 0.5) * WIDTH)
+            seconds = SMALLEST_S * math.exp((index - 0.5) * WIDTH)
             wide[math.floor(math.log10(seconds) * per_decade)] += number
         return [(10 ** (index / per_decade), wide[index]) for index in sorted(wide)]
 

@@ -32,6 +32,10 @@ _DRAW = Draw(TOKEN)
 class Listener(Protocol):
     """Whoever wants to know what became of steps."""
 
+    def began(self) -> None:
+        """Steps begin, and have the blocks they need."""
+        ...
+
     def repeated(self, run: DecodeRun, steps: int) -> None:
         """The first ``steps`` of a run are over; the engine goes on with the next one."""
         ...
@@ -79,7 +83,8 @@ class VirtualEngine:
         self._listener = listener
 
     def stop(self) -> None:
-        """It died: nothing more happens in it."""
+        """It died: the step under way then, and all later ones, never were."""
+        self._cut()
         self._listener = None
         if self._next is not None:
             self._next.cancel()
@@ -169,8 +174,9 @@ class VirtualEngine:
         self._next = None
         now = self._schedule.now()
         plan = self.loop.begin(now)
-        if plan is None:
+        if plan is None or self._listener is None:
             return
+        self._listener.began()
         if plan.slices:
             steps = min(self._pace.max_run, self.loop.steps_alike(plan))
             self._set(decode_run(self._pace, plan, now, steps, self.loop.no_deadline_before))

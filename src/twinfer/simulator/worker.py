@@ -81,10 +81,14 @@ class Incarnation:
     def die(self) -> None:
         """End at once; nothing is told to anybody."""
         now = self.life.schedule.now()
-        self.life.alive = False
         self.life.engine.stop()
+        self.life.alive = False
         self._count()
         self._record.holds(now, 0)
+
+    def began(self) -> None:
+        """Steps begin, and have the blocks they need."""
+        self._record.holds(self.life.schedule.now(), self.life.engine.num_held_blocks)
 
     def repeated(self, run: DecodeRun, steps: int) -> None:
         """The first steps of a run are over."""
