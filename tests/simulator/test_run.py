@@ -209,3 +209,9 @@ def test_failures_of_nobody() -> None:
     """A worker that is not there cannot fail."""
     with pytest.raises(ConfigError, match="decode-7"):
         simulate(a_scenario(a_config(), Failure("decode-7", 0.5, None, False)), [a_request(0.0, 10, 1)])
+
+
+def test_requests_of_one_moment_go_to_different_workers() -> None:
+    """Those that come before the first one's grant see that its prompt is on its way to a prefill worker."""
+    recorder = simulate(a_scenario(a_config(4, 2)), [a_request(0.0, 300, 2, number) for number in range(8)])
+    assert [600] * 4 == [one.prefill_tokens for name, one in recorder.workers.items() if name.startswith("prefill")]

@@ -40,18 +40,31 @@ class Link:
         """By wire id, with the prompt's length."""
         blocks = identity.capabilities.num_blocks
         self._load = LoadReport(BlockCounts(blocks, blocks, 0, 0), Counters())
+        self._expected: dict[RequestId, int] = {}
         self._in_flight_tokens = 0
         self._state: WorkerState | None = None
 
     def state(self) -> WorkerState:
         """What a router may know of it."""
         if self._state is None:
-            self._state = WorkerState(self.identity, self._load, len(self.listeners), self._in_flight_tokens)
+            in_flight = len(self.listeners) + len(self._expected)
+            self._state = WorkerState(self.identity, self._load, in_flight, self._in_flight_tokens)
         return self._state
 
     def reported(self, load: LoadReport) -> None:
         """It says how it is."""
         self._load, self._state = load, None
+
+    def expect(self, request_id: RequestId, num_tokens: int) -> None:
+        """It will be sent a prompt as soon as a decode worker has room."""
+        self._expected[request_id] = num_tokens
+        self._in_flight_tokens += num_tokens
+        self._state = None
+
+    def expect_no_more(self, request_id: RequestId) -> None:
+        """It is sent now, or will not be."""
+        self._in_flight_tokens -= self._expected.pop(request_id, 0)
+        self._state = None
 
     def await_request(self, request_id: RequestId, listener: Waiting, num_tokens: int) -> None:
         """From now on its answers to a request are waited for."""

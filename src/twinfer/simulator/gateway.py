@@ -12,6 +12,7 @@ from twinfer.core.messages import (
     Failed,
     FailureKind,
     Frame,
+    Generate,
     Granted,
     Isolate,
     Prefill,
@@ -38,7 +39,7 @@ from twinfer.handoff.gateway_actions import (
 from twinfer.handoff.gateway_side import GatewayRequest
 from twinfer.router.policy import choose_route, fetch_threshold
 from twinfer.simulator.context import Spoken
-from twinfer.simulator.fleet import Fleet
+from twinfer.simulator.fleet import Fleet, Link
 from twinfer.simulator.recorder import Journey, Recorder
 from twinfer.simulator.schedule import Event, Schedule
 from twinfer.simulator.trace import TraceRequest
@@ -111,6 +112,7 @@ class Generation:
         self._journey = journey
         self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff)
         self._lost: set[Epoch] = set()
+        self._expected: tuple[Link, RequestId] | None = None
         self._pause: Event | None = None
         self._patience: Event | None = None
         self._deadline = self._schedule.after(request.deadline_s, self._overdue)
@@ -135,7 +137,7 @@ class Generation:
         elif self._machine.has_decoded:
             self._planned(Plan(Route(route.decode, None, "computed where the answer goes on")))
         else:
-            self._planned(Plan(route, self._passing(route.prefill), self._fetching(route, snapshot)))
+            self._planned(Plan(route, self._passing(route.prefill), self._fetching(route, snapshot)), route.prefill)
 
     def hear(self, worker: WorkerId, message: ToGateway) -> None:
         """A worker speaks of this request."""
@@ -170,9 +172,21 @@ class Generation:
         self._lost.add(self._fleet.links[worker].identity.epoch)
         self._act(self._machine.lost(worker))
 
-    def _planned(self, plan: Plan) -> None:
+    def _planned(self, plan: Plan, prefill: WorkerId | None = None) -> None:
         self._journey.disaggregated = plan.passing is not None
-        self._act(self._machine.planned(plan))
+        actions = self._machine.planned(plan)
+        self._expect_no_more()
+        if prefill is not None:
+            self._expected = self._fleet.links[prefill], self._machine.wire_id
+            self._expected[0].expect(self._machine.wire_id, len(self._machine.request.prompt))
+        self._act(actions)
+
+    def _expect_no_more(self) -> None:
+        """The prompt is sent to its prefill worker now, or will not be."""
+        if self._expected is not None:
+            link, wire_id = self._expected
+            link.expect_no_more(wire_id)
+            self._expected = None
 
     def _can_take(self, decode: WorkerId, keep: Passing, snapshot: ClusterSnapshot) -> bool:
         epochs = {state.identity.worker: state.identity.epoch for state in snapshot.workers}
@@ -207,6 +221,7 @@ class Generation:
             elif isinstance(action, Replan):
                 replans = self._gateway.recorder.replans
                 replans[action.reason] = replans.get(action.reason, 0) + 1
+                self._expect_no_more()
                 self._call_off(self._pause)
                 self._pause = self._schedule.after(action.pause_s, self.plan, action.exclude, action.keep)
             else:
@@ -214,6 +229,8 @@ class Generation:
 
     def _send(self, action: Send) -> None:
         link, message = self._fleet.links[action.worker], action.message
+        if isinstance(message, Prefill | Generate):
+            self._expect_no_more()
         if isinstance(message, Prefill) and not self._is_granted(action.worker):
             self._schedule.after(0.0, self._unreached, action.worker, self._machine.wire_id)
             return
@@ -241,6 +258,7 @@ class Generation:
         self._act(self._machine.overdue())
 
     def _end(self, end: End) -> None:
+        self._expect_no_more()
         journey = self._journey
         journey.outcome = "ok" if end.error is None else _word(end.error)
         journey.recoveries = self._machine.num_recoveries
