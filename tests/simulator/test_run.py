@@ -142,7 +142,7 @@ def test_nothing_is_lost(trace: list[TraceRequest], failures: list[Failure], kv_
 def test_runs_of_steps_are_single_steps(
     trace: list[TraceRequest], failures: list[Failure], device: str, decode: int
 ) -> None:
-    """Taken as one or each by itself, steps give every client the same at the same time, and workers the same counts."""
+    """Taken as one or each by itself, steps give clients the same at the same time, and workers the same counts."""
     config = a_config(2, decode, 1, max_running=6)
     config = on_devices(config, device) if device else config
     known = [failure for failure in failures if decode == 2 or failure.worker != "decode-1"]
