@@ -20,6 +20,9 @@ from twinfer.simulator.run import simulate
 from twinfer.simulator.summary import Slo, summarise
 from twinfer.simulator.trace import faster, read_trace
 
+TABLE_WIDTH = 112
+"""Narrower terminals wrap, for a table cut short would not be worth printing."""
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate, and say what came of it."""
@@ -44,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from twinfer.simulator.report import report
 
-    Console(highlight=False, soft_wrap=True).print(report(summary), markup=False)
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(report(summary), markup=False)
     return 0
 
 
