@@ -6,11 +6,11 @@ import msgspec
 
 from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, EmulationConfig, HandoffConfig, ModelConfig, PoolConfig, RoutingConfig
-from twinfer.simulator.cluster import Cluster, Scenario
-from twinfer.simulator.context import Overheads
+from twinfer.simulator.cluster import Cluster
 from twinfer.simulator.failures import Failure
 from twinfer.simulator.hardware import hardware
 from twinfer.simulator.prompt import SpanPrompt
+from twinfer.simulator.scenario import Overheads, Scenario
 from twinfer.simulator.trace import TraceRequest
 
 MESSAGE_S = 0.001

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from tests.simulator.small import STEP_S, a_config, a_request, a_scenario, on_devices
 from twinfer.core.config import Config
-from twinfer.simulator.cluster import Scenario
 from twinfer.simulator.html import page
 from twinfer.simulator.report import report
 from twinfer.simulator.run import simulate
+from twinfer.simulator.scenario import Scenario
 from twinfer.simulator.summary import Slo, Summary, summarise
 
 TRACE = [a_request(0.1 * number, 100 + number, 5, number) for number in range(20)]

@@ -12,11 +12,10 @@ from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import simulated_pair
 from twinfer.core.config import Config, PoolConfig
 from twinfer.core.errors import ConfigError
-from twinfer.simulator.cluster import Scenario
-from twinfer.simulator.context import Overheads
 from twinfer.simulator.failures import parse_failure
 from twinfer.simulator.hardware import hardware
 from twinfer.simulator.run import simulate
+from twinfer.simulator.scenario import Overheads, Scenario
 from twinfer.simulator.summary import Slo, summarise
 from twinfer.simulator.trace import faster, read_trace
 

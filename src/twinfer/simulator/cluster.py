@@ -1,10 +1,9 @@
 """A simulated deployment: all workers of a configuration, one gateway, and the network between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from twinfer.core.capabilities import WorkerIdentity
-from twinfer.core.config import Config
 from twinfer.core.errors import ConfigError
 from twinfer.core.grant import GrantTerms
 from twinfer.core.ids import Epoch, WorkerId
@@ -12,7 +11,7 @@ from twinfer.core.messages import Frame, Granted, Hello, Load, ToGateway, ToSink
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.scheduler import Limits
 from twinfer.kv.block_pool import BlockPool
-from twinfer.simulator.context import Life, Overheads, Spoken
+from twinfer.simulator.context import Life, Spoken
 from twinfer.simulator.engine import Pace, VirtualEngine
 from twinfer.simulator.failures import Failure
 from twinfer.simulator.fleet import Fleet
@@ -21,32 +20,11 @@ from twinfer.simulator.hardware import Hardware
 from twinfer.simulator.links import arrival
 from twinfer.simulator.prompt import SpanHasher
 from twinfer.simulator.recorder import Recorder, WorkerRecord
+from twinfer.simulator.scenario import Scenario
 from twinfer.simulator.schedule import Schedule
 from twinfer.simulator.worker import Incarnation
 
 KEY = b"a key for grants within one simulation"
-DEFAULT_OVERHEADS = Overheads()
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is simulated, besides the trace.
-
-    Attributes:
-        config: the deployment.
-        hardware: what each of its pools is made of.
-        overheads: what neither devices nor links take.
-        failures: that happen.
-        seed: of whatever is drawn.
-        max_run: steps taken as one at most; 1 takes each by itself, with the same result.
-    """
-
-    config: Config
-    hardware: Mapping[str, Hardware]
-    overheads: Overheads = DEFAULT_OVERHEADS
-    failures: Sequence[Failure] = ()
-    seed: int = 0
-    max_run: int = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
@@ -80,9 +58,7 @@ class Cluster:
                 incarnation = self._incarnation(name, hardware, record, 1)
                 self._workers[name] = _Worker(name, hardware, record, incarnation)
         self.fleet = Fleet(worker.now.life.identity for worker in self._workers.values())
-        self.gateway = Gateway(scenario.config, self.fleet, schedule, self._to_worker, recorder)
-        self.gateway.seed(scenario.seed)
-        self.gateway.own_s = scenario.overheads.gateway_s
+        self.gateway = Gateway(scenario, self.fleet, schedule, self._to_worker, recorder)
         for failure in scenario.failures:
             self._expect(failure)
 

@@ -18,21 +18,6 @@ from twinfer.simulator.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class Overheads:
-    """What neither devices nor links take.
-
-    Attributes:
-        message_s: one message between a gateway and a worker, or between two workers.
-        step_s: an engine's own time for each step.
-        gateway_s: a gateway's time before it routes a request.
-    """
-
-    message_s: float = 200e-6
-    step_s: float = 0.0
-    gateway_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Spoken:
     """Tokens of one request as a worker drew them: the first at ``first_s``, the last at ``last_s``."""
 

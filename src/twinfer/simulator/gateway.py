@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Sequence
 
-from twinfer.core.config import Config
 from twinfer.core.errors import ContextOverflow, DeadlineExceeded, TwinferError
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import (
@@ -41,38 +40,36 @@ from twinfer.router.policy import choose_route, fetch_threshold
 from twinfer.simulator.context import Spoken
 from twinfer.simulator.fleet import Fleet, Link
 from twinfer.simulator.recorder import Journey, Recorder
+from twinfer.simulator.scenario import Scenario
 from twinfer.simulator.schedule import Event, Schedule
 from twinfer.simulator.trace import TraceRequest
 
 TENANT = TenantId("trace")
-TO_WORKER = Callable[[WorkerId, ToWorker], None]
+SendToWorker = Callable[[WorkerId, ToWorker], None]
 
 
 class Gateway:
     """One gateway with all requests of a trace.
 
     Args:
-        config: routing, handoff and gateway tables are used.
+        scenario: its configuration's routing, handoff and gateway tables, its overheads and its seed are used.
         fleet: its workers.
         send: to a worker, over the network.
-    Attributes:
-        own_s: what it takes before it routes a request.
+        recorder: of what clients see.
     """
 
-    def __init__(self, config: Config, fleet: Fleet, schedule: Schedule, send: TO_WORKER, recorder: Recorder) -> None:
-        self.config = config
+    def __init__(
+        self, scenario: Scenario, fleet: Fleet, schedule: Schedule, send: SendToWorker, recorder: Recorder
+    ) -> None:
+        self.config = scenario.config
+        self.own_s = scenario.overheads.gateway_s
         self.fleet = fleet
         self.schedule = schedule
         self.send = send
         self.recorder = recorder
         self.num_running = 0
-        self.own_s = 0.0
-        self._random = random.Random(0)
-        self._model = ModelId(config.model[0].id)
-
-    def seed(self, seed: int) -> None:
-        """Draw from this on."""
-        self._random.seed(seed)
+        self._random = random.Random(scenario.seed)
+        self._model = ModelId(scenario.config.model[0].id)
 
     def handoff_id(self) -> HandoffId:
         """A fresh one."""

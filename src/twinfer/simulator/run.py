@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from twinfer.simulator.cluster import Cluster, Scenario
+from twinfer.simulator.cluster import Cluster
 from twinfer.simulator.recorder import Recorder
+from twinfer.simulator.scenario import Scenario
 from twinfer.simulator.schedule import Schedule
 from twinfer.simulator.trace import TraceRequest
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from twinfer.devices.value import Quality, worst
-from twinfer.simulator.cluster import Scenario
 from twinfer.simulator.distribution import PERCENTS, Gaps, percentile
 from twinfer.simulator.hardware import Hardware
 from twinfer.simulator.recorder import Journey, Recorder, WorkerRecord
+from twinfer.simulator.scenario import Scenario
 
 TIMELINE_BINS = 120
 PER_DECADE = 20

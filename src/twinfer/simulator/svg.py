@@ -24,13 +24,14 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """From values to places; logarithmic where ``log``."""
+    """From values to places; logarithmic where ``log``, and of seconds that people count in minutes where ``time``."""
 
     low: float
     high: float
     start: float
     end: float
     log: bool = False
+    time: bool = False
 
     def place(self, value: float) -> float:
         low, high, at = self.low, self.high, max(self.low, min(self.high, value))
@@ -42,7 +43,8 @@ class _Axis:
         if self.log:
             return [10.0**power for power in range(math.ceil(math.log10(self.low)), int(math.log10(self.high)) + 1)]
         raw = (self.high - self.low) / 5 or 1.0
-        unit = 10 ** math.floor(math.log10(raw))
+        unit: float = 60 if self.time and raw > 20 else 1
+        unit *= 10 ** math.floor(math.log10(raw / unit))
         step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
         first = math.ceil(self.low / step)
         return [step * number for number in range(first, int(self.high / step * 1.0001) + 1)]
@@ -62,7 +64,7 @@ def lines(series: Sequence[Series], step: float, x_label: Label, y_label: Label,
     low, high = (min(above), max(above)) if above else (0.0, 1.0)
     log = high > 30 * low > 0
     y = _Axis(10 ** math.floor(math.log10(low)) if log else 0.0, high * 1.05, HEIGHT - BOTTOM, TOP, log)
-    x = _Axis(0.0, max(count * step, 1e-9), LEFT, WIDTH - RIGHT)
+    x = _Axis(0.0, max(count * step, 1e-9), LEFT, WIDTH - RIGHT, time=True)
     parts = [_grid(x, y, x_label, y_label)]
     for one in series:
         before = [0.0, *one.values]
@@ -83,7 +85,7 @@ def bars(histogram: Sequence[tuple[float, int]], per_decade: int, colour: int, l
     x = _Axis(histogram[0][0] / width, histogram[-1][0] * width**2, LEFT, WIDTH - RIGHT, log=True)
     total = sum(number for _, number in histogram)
     y = _Axis(0.0, max(number for _, number in histogram) / total * 1.05, HEIGHT - BOTTOM, TOP)
-    parts = [_grid(x, y, label, lambda share: f"{share:.0%}")]
+    parts = [_grid(x, y, label, lambda share: f"{100 * share:g} %")]
     below = 0
     steps: list[str] = []
     whole = _Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
@@ -103,7 +105,7 @@ def strips(rows: Sequence[tuple[str, Sequence[float]]], colour: int, step: float
     """One row of shades for each name: the fuller, the stronger. Values lie between 0 and 1."""
     height = len(rows) * (STRIP_HEIGHT + STRIP_GAP) + BOTTOM
     count = max((len(values) for _, values in rows), default=1)
-    x = _Axis(0.0, count * step, LEFT + 24, WIDTH - RIGHT)
+    x = _Axis(0.0, count * step, LEFT + 24, WIDTH - RIGHT, time=True)
     parts = []
     for number, (name, values) in enumerate(rows):
         top = number * (STRIP_HEIGHT + STRIP_GAP)
