@@ -39,8 +39,7 @@ FAILURES = st.lists(
         st.floats(0.01, 4),
         st.booleans(),
     ),
-    max_size=2,
-    unique_by=lambda failure: failure.worker,
+    max_size=3,
 )
 
 
@@ -193,6 +192,16 @@ def test_a_worker_comes_back() -> None:
     assert ["ok", "ok"] == [one.outcome for one in recorder.journeys]
     assert [0, 0] == [one.cached_tokens for one in recorder.journeys]
     assert "decode-0.2" == cluster.incarnations[-1].life.identity.epoch
+
+
+def test_failures_may_overlap() -> None:
+    """It is back when the last of them is over, once."""
+    trace = [a_request(float(number), 200, 5, number) for number in range(8)]
+    failures = [Failure("decode-0", 1.5, 3.0, False), Failure("decode-0", 2.5, 1.0, False)]
+    recorder, cluster = replay(a_scenario(a_config(), *failures), trace)
+    assert {"ok"} == {one.outcome for one in recorder.journeys}
+    assert "decode-0.2" == cluster.incarnations[-1].life.identity.epoch
+    assert [] == [one for one in recorder.journeys if one.first_token is not None and 1.6 < one.first_token < 4.5]
 
 
 def test_a_cut_link_is_avoided() -> None:

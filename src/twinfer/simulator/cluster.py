@@ -1,7 +1,7 @@
 """A simulated deployment: all workers of a configuration, one gateway, and the network between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import ConfigError
@@ -34,8 +34,10 @@ class _Worker:
     record: WorkerRecord
     now: Incarnation
     lives: int = 1
-    apart: int = field(default=0)
-    """Failures of its link that are under way."""
+    down: int = 0
+    """Failures of it that are under way."""
+    apart: int = 0
+    """Failures of its link that are."""
 
 
 class Cluster:
@@ -157,11 +159,17 @@ class Cluster:
 
     def _die(self, worker: _Worker) -> None:
         """The process is gone; its peers and the gateway notice as soon as their streams end."""
+        worker.down += 1
+        if worker.down > 1:
+            return
         worker.now.die()
         self.schedule.after(self._message_s, self.fleet.lost, worker.name)
         self._notice(worker, self._others(worker))
 
     def _restart(self, worker: _Worker) -> None:
+        worker.down -= 1
+        if worker.down:
+            return
         worker.lives += 1
         worker.now = self._incarnation(worker.name, worker.hardware, worker.record, worker.lives)
         self.fleet.met(worker.now.life.identity)
