@@ -291,6 +291,28 @@ async def test_busy_workers_are_asked_again(cluster: Cluster) -> None:
     await generation.aclose()
 
 
+async def test_a_prompt_counts_on_its_prefill_worker_from_the_plan_on(cluster: Cluster) -> None:
+    """Before the grant, once; after it, once; and not at all when the plan came to nothing."""
+
+    def on_p() -> tuple[int, int]:
+        state = cluster.fleet.link(WorkerId("p")).state()
+        assert state is not None
+        return (state.in_flight, state.in_flight_tokens)
+
+    generation = cluster.dispatcher.start(LONG, None)
+    assert on_p() == (1, 100)
+    cluster.d0.say(Busy(await cluster.d0.hears(Reserve), 0.001))
+    await cluster.until(lambda: generation._machine.state is GatewayState.RECOVERING)
+    assert on_p() == (0, 0)
+    wire_id = await cluster.d0.hears(Reserve)
+    assert on_p() == (1, 100)
+    cluster.d0.say(Granted(wire_id, GRANT, 0))
+    await cluster.p.hears(Prefill)
+    assert on_p() == (1, 100)
+    await generation.aclose()
+    assert on_p() == (0, 0)
+
+
 async def test_nobody_there() -> None:
     """Without a decode worker the answer is that there is no capacity, and readiness says what is missing."""
     cluster = Cluster(msgspec.structs.replace(CONFIG, handoff=HandoffConfig(max_busy_s=0.0)))

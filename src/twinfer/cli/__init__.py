@@ -16,6 +16,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
+  twinfer simulate --trace trace.jsonl    the same scheduler, router and handoffs, on devices that are not here
   twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
   twinfer doctor                          what this machine can run, and why not the rest
 """
@@ -76,6 +77,22 @@ examples:
   twinfer chaos http://127.0.0.1:8000
   twinfer chaos http://127.0.0.1:8000 --events 20 --clients 12 --seed 7 --json chaos.json
   twinfer chaos http://127.0.0.1:8000 --events 100000 --minutes 480
+"""
+
+SIMULATE = """\
+Replays a trace of requests against devices of the catalogue, under a virtual clock: the product's own scheduler, block
+pool, prefix cache, router and handoffs decide, and only the time between their decisions is computed. Traces are
+Mooncake's JSON lines, or CSV as Azure's and ServeGen's. See docs/simulator.md for what is not modelled.
+
+With --prefill and --decode, KV blocks have 512 tokens, as the prefixes of Mooncake's traces, and contexts 131,072.
+
+  --fail decode-0@120s+30s        that worker dies 120 s after the trace began, and is back 30 s later
+  --fail link:prefill-0@60s+5s    no other worker reaches it for 5 s
+
+examples:
+  twinfer simulate --trace conversation_trace.jsonl --prefill trn3 --decode cs3 --prefill-workers 4
+  twinfer simulate --trace azure_conv.csv --prefill h100 --decode h100 --slo-ttft 2 --slo-tpot 0.05 --html report.html
+  twinfer simulate --trace conversation_trace.jsonl --config twinfer.toml --rate-scale 2 --json result.json
 """
 
 DEVICES = """\
@@ -140,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     )
     certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
     certs.add_argument("--force", action="store_true", help="replace certificates that are there")
+    _simulate(commands)
     _devices(commands)
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
     return top
@@ -167,6 +185,31 @@ def _command(
         description=text or f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    simulate = _command(commands, "simulate", "replay a trace against devices that are not here", SIMULATE)
+    add = simulate.add_argument
+    add("--trace", required=True, metavar="FILE", help="requests with their times and lengths")
+    _configuration(simulate)
+    add("--prefill", metavar="DEVICE", help="this device of the catalogue computes prompts")
+    add("--decode", metavar="DEVICE", help="this device of the catalogue computes tokens")
+    add("--model-shape", metavar="NAME", help="the model they run (default: gpt-oss-120b)")
+    add("--prefill-workers", type=int, metavar="N", help="in place of the configured number")
+    add("--decode-workers", type=int, metavar="N", help="in place of the configured number")
+    add("--prefill-link", metavar="LINK", help="of the catalogue (default: what is sold with the device)")
+    add("--decode-link", metavar="LINK", help="of the catalogue (default: what is sold with the device)")
+    add("--rate-scale", type=float, default=1.0, metavar="X", help="requests come X times as often (default: 1)")
+    add("--limit", type=int, metavar="N", help="only the first N requests")
+    add("--seed", type=int, default=0, help="of whatever is drawn (default: 0)")
+    add("--slo-ttft", type=float, metavar="SECONDS", help="the first token has to come within that")
+    add("--slo-tpot", type=float, metavar="SECONDS", help="later tokens have to take no longer each, on average")
+    add("--fail", action="append", default=[], metavar="WHAT", help="a failure to happen, see above; repeatable")
+    add("--message-us", type=float, default=200.0, metavar="US", help="one message between processes (default: 200)")
+    add("--step-us", type=float, default=0.0, metavar="US", help="an engine's own time in each step (default: 0)")
+    add("--gateway-us", type=float, default=0.0, metavar="US", help="the gateway's time per request (default: 0)")
+    add("--json", metavar="FILE", help="write everything there")
+    add("--html", metavar="FILE", help="write a page with plots there")
 
 
 def _devices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -2,19 +2,27 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from twinfer.cli.emulation import emulated_pair
 from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
 
 CACHE_VARIABLE = "TWINFER_CACHE"
+MakePair = Callable[[str, str, str], Config]
+"""From a device for prompts, one for tokens, and a model shape."""
 
 
-def load_config(arguments: argparse.Namespace) -> Config:
+def load_config(arguments: argparse.Namespace, made_for: MakePair = emulated_pair) -> Config:
     """File, then ``--set``, then the arguments of their own.
+
+    Args:
+        arguments: of the command line.
+        made_for: makes the configuration for two devices that are named.
 
     Raises:
         ConfigError: which key is wrong, and what to do.
@@ -26,7 +34,7 @@ def load_config(arguments: argparse.Namespace) -> Config:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ConfigError(f"cannot read the configuration {arguments.config!r}: {reason}") from error
-    if pair := _emulated_pair(arguments):
+    if pair := _pair(arguments, made_for):
         text = dump_config(pair)
     config = parse_config(text, arguments.set)
     if getattr(arguments, "model", None):
@@ -41,7 +49,7 @@ def load_config(arguments: argparse.Namespace) -> Config:
     return msgspec.structs.replace(config, gateway=gateway)
 
 
-def _emulated_pair(arguments: argparse.Namespace) -> Config | None:
+def _pair(arguments: argparse.Namespace, made_for: MakePair) -> Config | None:
     """The configuration that ``--prefill`` and ``--decode`` ask for; they stand in for a file and a model."""
     devices = [getattr(arguments, name, None) for name in ("prefill", "decode")]
     if not any(devices) and not getattr(arguments, "model_shape", None):
@@ -49,12 +57,11 @@ def _emulated_pair(arguments: argparse.Namespace) -> Config | None:
     prefill, decode = devices
     if not (prefill and decode):
         raise ConfigError("--prefill, --decode and --model-shape emulate two devices: give both --prefill and --decode")
-    if arguments.config is not None or arguments.model:
+    if arguments.config is not None or getattr(arguments, "model", None):
         raise ConfigError("--prefill and --decode emulate a model without its weights: leave out MODEL and --config")
-    from twinfer.cli.emulation import emulated_pair
     from twinfer.devices.model_config import DEFAULT_SHAPE
 
-    return emulated_pair(prefill, decode, arguments.model_shape or DEFAULT_SHAPE)
+    return made_for(prefill, decode, arguments.model_shape or DEFAULT_SHAPE)
 
 
 def cache_dir(config: Config) -> str:

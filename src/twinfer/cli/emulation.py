@@ -12,6 +12,9 @@ from twinfer.core.ids import ModelId
 
 PROMPT_STEP_TOKENS = 8192
 """A step of a device that computes prompts as fast as these holds that many positions."""
+SIMULATED_BLOCK_TOKENS = 512
+"""As the prefixes of Mooncake's traces are cut."""
+SIMULATED_CONTEXT_TOKENS = 131_072
 
 
 def emulated_pair(prefill: str, decode: str, model_shape: str) -> Config:
@@ -35,6 +38,24 @@ def emulated_pair(prefill: str, decode: str, model_shape: str) -> Config:
         for role, device in ((Role.PREFILL, prefill), (Role.DECODE, decode))
     )
     return Config(model=(model,), pool=tuple(pools))
+
+
+def simulated_pair(prefill: str, decode: str, model_shape: str) -> Config:
+    """The same for the simulator, which holds no bytes: long contexts, and KV blocks as traces have them.
+
+    Raises:
+        ConfigError: no such shape.
+    """
+    config = emulated_pair(prefill, decode, model_shape)
+    pools = tuple(
+        msgspec.structs.replace(
+            pool,
+            block_tokens=SIMULATED_BLOCK_TOKENS,
+            emulation=msgspec.structs.replace(pool.emulation, max_context_tokens=SIMULATED_CONTEXT_TOKENS),
+        )
+        for pool in config.pool
+    )
+    return msgspec.structs.replace(config, pool=pools)
 
 
 def emulated_devices(config: Config, cache_dir: Path) -> Iterator[str]:

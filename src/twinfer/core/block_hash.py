@@ -34,7 +34,7 @@ class BlockHasher:
     def after(self, foreign: str) -> "BlockHasher":
         """Hashes blocks in which KV of another provenance has a part, be it that they hold it or build on it."""
         mixture = f"{self.provenance} after {foreign}"
-        return BlockHasher(self._cluster_key, self._fingerprint, mixture, self.block_tokens)
+        return type(self)(self._cluster_key, self._fingerprint, mixture, self.block_tokens)
 
     def root(self, tenant: TenantId, salt: str = "") -> BlockHash:
         """The parent of a tenant's first block; requests with another salt of theirs share no block."""

@@ -29,6 +29,10 @@ class ConfigError(TwinferError):
     """The configuration or the command line cannot be used."""
 
 
+class TraceError(ConfigError):
+    """A trace cannot be read: the message holds file, line and field."""
+
+
 class CheckpointError(TwinferError):
     """A model directory is missing, broken or of an unsupported kind."""
 

@@ -6,9 +6,13 @@
 
 A sequence in flight is never freed under the runner: ``cancel`` only marks it, and ``finish`` lets go of it. No clock,
 no thread, no I/O in here; the caller serialises the calls.
+
+Where nobody looks at single tokens, steps that only decode may be taken as one: ``steps_alike`` says how many follow
+one another if nothing else happens, ``repeat`` takes all but the last, and ``finish`` that one.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 from twinfer.core.block_hash import BlockHasher
 from twinfer.core.errors import CapacityError, InvalidRequest
@@ -39,9 +43,16 @@ class _Report:
 
 
 class EngineLoop:
-    """Sequences, queues and blocks of one engine."""
+    """Sequences, queues and blocks of one engine.
 
-    def __init__(self, pool: BlockPool, hasher: BlockHasher, limits: Limits, vocab_size: int) -> None:
+    Args:
+        pool: its KV blocks.
+        hasher: names them by their contents.
+        limits: of steps and queues.
+        vocab_size: token ids are below it; ``None`` where they stand for anything.
+    """
+
+    def __init__(self, pool: BlockPool, hasher: BlockHasher, limits: Limits, vocab_size: int | None) -> None:
         self.pool = pool
         self.prefixes = PrefixCache(pool, hasher)
         self.block_tokens = hasher.block_tokens
@@ -51,6 +62,7 @@ class EngineLoop:
         self._vocab_size = vocab_size
         self._scheduler = Scheduler(self.prefixes, limits)
         self._sequences: dict[RequestId, TokenSequence] = {}
+        self._no_deadline_before = math.inf
         self._prefill_tokens = 0
         self._cached_tokens = 0
         self._decode_tokens = 0
@@ -69,7 +81,7 @@ class EngineLoop:
                 f"{len(prompt) + num_emitted} tokens leave no room for an answer in a context of "
                 f"{self.limits.max_context_tokens}; shorten the prompt"
             )
-        if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
+        if self._vocab_size is not None and not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
             raise InvalidRequest(f"the prompt holds token ids outside [0, {self._vocab_size})")
 
     def submit(
@@ -117,17 +129,57 @@ class EngineLoop:
 
     def begin(self, now: float) -> StepPlan | None:
         """What to compute next; ``None`` when there is nothing to do or no block to do it with."""
-        expired = tuple(
-            sequence.request.request_id
-            for sequence in self._sequences.values()
-            if now >= sequence.deadline and sequence.request.request_id not in self.parked
-        )
+        expired = self._expired(now) if now >= self._no_deadline_before else ()
         for request_id in expired:
             self._drop(self._sequences[request_id])
         slices, fresh = self._scheduler.plan(now)
         if not slices and not expired:
             return None
         return StepPlan(tuple(slices), tuple(fresh), expired)
+
+    def steps_alike(self, plan: StepPlan) -> int:
+        """How many steps like this one, itself counted, follow one another unless something else happens.
+
+        More than one only where every slice decodes, no token can end an answer before its length does, and no
+        sequence needs or fills a block before the last of them. Deadlines are the caller's: see ``no_deadline_before``.
+        """
+        if plan.expired or self.limits.sight_tokens or self.limits.guess_rows:
+            return 1
+        steps = self.limits.max_context_tokens
+        for part in plan.slices:
+            stopping = part.request.stopping
+            if not part.sample_index or len(part.token_ids) > 1 or stopping.stop_token_ids:
+                return 1
+            in_block = self.block_tokens - part.start % self.block_tokens
+            in_context = self.limits.max_context_tokens - part.start - 1
+            steps = min(steps, in_block, in_context, stopping.max_tokens - part.sample_index)
+        return max(1, steps)
+
+    def repeat(self, plan: StepPlan, steps: int, token_id: int) -> StepPlan:
+        """Take so many steps like the plan's, fewer than are alike, each of which drew that token for every sequence.
+
+        Returns the plan of the step that follows, which is to be finished like any other.
+        """
+        slices = []
+        for part in plan.slices:
+            sequence = self._sequences[part.request.request_id]
+            sequence.output += [token_id] * steps
+            sequence.num_computed += steps
+            start, index = part.start + steps, len(sequence.output)
+            slices.append(replace(part, token_ids=sequence.output[-1:], start=start, sample_index=index))
+        self._steps += steps
+        self._decode_tokens += steps * len(plan.slices)
+        return StepPlan(tuple(slices))
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether somebody is in the queue."""
+        return bool(self._scheduler.waiting)
+
+    @property
+    def no_deadline_before(self) -> float:
+        """Until then no request's own time is over."""
+        return self._no_deadline_before
 
     def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
         """Advance by what was computed."""
@@ -223,6 +275,13 @@ class EngineLoop:
     def _adopt(self, sequence: TokenSequence) -> None:
         self._requests += 1
         self._sequences[sequence.request.request_id] = sequence
+        self._no_deadline_before = min(self._no_deadline_before, sequence.deadline)
+
+    def _expired(self, now: float) -> tuple[RequestId, ...]:
+        """Requests whose time is over, and from now on a later bound on the next one's."""
+        unparked = [sequence for sequence in self._sequences.values() if sequence.request.request_id not in self.parked]
+        self._no_deadline_before = min((one.deadline for one in unparked if one.deadline > now), default=math.inf)
+        return tuple(sequence.request.request_id for sequence in unparked if now >= sequence.deadline)
 
     def _drop(self, sequence: TokenSequence) -> None:
         request_id = sequence.request.request_id

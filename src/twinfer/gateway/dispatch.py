@@ -7,7 +7,18 @@ from collections.abc import AsyncIterator, Sequence
 from twinfer.core.config import Config
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
-from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Granted, Isolate, Prefill, Refused, ToGateway
+from twinfer.core.messages import (
+    Busy,
+    Cancel,
+    Failed,
+    FailureKind,
+    Generate,
+    Granted,
+    Isolate,
+    Prefill,
+    Refused,
+    ToGateway,
+)
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot
@@ -97,6 +108,7 @@ class FleetGeneration:
         self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
         self._lost: set[Epoch] = set()
+        self._expected: tuple[WorkerLink, RequestId] | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._deadline = asyncio.get_running_loop().call_later(request.deadline_s, self._overdue)
@@ -194,7 +206,23 @@ class FleetGeneration:
             self._act(self._machine.planned(Plan(resumed)))
         else:
             fetching = self._fetching(route, snapshot)
-            self._act(self._machine.planned(Plan(route, _passing(route.prefill, snapshot), fetching)))
+            actions = self._machine.planned(Plan(route, _passing(route.prefill, snapshot), fetching))
+            self._expect(route.prefill)
+            self._act(actions)
+
+    def _expect(self, prefill: WorkerId | None) -> None:
+        """Count the prompt on its worker from now on: those that come before the decode worker's grant look there."""
+        self._expect_no_more()
+        if prefill is not None:
+            self._expected = self._fleet.link(prefill), self._machine.wire_id
+            self._expected[0].expected[self._machine.wire_id] = len(self._machine.request.prompt)
+
+    def _expect_no_more(self) -> None:
+        """It is sent now, or will not be."""
+        if self._expected is not None:
+            link, wire_id = self._expected
+            link.expected.pop(wire_id, None)
+            self._expected = None
 
     def _can_take(self, decode: WorkerId, keep: Passing, snapshot: ClusterSnapshot) -> bool:
         """Whether KV that its source kept can go there: to a start of a worker that never ended the same handoff."""
@@ -221,6 +249,7 @@ class FleetGeneration:
                 self._drop_patience()
             elif isinstance(action, Replan):
                 self._recovery.replans.labels(action.reason).inc()
+                self._expect_no_more()
                 self._cancel_pause()
                 loop = asyncio.get_running_loop()
                 self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
@@ -233,6 +262,8 @@ class FleetGeneration:
 
     def _send(self, action: Send) -> None:
         link, message = self._fleet.link(action.worker), action.message
+        if isinstance(message, Prefill | Generate):
+            self._expect_no_more()
         if isinstance(message, Prefill) and not self._is_granted(link):
             asyncio.get_running_loop().call_soon(self._unreached, action.worker, self._machine.wire_id)
             return
@@ -269,6 +300,7 @@ class FleetGeneration:
 
     def _settle(self) -> None:
         """The terminal outcome is decided: wait for nothing more."""
+        self._expect_no_more()
         self._deadline.cancel()
         self._cancel_pause()
 

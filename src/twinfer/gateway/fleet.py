@@ -95,6 +95,8 @@ class WorkerLink:
         self.load: LoadReport | None = None
         self.listeners: dict[RequestId, tuple[Listener, int]] = {}
         """By wire id, with the prompt's length."""
+        self.expected: dict[RequestId, int] = {}
+        """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their lengths."""
         self._connection = connection
         self._stream: WorkerStream | None = None
         self._failed_dials = 0
@@ -114,8 +116,9 @@ class WorkerLink:
         """What a router may know of it; ``None`` while it is not there."""
         if not self.alive or self.identity is None or self.load is None or not self.load.healthy:
             return None
-        in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values())
-        return WorkerState(self.identity, self.load, len(self.listeners), in_flight_tokens)
+        in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
+        in_flight = len(self.listeners) + len(self.expected)
+        return WorkerState(self.identity, self.load, in_flight, in_flight_tokens)
 
     def send(self, message: ToWorker) -> None:
         """Send, if it is there."""

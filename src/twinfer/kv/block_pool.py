@@ -41,6 +41,11 @@ class BlockPool:
         """Blocks that may be allocated or promised now."""
         return len(self._free) + len(self._cached) - self._promised
 
+    @property
+    def num_live(self) -> int:
+        """Blocks that have holders."""
+        return len(self._holders)
+
     def counts(self) -> BlockCounts:
         """How many blocks are in each state."""
         return BlockCounts(

@@ -1,6 +1,6 @@
 """Which workers serve a request: the least loaded of each role, split over two when the prompt is long enough."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from twinfer.core.config import RoutingConfig
 from twinfer.core.errors import CapacityError, ContextOverflow
@@ -31,28 +31,23 @@ def choose_route(
     decoders = [state for state in serving if state.identity.role.decodes]
     if not decoders:
         raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
-    sources = {state.identity.worker: _sources(state, serving, snapshot.mismatched) for state in decoders}
+    sources = [state for state in serving if state.identity.role.prefills]
     if forced is RouteKind.DISAGGREGATED:
-        decoders = [state for state in decoders if sources[state.identity.worker]]
+        decoders = [state for state in decoders if any(_reaching(state.identity.worker, sources, snapshot.mismatched))]
         if not decoders:
             raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
     decoders = _preferred(decoders, excluded)
-    heard = {
-        state.identity.worker: _sources(state, serving, snapshot.mismatched | snapshot.parted) for state in decoders
-    }
-    if forced is not RouteKind.AGGREGATED and len(request.prompt) >= routing.min_remote_tokens:
-        cut_off = {worker for worker in heard if sources[worker] and not heard[worker]}
-        decoders = [state for state in decoders if state.identity.worker not in cut_off] or decoders
+    if forced is not RouteKind.AGGREGATED and len(request.prompt) >= routing.min_remote_tokens and snapshot.parted:
+        decoders = [state for state in decoders if not _is_cut_off(state, sources, snapshot)] or decoders
     decode = min(decoders, key=_decode_load).identity.worker
-    prefillers = [state for state in heard[decode] if state.identity.worker not in excluded]
+    heard = list(_reaching(decode, sources, snapshot.mismatched | snapshot.parted))
+    prefillers = [state for state in heard if state.identity.worker not in excluded]
     if forced is not None:
-        anybody = prefillers or heard[decode] or sources[decode]
+        anybody = prefillers or heard or list(_reaching(decode, sources, snapshot.mismatched))
         prefill = _least_queued(anybody) if forced is RouteKind.DISAGGREGATED else None
         return Route(decode, prefill, "forced by the client")
     if not prefillers:
-        reason = (
-            "every prefill worker failed this request" if heard[decode] else "no prefill worker that fits reaches it"
-        )
+        reason = "every prefill worker failed this request" if heard else "no prefill worker that fits reaches it"
         return Route(decode, None, reason)
     if decode in excluded:
         return Route(decode, None, "every decode worker failed this request; this one takes it alone")
@@ -68,12 +63,11 @@ def _fitting(request: GenerationRequest, snapshot: ClusterSnapshot) -> list[Work
     alive = snapshot.serving(request.model)
     if not alive:
         raise CapacityError(f"no worker of {request.model} is ready; see /readyz, and try again shortly")
-    serving = [state for state in alive if len(request.prompt) < _context(state)]
+    num_tokens = len(request.prompt)
+    serving = [state for state in alive if num_tokens < state.identity.capabilities.max_context_tokens]
     if not serving:
-        longest = max(_context(state) for state in alive)
-        raise ContextOverflow(
-            f"the prompt has {len(request.prompt)} tokens; the workers hold {longest}, answer included"
-        )
+        longest = max(state.identity.capabilities.max_context_tokens for state in alive)
+        raise ContextOverflow(f"the prompt has {num_tokens} tokens; the workers hold {longest}, answer included")
     return serving
 
 
@@ -90,22 +84,23 @@ def fetch_threshold(route: Route, snapshot: ClusterSnapshot, routing: RoutingCon
     return routing.min_fetch_tokens if alike else 0
 
 
-def _sources(
-    decode: WorkerState, serving: Iterable[WorkerState], apart: Collection[tuple[WorkerId, WorkerId]]
-) -> list[WorkerState]:
-    """Whose KV a decode worker may be sent: that of all but those it is kept apart from."""
-    sink = decode.identity.worker
-    others = (state for state in serving if state.identity.role.prefills and state.identity.worker != sink)
-    return [state for state in others if (state.identity.worker, sink) not in apart]
+def _reaching(
+    sink: WorkerId, sources: Iterable[WorkerState], apart: Collection[tuple[WorkerId, WorkerId]]
+) -> Iterator[WorkerState]:
+    """Whose KV a decode worker may be sent: that of all others but those it is kept apart from."""
+    others = (state for state in sources if state.identity.worker != sink)
+    return (state for state in others if (state.identity.worker, sink) not in apart) if apart else others
+
+
+def _is_cut_off(decode: WorkerState, sources: Iterable[WorkerState], snapshot: ClusterSnapshot) -> bool:
+    """Whether those whose KV it may be sent were not heard, none of them, a short while ago."""
+    sink, apart = decode.identity.worker, snapshot.mismatched | snapshot.parted
+    return any(_reaching(sink, sources, snapshot.mismatched)) and not any(_reaching(sink, sources, apart))
 
 
 def _preferred(states: Iterable[WorkerState], excluded: Collection[WorkerId]) -> list[WorkerState]:
     candidates = list(states)
     return [s for s in candidates if s.identity.worker not in excluded] or candidates
-
-
-def _context(state: WorkerState) -> int:
-    return state.identity.capabilities.max_context_tokens
 
 
 def _decode_load(state: WorkerState) -> tuple[int, WorkerId]:

@@ -1,0 +1,220 @@
+"""An engine in virtual time: the product's loop and ledgers, and nobody who computes.
+
+1. ``wake`` begins a step at the next event of the same moment; its end is set by the device's time.
+2. Steps that follow one another undisturbed are one run. Whatever changes who takes part in steps first cuts the run
+   to the step that is under way then: those before it are taken, those after it never were.
+3. What only moves free blocks cuts a run where somebody waits for blocks, for nothing else in it depends on them.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from twinfer.core.errors import CapacityError
+from twinfer.core.grant import Use
+from twinfer.core.ids import RequestId
+from twinfer.core.request import GenerationRequest
+from twinfer.core.step import Draw, StepPlan, StepResult
+from twinfer.core.tokens import Token
+from twinfer.engine.base import StepOutcome
+from twinfer.engine.ingest import IngestLedger
+from twinfer.engine.lending import LendLedger
+from twinfer.engine.loop import EngineLoop
+from twinfer.engine.sequence import Purpose
+from twinfer.engine.step_times import StepTimes
+from twinfer.simulator.decode_run import DecodeRun, decode_run
+from twinfer.simulator.schedule import Event, Schedule
+
+TOKEN = 0
+"""Every token of every answer: what is not known of a trace's answers does not matter to anybody."""
+_DRAW = Draw(TOKEN)
+
+
+class Listener(Protocol):
+    """Whoever wants to know what became of steps."""
+
+    def began(self) -> None:
+        """Steps begin, and have the blocks they need."""
+        ...
+
+    def repeated(self, run: DecodeRun, steps: int) -> None:
+        """The first ``steps`` of a run are over; the engine goes on with the next one."""
+        ...
+
+    def finished(self, run: DecodeRun, outcome: StepOutcome) -> None:
+        """A step is over, the last one of its run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How steps are timed.
+
+    Attributes:
+        times: the device's.
+        step_s: what the engine takes beside it for each step.
+        max_run: steps taken as one at most; 1 takes each by itself.
+    """
+
+    times: StepTimes
+    step_s: float = 0.0
+    max_run: int = 1 << 30
+
+    def seconds(self, plan: StepPlan, later: int = 0) -> float:
+        """How long a step takes in all."""
+        return self.times.seconds(plan, later) + self.step_s
+
+
+class VirtualEngine:
+    """One engine; the schedule is its clock."""
+
+    def __init__(self, loop: EngineLoop, pace: Pace, schedule: Schedule, max_parked_blocks: int) -> None:
+        self.loop = loop
+        self._pace = pace
+        self._schedule = schedule
+        self._max_parked_blocks = max_parked_blocks
+        self._ingests = IngestLedger(loop)
+        self._lending = LendLedger(loop.prefixes)
+        self._listener: Listener | None = None
+        self._run: DecodeRun | None = None
+        self._next: Event | None = None
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this one."""
+        self._listener = listener
+
+    def stop(self) -> None:
+        """It died: the step under way then, and all later ones, never were."""
+        self._cut()
+        self._listener = None
+        if self._next is not None:
+            self._next.cancel()
+
+    @property
+    def num_held_blocks(self) -> int:
+        """Blocks that somebody holds."""
+        return self.loop.pool.num_live
+
+    @property
+    def open_ingests(self) -> int:
+        """Handoffs under way to here."""
+        return len(self._ingests)
+
+    def generate(self, request: GenerationRequest, emitted: tuple[int, ...], foreign: str) -> None:
+        """Compute both phases here."""
+        self._cut()
+        self.loop.submit(request, Purpose.ANSWER, self._schedule.now(), emitted, foreign)
+        self.wake()
+
+    def export(self, request: GenerationRequest) -> None:
+        """Compute the prompt, and hold its KV."""
+        self._check_parked()
+        self._cut()
+        self.loop.submit(request, Purpose.EXPORT, self._schedule.now())
+        self.wake()
+
+    def lend(self, request: GenerationRequest, num_blocks: int) -> tuple[int, ...] | None:
+        """Hold a cached prefix."""
+        self._check_parked()
+        self._cut_if_awaited()
+        return self._lending.lend(request, num_blocks, self._schedule.now())
+
+    def release(self, request_id: RequestId) -> None:
+        """Turn what is held for another worker into ordinary cache, or stop computing it."""
+        if request_id in self.loop.parked:
+            self._cut_if_awaited()
+        else:
+            self._cut()
+        self.loop.cancel(request_id)
+        self._lending.release(request_id)
+        self.wake()
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Forget an answer."""
+        self._cut()
+        self.loop.cancel(request_id)
+        self.wake()
+
+    def promise(self, request: GenerationRequest, foreign: str, use: Use) -> range | None:
+        """Set room aside for KV to come."""
+        self._cut_if_awaited()
+        return self._ingests.promise(request, self._schedule.now(), foreign, use)
+
+    def bind(self, request_id: RequestId) -> None:
+        """Turn a promise into blocks."""
+        self._cut_if_awaited()
+        self._ingests.bind(request_id)
+
+    def commit(self, request_id: RequestId, first_token: Token | None) -> None:
+        """The KV is here: decode on from the first token, or keep it as cache."""
+        if first_token is None:
+            self._cut_if_awaited()
+        else:
+            self._cut()
+        self._ingests.bind(request_id)
+        self._ingests.commit(request_id, first_token, self._schedule.now())
+        self.wake()
+
+    def withdraw(self, request_id: RequestId, *, landing: bool) -> None:
+        """Give room back; nothing can land any more once a transfer was called off."""
+        self._cut_if_awaited()
+        self.loop.pool.cleanse(self._ingests.withdraw(request_id, landing=landing))
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be work."""
+        if self._next is None and self._listener is not None:
+            self._next = self._schedule.after(0.0, self._begin)
+
+    def _check_parked(self) -> None:
+        parked = sum(len(sequence.blocks) for sequence in self.loop.parked.values()) + self._lending.num_blocks
+        if parked >= self._max_parked_blocks:
+            raise CapacityError(f"{parked} KV blocks wait to be passed on already; try again later")
+
+    def _begin(self) -> None:
+        self._next = None
+        now = self._schedule.now()
+        plan = self.loop.begin(now)
+        if plan is None or self._listener is None:
+            return
+        self._listener.began()
+        if plan.slices:
+            steps = min(self._pace.max_run, self.loop.steps_alike(plan))
+            self._set(decode_run(self._pace, plan, now, steps, self.loop.no_deadline_before))
+        else:
+            self._set(DecodeRun(plan, now, 1, 0.0))
+
+    def _set(self, run: DecodeRun) -> None:
+        self._run = run
+        self._next = self._schedule.at(max(run.end(run.steps), self._schedule.now()), self._finish)
+
+    def _take(self, run: DecodeRun, steps: int) -> DecodeRun:
+        """The run of one step that follows the first ``steps`` of a run."""
+        assert self._listener is not None
+        plan = run.plan
+        if steps:
+            self._listener.repeated(run, steps)
+            plan = self.loop.repeat(plan, steps, TOKEN)
+        return DecodeRun(plan, run.end(steps), 1, run.step_s(steps))
+
+    def _cut(self) -> None:
+        run = self._run
+        if run is None or run.steps == 1 or self._listener is None:
+            return
+        assert self._next is not None
+        self._next.cancel()
+        self._set(self._take(run, run.over_at(self._schedule.now())))
+
+    def _cut_if_awaited(self) -> None:
+        if self.loop.has_waiting:
+            self._cut()
+
+    def _finish(self) -> None:
+        assert self._run is not None
+        assert self._listener is not None
+        run = self._take(self._run, self._run.steps - 1)
+        self._run = self._next = None
+        draws = tuple(None if part.sample_index is None else _DRAW for part in run.plan.slices)
+        outcome = self.loop.finish(run.plan, StepResult(draws), self._schedule.now())
+        self._listener.finished(run, outcome)
+        if self._next is None:
+            self._begin()

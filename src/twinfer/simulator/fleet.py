@@ -1,0 +1,122 @@
+"""The gateway's view of its workers in virtual time: what each last reported, and what it was sent since."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.ids import RequestId, WorkerId
+from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.core.messages import ToGateway
+from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.simulator.context import Spoken
+
+PARTED_S = 10.0
+"""How long a gateway keeps two workers apart that did not hear each other."""
+
+
+class Waiting(Protocol):
+    """Whoever waits for a worker's answers to one request."""
+
+    def hear(self, worker: WorkerId, message: ToGateway) -> None:
+        """A message about the request."""
+        ...
+
+    def hear_tokens(self, worker: WorkerId, spoken: Spoken, *, done: bool) -> None:
+        """Tokens of the request."""
+        ...
+
+    def lost(self, worker: WorkerId) -> None:
+        """The worker is gone."""
+        ...
+
+
+class Link:
+    """One worker, as the gateway reaches it."""
+
+    def __init__(self, identity: WorkerIdentity) -> None:
+        self.identity = identity
+        self.alive = True
+        self.listeners: dict[RequestId, tuple[Waiting, int]] = {}
+        """By wire id, with the prompt's length."""
+        blocks = identity.capabilities.num_blocks
+        self._load = LoadReport(BlockCounts(blocks, blocks, 0, 0), Counters())
+        self._expected: dict[RequestId, int] = {}
+        self._in_flight_tokens = 0
+        self._state: WorkerState | None = None
+
+    def state(self) -> WorkerState:
+        """What a router may know of it."""
+        if self._state is None:
+            in_flight = len(self.listeners) + len(self._expected)
+            self._state = WorkerState(self.identity, self._load, in_flight, self._in_flight_tokens)
+        return self._state
+
+    def reported(self, load: LoadReport) -> None:
+        """It says how it is."""
+        self._load, self._state = load, None
+
+    def expect(self, request_id: RequestId, num_tokens: int) -> None:
+        """It will be sent a prompt as soon as a decode worker has room."""
+        self._expected[request_id] = num_tokens
+        self._in_flight_tokens += num_tokens
+        self._state = None
+
+    def expect_no_more(self, request_id: RequestId) -> None:
+        """It is sent now, or will not be."""
+        self._in_flight_tokens -= self._expected.pop(request_id, 0)
+        self._state = None
+
+    def await_request(self, request_id: RequestId, listener: Waiting, num_tokens: int) -> None:
+        """From now on its answers to a request are waited for."""
+        self.forget(request_id)
+        self.listeners[request_id] = listener, num_tokens
+        self._in_flight_tokens += num_tokens
+        self._state = None
+
+    def forget(self, request_id: RequestId) -> Waiting | None:
+        """Nobody waits any more; returns who did."""
+        entry = self.listeners.pop(request_id, None)
+        if entry is None:
+            return None
+        self._in_flight_tokens -= entry[1]
+        self._state = None
+        return entry[0]
+
+
+class Fleet:
+    """All workers, in the order of the configuration."""
+
+    def __init__(self, identities: Iterable[WorkerIdentity]) -> None:
+        self.links = {identity.worker: Link(identity) for identity in identities}
+        self._mismatched: set[tuple[WorkerId, WorkerId]] = set()
+        self._parted: dict[tuple[WorkerId, WorkerId], float] = {}
+
+    def snapshot(self, now: float) -> ClusterSnapshot:
+        """Those that can be used now."""
+        states = tuple([link.state() for link in self.links.values() if link.alive])
+        parted = frozenset(pair for pair, until in self._parted.items() if now < until)
+        return ClusterSnapshot(states, frozenset(self._mismatched), parted)
+
+    def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
+        """These two cannot pass KV."""
+        self._mismatched.add((source, sink))
+
+    def mark_parted(self, source: WorkerId, sink: WorkerId, now: float) -> None:
+        """These two did not hear each other."""
+        self._parted[source, sink] = now + PARTED_S
+
+    def missing(self) -> bool:
+        """Whether a worker of the configuration is not there."""
+        return not all(link.alive for link in self.links.values())
+
+    def lost(self, worker: WorkerId) -> None:
+        """A worker's stream ended."""
+        link = self.links[worker]
+        link.alive = False
+        for request_id, (listener, _) in list(link.listeners.items()):
+            link.forget(request_id)
+            listener.lost(worker)
+
+    def met(self, identity: WorkerIdentity) -> None:
+        """A worker is there again, as another incarnation."""
+        self.links[identity.worker] = Link(identity)

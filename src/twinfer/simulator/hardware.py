@@ -1,0 +1,119 @@
+"""What a pool of the configuration is made of: step times, KV and its bytes, a link, a price, and their doubts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from twinfer.core.capabilities import Capabilities
+from twinfer.core.config import ModelConfig, PoolConfig
+from twinfer.core.errors import ConfigError
+from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory
+from twinfer.devices.profile import Entry, LinkProfile, worst_quality
+from twinfer.devices.transfer import wire_bytes
+from twinfer.devices.value import Quality, Value, worst
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.engine.step_times import DeviceTimes, FixedTimes, StepTimes, device_times
+from twinfer.simulator.links import Port, link_name, port
+
+NO_DEVICE_LINK = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """One worker of a pool.
+
+    Attributes:
+        pool: as it is configured.
+        title: in words.
+        times: of its steps.
+        capabilities: what it offers, its number of KV blocks among it.
+        link: to the other workers.
+        price_per_hour: in US dollars, of all its devices; ``None`` where none is known.
+        power_w: of all its devices; ``None`` where it is not known.
+        quality: of the worst number in it.
+    """
+
+    pool: PoolConfig
+    title: str
+    times: StepTimes
+    capabilities: Capabilities
+    link: LinkProfile
+    price_per_hour: float | None
+    power_w: float | None
+    quality: Quality
+    _bytes: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def block_bytes(self) -> float:
+        """KV of one block at the beginning of a context, where no window is full."""
+        return self.kv_bytes(0, self.capabilities.layout.block_tokens)
+
+    def kv_bytes(self, start: int, end: int) -> float:
+        """KV of the positions ``[start, end)`` of a context, as it travels."""
+        return self._until(end) - self._until(start)
+
+    def port(self) -> Port:
+        """A worker's way out or in."""
+        times = self.times
+        devices = times.placement.devices if isinstance(times, DeviceTimes) else 1
+        return port(self.link, devices, self.block_bytes / devices)
+
+    def _until(self, tokens: int) -> float:
+        times, found = self.times, self._bytes.get(tokens)
+        if found is None:
+            if isinstance(times, DeviceTimes):
+                placement = times.placement
+                found = wire_bytes(times.shape, tokens, placement.tensor_parallel, placement.kv_element_bytes)
+            else:
+                found = float(tokens * self.capabilities.layout.token_bytes)
+            self._bytes[tokens] = found
+        return found
+
+
+def hardware(model: ModelConfig, pool: PoolConfig, cache_dir: Path, links: Mapping[str, str]) -> Hardware:
+    """What the pool's workers are.
+
+    Args:
+        model: that they serve.
+        pool: theirs; it has to be emulated.
+        cache_dir: may hold profiles of this machine.
+        links: names of links by pool, where not the device's own.
+
+    Raises:
+        ConfigError: the pool is not emulated; no such device, shape or link; or the model does not fit.
+    """
+    if pool.engine != "emulated":
+        raise ConfigError(
+            f'pool {pool.name}: only emulated pools can be simulated; set engine = "emulated" and emulation.device'
+        )
+    catalogue = Catalogue((CATALOGUE, measured_directory(cache_dir)))
+    emulation = pool.emulation
+    if not emulation.device:
+        fixed = FixedTimes(emulation.prefill_tokens_per_s, emulation.decode_step_ms / 1e3)
+        link = catalogue.link(links.get(pool.name, NO_DEVICE_LINK))
+        capabilities = emulated_capabilities(model, pool)
+        return Hardware(pool, "fixed times", fixed, capabilities, link, None, None, worst_quality(link))
+    times = device_times(emulation, cache_dir)
+    entry, devices = catalogue.entry(emulation.device), times.placement.devices
+    link = catalogue.link(links.get(pool.name) or link_name(times.profile.name))
+    capabilities = emulated_capabilities(model, pool, times.kv_tokens(emulation.max_context_tokens))
+    together = catalogue.device(emulation.device)[1]
+    return Hardware(
+        pool,
+        str(times),
+        times,
+        capabilities,
+        link,
+        _of_all(entry, times.profile, "price_per_hour", together, devices),
+        _of_all(entry, times.profile, "power_w", together, devices),
+        worst([worst_quality(entry), worst_quality(times.profile), worst_quality(link)]),
+    )
+
+
+def _of_all(entry: Entry, member: Entry, name: str, together: int, devices: int) -> float | None:
+    """A number of the machine, or else of one device, for as many devices as are taken."""
+    for one, size in ((entry, together), (member, 1)):
+        found = getattr(one, name, None)
+        if isinstance(found, Value):
+            return found.value * devices / size
+    return None

@@ -1,0 +1,66 @@
+"""One simulation from a trace to its record."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from twinfer.simulator.cluster import Cluster
+from twinfer.simulator.recorder import Recorder
+from twinfer.simulator.scenario import Scenario
+from twinfer.simulator.schedule import Schedule
+from twinfer.simulator.trace import TraceRequest
+
+BINS = 240
+"""Of the time that requests arrive in."""
+
+
+def simulate(
+    scenario: Scenario, trace: Sequence[TraceRequest], progress: Callable[[int], None] | None = None
+) -> Recorder:
+    """Replay a trace until nothing is left to happen.
+
+    Args:
+        scenario: the deployment and what befalls it.
+        trace: in order of arrival.
+        progress: told how many requests have arrived.
+
+    Raises:
+        ConfigError: a failure names a worker that is not there.
+    """
+    recorder, _ = replay(scenario, trace, progress)
+    return recorder
+
+
+def replay(
+    scenario: Scenario, trace: Sequence[TraceRequest], progress: Callable[[int], None] | None = None
+) -> tuple[Recorder, Cluster]:
+    """The same, with the deployment as it was left."""
+    schedule = Schedule()
+    recorder = Recorder(max(trace[-1].arrival_s, 1.0) / BINS)
+    cluster = Cluster(scenario, schedule, recorder)
+    arrivals = iter(enumerate(trace))
+    _next_arrival(cluster, arrivals, progress)
+    schedule.run()
+    for incarnation in cluster.incarnations:
+        incarnation.finish()
+    return recorder, cluster
+
+
+def _next_arrival(
+    cluster: Cluster, arrivals: Iterator[tuple[int, TraceRequest]], progress: Callable[[int], None] | None
+) -> None:
+    """One after the other, so that the queue of events holds no more than what is under way."""
+    found = next(arrivals, None)
+    if found is not None:
+        cluster.schedule.at(found[1].arrival_s, _arrive, cluster, found, arrivals, progress)
+
+
+def _arrive(
+    cluster: Cluster,
+    found: tuple[int, TraceRequest],
+    arrivals: Iterator[tuple[int, TraceRequest]],
+    progress: Callable[[int], None] | None,
+) -> None:
+    number, asked = found
+    cluster.gateway.arrive(number, asked)
+    if progress is not None:
+        progress(number + 1)
+    _next_arrival(cluster, arrivals, progress)

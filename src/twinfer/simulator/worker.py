@@ -1,0 +1,160 @@
+"""A worker in virtual time: one incarnation after another, each with the product's loop and two desks around it."""
+
+from twinfer.core.errors import CapacityError, InvalidRequest
+from twinfer.core.messages import (
+    Busy,
+    Cancel,
+    Committed,
+    Confirm,
+    Confirmed,
+    Failed,
+    Generate,
+    Gone,
+    Lend,
+    Load,
+    Offer,
+    OfferAgain,
+    Prefill,
+    Refused,
+    Reserve,
+    Seal,
+    ToSink,
+    ToSource,
+    ToWorker,
+    Withdraw,
+)
+from twinfer.core.step import Slice
+from twinfer.core.tokens import Token
+from twinfer.engine.base import StepOutcome
+from twinfer.simulator.context import Life, Spoken
+from twinfer.simulator.decode_run import DecodeRun
+from twinfer.simulator.engine import TOKEN
+from twinfer.simulator.recorder import Recorder, WorkerRecord
+from twinfer.simulator.sink_desk import SinkDesk
+from twinfer.simulator.source_desk import BUSY_RETRY_S, SourceDesk
+
+LOAD_PERIOD_S = 0.25
+"""How often workers report, at most."""
+
+
+class Incarnation:
+    """A worker from its start to its death: the engine's listener, and whom messages are for."""
+
+    def __init__(self, life: Life, recorder: Recorder, record: WorkerRecord, max_in_flight_bytes: float) -> None:
+        self.life = life
+        self.source = SourceDesk(life)
+        self.sink = SinkDesk(life, max_in_flight_bytes, recorder)
+        self._recorder = recorder
+        self._record = record
+        self._reported = -LOAD_PERIOD_S
+        self._report_due = False
+        life.engine.listen(self)
+
+    def take(self, message: ToWorker) -> None:
+        """The gateway speaks."""
+        if not self.life.alive:
+            return
+        if isinstance(message, Cancel):
+            self.sink.cancel(message.request_id)
+            self.source.cancel(message.request_id)
+            self.life.engine.cancel(message.request_id)
+        elif isinstance(message, Reserve):
+            self.sink.reserve(message)
+        elif isinstance(message, Prefill | Lend):
+            self.source.pass_on(message)
+        elif isinstance(message, Generate):
+            self._generate(message)
+        self.changed()
+
+    def hear_source(self, message: ToSink) -> None:
+        """A source speaks."""
+        if self.life.alive and isinstance(message, Offer | Seal | Confirmed | Withdraw):
+            self.sink.hear(message)
+            self.changed()
+
+    def hear_sink(self, message: ToSource) -> None:
+        """A sink speaks."""
+        if self.life.alive and isinstance(message, OfferAgain | Confirm | Committed | Gone):
+            self.source.hear(message)
+            self.changed()
+
+    def die(self) -> None:
+        """End at once; nothing is told to anybody."""
+        now = self.life.schedule.now()
+        self.life.engine.stop()
+        self.life.alive = False
+        self._count()
+        self._record.holds(now, 0)
+
+    def began(self) -> None:
+        """Steps begin, and have the blocks they need."""
+        self._record.holds(self.life.schedule.now(), self.life.engine.num_held_blocks)
+
+    def repeated(self, run: DecodeRun, steps: int) -> None:
+        """The first steps of a run are over."""
+        self._record.busy.add(run.started, run.end(steps))
+        self._record.steps += steps
+        if steps > 1:
+            self._recorder.gaps.add_even(run.step_s(1), run.growth_s, steps - 1, len(run.plan.slices))
+        for part in run.plan.slices:
+            self.life.network.tokens(self.life, _spoken(part, run, steps), done=False)
+
+    def finished(self, run: DecodeRun, outcome: StepOutcome) -> None:
+        """A step is over."""
+        life, now = self.life, self.life.schedule.now()
+        self._record.busy.add(run.started, now)
+        self._record.steps += bool(run.plan.slices)
+        self.source.computed(outcome)
+        done = {request_id for request_id, _ in outcome.finished}
+        for token in outcome.tokens:
+            life.network.tokens(life, Spoken((token,), now, now), done=token.request_id in done)
+        for failure in outcome.failed:
+            life.network.to_gateway(life, Failed(failure.request_id, failure.kind, failure.reason))
+        self.changed()
+
+    def changed(self) -> None:
+        """Something may be held or let go; say so to the router, not too often."""
+        now = self.life.schedule.now()
+        self._record.holds(now, self.life.engine.num_held_blocks)
+        if not self._report_due:
+            self._report_due = True
+            self.life.schedule.at(max(now, self._reported + LOAD_PERIOD_S), self._report)
+
+    def finish(self) -> None:
+        """Time is over: write down what was counted."""
+        self._record.holds(self.life.schedule.now(), 0)
+        if self.life.alive:
+            self._count()
+
+    def _generate(self, message: Generate) -> None:
+        request, engine = message.request, self.life.engine
+        own = message.provenance in ("", self.life.identity.capabilities.provenance)
+        try:
+            engine.generate(request, message.emitted, "" if own else message.provenance)
+        except InvalidRequest as error:
+            self.life.network.to_gateway(self.life, Refused(request.request_id, str(error)))
+        except CapacityError:
+            self.life.network.to_gateway(self.life, Busy(request.request_id, BUSY_RETRY_S))
+
+    def _report(self) -> None:
+        self._report_due = False
+        self._reported = self.life.schedule.now()
+        self.life.network.to_gateway(self.life, Load(self.life.engine.loop.load()))
+
+    def _count(self) -> None:
+        """Add this incarnation's counts to the worker's."""
+        counters, record = self.life.engine.loop.load().counters, self._record
+        record.prefill_tokens += counters.prefill_tokens
+        record.cached_tokens += counters.cached_tokens
+        record.decode_tokens += counters.decode_tokens
+        record.preemptions += counters.preemptions
+        record.bytes_in += self.life.way_in.num_bytes
+        record.bytes_out += self.life.way_out.num_bytes
+
+
+def _spoken(part: Slice, run: DecodeRun, steps: int) -> Spoken:
+    """The tokens of one sequence from repeated steps."""
+    request_id, first = part.request.request_id, part.sample_index
+    assert first is not None
+    tokens = [Token(request_id, index, TOKEN) for index in range(first, first + steps)]
+    return Spoken(tokens, run.end(1), run.end(steps))
