@@ -12,8 +12,9 @@ from twinfer.core.config import EmulationConfig, ModelConfig, PoolConfig
 from twinfer.core.ids import ModelId, RequestId, TenantId
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.engine.assemble import assemble, emulated_capabilities
-from twinfer.engine.emulated import EmulatedRunner, splitmix64, token_states
+from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine
+from twinfer.engine.token_states import splitmix64, token_states
 
 MODEL = ModelConfig(id="test.model-v1:0")
 KEY = b"a cluster key for tests"

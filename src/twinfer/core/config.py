@@ -52,7 +52,9 @@ class EmulationConfig(_Table, frozen=True):
     head_dim: int = 8
     """Elements of a key."""
     vocab_size: int = 0
-    """Tokens are drawn below it; 0 takes the tokenizer's."""
+    """Token ids lie below it; 0 takes the tokenizer's."""
+    draw_below: int = 0
+    """Tokens are drawn below this id only, say to have answers of single letters; 0 draws from all."""
     max_context_tokens: int = 32768
     """Bound on prompt and answer together."""
     prefill_tokens_per_s: float = 0.0

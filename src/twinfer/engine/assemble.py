@@ -1,5 +1,7 @@
 """Puts an engine together: capabilities and a runner in, a loop with its pool around them out."""
 
+import threading
+
 from twinfer.core.block_hash import BlockHasher
 from twinfer.core.capabilities import Capabilities, Fingerprint
 from twinfer.core.clock import Clock
@@ -14,6 +16,8 @@ from twinfer.engine.scheduler import Limits
 from twinfer.kv.block_pool import BlockPool
 
 MIN_BLOCKS = 4
+MAX_RUN = 4
+"""Decode steps taken as one by an emulated engine: so many tokens may then share an event."""
 GUESS_ROWS = 8
 """Few enough for reading the weights to be what a step takes its time for."""
 LAST_STRIDE = 128
@@ -36,9 +40,14 @@ def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
 
 
 def assemble(
-    pool: PoolConfig, capabilities: Capabilities, runner: Runner, cluster_key: bytes, clock: Clock
+    pool: PoolConfig,
+    capabilities: Capabilities,
+    runner: Runner,
+    cluster_key: bytes,
+    clock: Clock,
+    changed: threading.Event | None = None,
 ) -> PagedEngine:
-    """An engine ready to be stepped."""
+    """An engine ready to be stepped; it sets ``changed`` whenever something comes from outside."""
     layout = capabilities.layout
     guesses = pool.speculation == "lookup" or (pool.speculation == "auto" and pool.engine == "native")
     loop = EngineLoop(
@@ -52,10 +61,11 @@ def assemble(
             capabilities.sight_tokens,
             GUESS_ROWS if guesses else 0,
             LAST_STRIDE if pool.engine == "native" else 0,
+            MAX_RUN if pool.engine == "emulated" else 1,
         ),
         capabilities.vocab_size,
     )
-    return PagedEngine(loop, runner, capabilities, clock)
+    return PagedEngine(loop, runner, capabilities, clock, changed)
 
 
 def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: int | None = None) -> Capabilities:
@@ -86,4 +96,4 @@ def emulated_engine(
     """An engine without a model, on ``memory`` of the size that its capabilities say."""
     capabilities = emulated_capabilities(model, pool)
     runner = EmulatedRunner(memory, capabilities.layout, capabilities.vocab_size, pool.emulation, clock)
-    return assemble(pool, capabilities, runner, cluster_key, clock)
+    return assemble(pool, capabilities, runner, cluster_key, clock, runner.changed)

@@ -8,6 +8,7 @@ A sequence in flight is never freed under the runner: ``cancel`` only marks it, 
 no thread, no I/O in here; the caller serialises the calls.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from twinfer.core.block_hash import BlockHasher
@@ -51,6 +52,7 @@ class EngineLoop:
         self._vocab_size = vocab_size
         self._scheduler = Scheduler(self.prefixes, limits)
         self._sequences: dict[RequestId, TokenSequence] = {}
+        self._follows = False
         self._prefill_tokens = 0
         self._cached_tokens = 0
         self._decode_tokens = 0
@@ -125,16 +127,20 @@ class EngineLoop:
         for request_id in expired:
             self._drop(self._sequences[request_id])
         slices, fresh = self._scheduler.plan(now)
+        follows, self._follows = self._follows, False
         if not slices and not expired:
             return None
-        return StepPlan(tuple(slices), tuple(fresh), expired)
+        steps = self._scheduler.run_on(slices, fresh) if slices else 1
+        until = min((sequence.deadline for sequence in self._sequences.values()), default=math.inf)
+        return StepPlan(tuple(slices), tuple(fresh), expired, steps, until, follows)
 
     def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
         """Advance by what was computed."""
-        self._steps += bool(plan.slices)
+        self._steps += bool(plan.slices) + len(result.later)
+        self._follows = True
         report = _Report()
         failed = dict(result.failed)
-        for part, draw in zip(plan.slices, result.draws, strict=True):
+        for index, (part, draw) in enumerate(zip(plan.slices, result.draws, strict=True)):
             sequence = self._sequences.get(part.request.request_id)
             self._guesses += part.is_guess
             if sequence is None or not sequence.expects(part):
@@ -145,7 +151,9 @@ class EngineLoop:
             elif draw is None and part.request.request_id in failed:
                 self._fail(sequence, FailureKind.ENGINE, failed[part.request.request_id], report)
             else:
-                self._advance(sequence, part, draw, now, report)
+                self._advance(sequence, part, draw, now - result.later_s, report)
+                if result.later:
+                    self._advance_run(sequence, [row[index] for row in result.later], now, report)
         for request_id in plan.expired:
             self._failures += 1
             report.failed.append(Failure(request_id, FailureKind.DEADLINE, "the request's time ran out"))
@@ -190,6 +198,17 @@ class EngineLoop:
             self._export(sequence, first_final, report)
         if draw is not None and part.sample_index is not None:
             self._draw(sequence, part.sample_index, draw, now, report)
+
+    def _advance_run(self, sequence: TokenSequence, token_ids: list[int], now: float, report: _Report) -> None:
+        """Take in the later steps of a run; only the last one may end the answer."""
+        first = len(sequence.output)
+        self._decode_tokens += len(token_ids)
+        sequence.num_computed += len(token_ids)
+        sequence.output += token_ids[:-1]
+        self.prefixes.publish(sequence)
+        request_id = sequence.request.request_id
+        report.tokens += [Token(request_id, index, token_id) for index, token_id in enumerate(token_ids[:-1], first)]
+        self._draw(sequence, len(sequence.output), Draw(token_ids[-1]), now, report)
 
     def _draw(self, sequence: TokenSequence, index: int, draw: Draw, now: float, report: _Report) -> None:
         sequence.output.append(draw.token_id)

@@ -19,8 +19,8 @@ from twinfer.devices.step_time import step_seconds
 class StepTimes(Protocol):
     """Durations of steps."""
 
-    def seconds(self, plan: StepPlan) -> float:
-        """How long the plan takes."""
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or the step of the same sequences that comes so many steps later."""
         ...
 
 
@@ -36,8 +36,8 @@ class FixedTimes:
     prefill_tokens_per_s: float
     decode_step_s: float
 
-    def seconds(self, plan: StepPlan) -> float:
-        """How long the plan takes."""
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or a later step."""
         lengths = [len(part.token_ids) for part in plan.slices]
         prefill_tokens = sum(length for length in lengths if length > 1)
         seconds = self.decode_step_s if 1 in lengths else 0.0
@@ -59,9 +59,9 @@ class DeviceTimes:
     placement: Placement
     scale: float = 1.0
 
-    def seconds(self, plan: StepPlan) -> float:
-        """How long the plan takes."""
-        work = [Work(len(part.token_ids), part.start) for part in plan.slices]
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or a later step."""
+        work = [Work(len(part.token_ids), part.start + ahead) for part in plan.slices]
         return self.scale * step_seconds(self.profile, self.shape, self.placement, work)
 
     def kv_tokens(self, context_tokens: int) -> int:
