@@ -191,6 +191,7 @@ def main() -> int:
     parser.add_argument("--prefill", default="trn3", help="device (default: trn3)")
     parser.add_argument("--decode", default="cs3", help="device (default: cs3)")
     parser.add_argument("--model-shape", default="gpt-oss-120b", help="(default: gpt-oss-120b)")
+    parser.add_argument("--kv", choices=["real", "virtual"], default="virtual", help="(default: virtual)")
     parser.add_argument("--time-scale", type=float, default=1.0, help="stretches all times (default: 1)")
     parser.add_argument("--streams", type=int, default=24, help="at once (default: 24)")
     parser.add_argument("--tokens", type=int, default=4096, help="of each answer (default: 4096)")
@@ -200,8 +201,8 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to twinfer serve")
     options = parser.parse_args()
     settings = [f"pool.{pool}.emulation.draw_below={LETTERS}" for pool in ("prefill", "decode")]
-    settings += [f"pool.{pool}.emulation.time_scale={options.time_scale}" for pool in ("prefill", "decode")]
     command = ["--prefill", options.prefill, "--decode", options.decode, "--model-shape", options.model_shape]
+    command += ["--time-scale", str(options.time_scale), "--kv", options.kv]
     for setting in settings + options.set:
         command += ["--set", setting]
     passed = []

@@ -43,18 +43,22 @@ def load_config(arguments: argparse.Namespace) -> Config:
 
 def _emulated_pair(arguments: argparse.Namespace) -> Config | None:
     """The configuration that ``--prefill`` and ``--decode`` ask for; they stand in for a file and a model."""
-    devices = [getattr(arguments, name, None) for name in ("prefill", "decode")]
-    if not any(devices) and not getattr(arguments, "model_shape", None):
+    prefill, decode = getattr(arguments, "prefill", None), getattr(arguments, "decode", None)
+    wishes = {name: getattr(arguments, name, None) for name in ("model_shape", "kv", "link", "time_scale")}
+    if not (prefill or decode) and all(wish is None for wish in wishes.values()):
         return None
-    prefill, decode = devices
     if not (prefill and decode):
-        raise ConfigError("--prefill, --decode and --model-shape emulate two devices: give both --prefill and --decode")
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in ("prefill", "decode", *wishes))
+        raise ConfigError(f"{named} are for two emulated devices: give both --prefill and --decode")
     if arguments.config is not None or arguments.model:
         raise ConfigError("--prefill and --decode emulate a model without its weights: leave out MODEL and --config")
-    from twinfer.cli.emulation import emulated_pair
+    from twinfer.cli.emulation import Surroundings, emulated_pair
     from twinfer.devices.model_config import DEFAULT_SHAPE
 
-    return emulated_pair(prefill, decode, arguments.model_shape or DEFAULT_SHAPE)
+    surroundings = Surroundings(
+        wishes["kv"] or "real", wishes["link"] or "", 1.0 if wishes["time_scale"] is None else wishes["time_scale"]
+    )
+    return emulated_pair(prefill, decode, wishes["model_shape"] or DEFAULT_SHAPE, surroundings)
 
 
 def cache_dir(config: Config) -> str:

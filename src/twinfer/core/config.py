@@ -71,6 +71,9 @@ class EmulationConfig(_Table, frozen=True):
     """Of that model's weights; ``native`` takes the published one."""
     time_scale: float = 1.0
     """Stretches the device's times, where this machine cannot keep up with it."""
+    kv: Literal["real", "virtual"] = "real"
+    """``virtual`` keeps and moves a fingerprint of each position, which counts, and takes its time on an emulated link,
+    as the KV of ``model_shape``; ``real`` moves and counts what ``num_layers`` and so on say."""
     script: str = ""
     """Plays this text for every request instead of tokens made from the KV."""
     script_ids: tuple[int, ...] = ()
@@ -122,6 +125,17 @@ class PoolConfig(_Table, frozen=True):
     emulation: EmulationConfig = EmulationConfig()
 
 
+class LinkEmulationConfig(_Table, frozen=True):
+    """A link that is not here: KV takes as long as it would there, or as long as it takes here where that is more."""
+
+    device: str = ""
+    """A link of the catalogue (``twinfer devices``); empty for none."""
+    lanes: int = 1
+    """So many of it side by side."""
+    time_scale: float = 1.0
+    """Stretches its times, as that of a pool does its device's."""
+
+
 class LinkConfig(_Table, frozen=True):
     """How KV travels."""
 
@@ -138,6 +152,7 @@ class LinkConfig(_Table, frozen=True):
     """Lets NIXL use RDMA or a public address: whoever reaches it there can read and write a worker's memory."""
     throttle_mb_per_s: float = 0.0
     """Slows the link down on purpose, for experiments; 0 does not."""
+    emulation: LinkEmulationConfig = LinkEmulationConfig()
 
 
 class HandoffConfig(_Table, frozen=True):

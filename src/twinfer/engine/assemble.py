@@ -13,6 +13,7 @@ from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.engine.scheduler import Limits
+from twinfer.engine.step_times import virtual_layout
 from twinfer.kv.block_pool import BlockPool
 
 MIN_BLOCKS = 4
@@ -25,16 +26,17 @@ LAST_STRIDE = 128
 
 
 def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
-    """Blocks that fit into the configured KV memory.
+    """Blocks that fit into the configured KV memory; of virtual KV without a device, those that it stands for.
 
     Raises:
         ConfigError: so few that no sequence could run.
     """
-    count = pool.kv_mib * 2**20 // layout.block_bytes
+    block_bytes = layout.block_bytes if pool.emulation.device else layout.counted_block_bytes
+    count = pool.kv_mib * 2**20 // block_bytes
     if count < MIN_BLOCKS:
         raise ConfigError(
-            f"pool {pool.name}: kv_mib = {pool.kv_mib} holds only {count} blocks of {layout.block_bytes} bytes; "
-            f"set at least {-(-MIN_BLOCKS * layout.block_bytes // 2**20)}"
+            f"pool {pool.name}: kv_mib = {pool.kv_mib} holds only {count} blocks of {block_bytes} bytes; "
+            f"set at least {-(-MIN_BLOCKS * block_bytes // 2**20)}"
         )
     return count
 
@@ -70,24 +72,25 @@ def assemble(
 
 def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: int | None = None) -> Capabilities:
     """What an emulated worker of this pool offers; no more KV than the device that it stands for would hold."""
-    emulation = pool.emulation
+    emulation, kind = pool.emulation, "emulated"
     dtype = "fp32" if pool.kv_dtype == "weights" else pool.kv_dtype
-    layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
+    if emulation.kv == "virtual":
+        layout, kind = virtual_layout(pool), f"virtual {emulation.model_shape}"
+    else:
+        layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
     fingerprint = Fingerprint(
-        weights=f"emulated:{emulation.vocab_size}",
+        weights=f"{kind}:{emulation.vocab_size}",
         tokenizer="",
-        num_layers=emulation.num_layers,
-        num_kv_heads=emulation.num_kv_heads,
-        head_dim=emulation.head_dim,
+        num_layers=layout.num_layers,
+        num_kv_heads=layout.num_kv_heads,
+        head_dim=layout.head_dim,
         rope="none",
     )
     count = num_blocks(pool, layout)
     if max_kv_tokens is not None:
         count = max(MIN_BLOCKS, min(count, max_kv_tokens // pool.block_tokens))
     context = min(model.max_context_tokens or emulation.max_context_tokens, count * pool.block_tokens)
-    return Capabilities(
-        ModelId(model.id), fingerprint, layout, f"emulated/{dtype}", count, context, emulation.vocab_size
-    )
+    return Capabilities(ModelId(model.id), fingerprint, layout, f"{kind}/{dtype}", count, context, emulation.vocab_size)
 
 
 def emulated_engine(

@@ -1,11 +1,13 @@
 """How long an emulated step takes: fixed times, or those of a device of the catalogue with a model's shape."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from twinfer.core.config import EmulationConfig
+from twinfer.core.config import EmulationConfig, PoolConfig
 from twinfer.core.errors import ConfigError
+from twinfer.core.layout import DTYPE_BYTES, KVLayout
 from twinfer.core.step import StepPlan
 from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory
 from twinfer.devices.fit import fit
@@ -75,6 +77,20 @@ class DeviceTimes:
             f"{self.placement.devices} x {self.profile.name} with {self.shape.name} in {self.placement.precision}"
             + (f", {self.scale:g} times as slow" if self.scale != 1 else "")
         )
+
+
+def virtual_layout(pool: PoolConfig) -> KVLayout:
+    """Fingerprints that stand for the KV of the model's shape, in ``pool.kv_dtype`` or else 16 bits.
+
+    A position counts for its share of a context as long as they may get: layers with a window keep less.
+
+    Raises:
+        ConfigError: no such shape.
+    """
+    emulation, dtype = pool.emulation, "bf16" if pool.kv_dtype == "weights" else pool.kv_dtype
+    context = emulation.max_context_tokens
+    kv_bytes = load_shape(emulation.model_shape).kv_bytes(context, DTYPE_BYTES[dtype])
+    return KVLayout(1, 1, 1, pool.block_tokens, "fp32", math.ceil(kv_bytes / context))
 
 
 def device_times(emulation: EmulationConfig, cache_dir: Path) -> DeviceTimes:
