@@ -11,11 +11,11 @@ from tests.fakes import EMULATION, KEY, MODEL, POOL, a_request
 from twinfer.core.block_hash import BlockHasher
 from twinfer.core.clock import ManualClock
 from twinfer.core.layout import KVLayout
-from twinfer.core.load import BlockCounts
 from twinfer.core.request import GenerationRequest
 from twinfer.core.step import StepPlan, StepResult
 from twinfer.core.tokens import Timings
 from twinfer.engine.assemble import emulated_capabilities
+from twinfer.engine.base import StepOutcome
 from twinfer.engine.decode_run import decode_run
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.loop import EngineLoop
@@ -41,14 +41,14 @@ class Played:
     Attributes:
         tokens: of each request, with their reasons to end.
         timings: of each request that was answered.
-        pools: the pool after so many steps.
+        pools: blocks held and not held, after so many steps.
         num_plans: how often it was decided what to do.
     """
 
     tokens: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
     timings: dict[str, Timings] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-    pools: dict[int, BlockCounts] = field(default_factory=dict)
+    pools: dict[int, tuple[int, int]] = field(default_factory=dict)
     num_plans: int = 0
     ended_at: float = 0.0
 
@@ -63,7 +63,7 @@ def play(arrivals: list[Arrival], num_blocks: int, max_run: int, layout: KVLayou
     )
     memory = memoryview(bytearray(num_blocks * layout.block_bytes))
     runner = EmulatedRunner(memory, layout, VOCAB, EMULATION, ManualClock())
-    played, left, now, whole = Played(), deque(arrivals), 0.0, True
+    played, left, now = Played(), deque(arrivals), 0.0
     while True:
         while left and left[0][0] <= now:
             loop.submit(left.popleft()[1], Purpose.ANSWER, now)
@@ -75,10 +75,8 @@ def play(arrivals: list[Arrival], num_blocks: int, max_run: int, layout: KVLayou
             now = left[0][0]
             continue
         result = runner.execute(plan) if plan.slices else StepResult(())
-        taken = len(result.later) + 1
         now, result = pass_time(plan, result, now, left[0][0] if left else float("inf"))
-        whole = whole and len(result.later) + 1 == taken == plan.steps
-        record(played, loop, loop.finish(plan, result, now), whole)
+        record(played, loop, loop.finish(plan, result, now))
         played.num_plans += 1
 
 
@@ -94,24 +92,26 @@ def pass_time(plan: StepPlan, result: StepResult, now: float, next_arrival: floa
     return now, StepResult(result.draws, result.failed, result.later[:later], now - first)
 
 
-def record(played: Played, loop: EngineLoop, outcome: object, whole: bool) -> None:
-    """Note what an outcome tells, and the pool as long as no run was cut: then it may hold blocks early."""
-    from twinfer.engine.base import StepOutcome
-
-    assert isinstance(outcome, StepOutcome)
+def record(played: Played, loop: EngineLoop, outcome: StepOutcome) -> None:
+    """Note what an outcome tells, and the pool after it."""
     for token in outcome.tokens:
         own = played.tokens.setdefault(token.request_id, [])
         assert len(own) == token.index
         own.append((token.token_id, token.finish))
     played.timings |= dict(outcome.finished)
     played.failed += [failure.request_id for failure in outcome.failed]
-    if whole:
-        played.pools[loop.load().counters.steps] = loop.pool.counts()
+    counts = loop.pool.counts()
+    played.pools[loop.load().counters.steps] = (counts.live, counts.free + counts.cached)
 
 
 @st.composite
 def arrival_lists(draw: st.DrawFn) -> list[Arrival]:
-    """Requests at any times; some end by a token, some by their length, some by their deadline."""
+    """Requests; some end by a token, some by their length, some by their deadline.
+
+    They come at any time and share nothing, or together and share prefixes: a run that is cut by who comes may have
+    evicted cached blocks some steps early.
+    """
+    together = draw(st.booleans())
     arrivals = []
     for index in range(draw(st.integers(1, 7))):
         prompt = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=14))
@@ -123,7 +123,7 @@ def arrival_lists(draw: st.DrawFn) -> list[Arrival]:
             stop_token_ids=draw(st.sampled_from([(), (1,)])),
             min_tokens=draw(st.integers(0, 3)),
         )
-        at = draw(st.floats(0, 20, allow_nan=False))
+        at = 0.0 if together else draw(st.integers(0, 20 * 64)) / 64  # sums of such times are exact
         arrivals.append((at, msgspec.structs.replace(request, stopping=stopping)))
     return sorted(arrivals, key=lambda arrival: arrival[0])
 

@@ -40,9 +40,20 @@ def grow_run(running: Sequence[TokenSequence], steps: int, pool: BlockPool, bloc
     return steps, fresh
 
 
+def give_back(running: Sequence[TokenSequence], pool: BlockPool, block_tokens: int) -> None:
+    """Release the blocks that a run was given for steps that it did not take."""
+    for sequence in running:
+        needed = -(-sequence.num_computed // block_tokens)
+        if len(sequence.blocks) > needed and not sequence.in_flight:
+            pool.release(sequence.blocks[needed:])
+            sequence.blocks = sequence.blocks[:needed]  # a new list: what was derived from the old one is void
+
+
 def _steps_left(sequence: TokenSequence, max_context_tokens: int) -> int:
     """Steps up to the one that must be its last; 1 when the next one is no plain decoding."""
     if sequence.num_pending != 1 or sequence.purpose is not Purpose.ANSWER:
         return 1
+    if sequence.num_computed == sequence.cached_tokens:
+        return 1  # nothing of it was computed here yet: its step counts as one of the prompt
     left = sequence.request.stopping.max_tokens - len(sequence.output)
     return min(left, max_context_tokens - sequence.num_tokens)

@@ -11,6 +11,7 @@
 
 import threading
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Logprob
 from twinfer.engine.kv_content import Elements, Fingerprints, KVContent
 from twinfer.engine.pacer import Pacer
-from twinfer.engine.step_times import FixedTimes, StepTimes
+from twinfer.engine.step_times import FixedTimes, SteadyTimes, StepTimes
 from twinfer.engine.token_states import U64, RunningStates, salt, splitmix64, token_hashes
 
 FRAME_S = 1.25e-3
@@ -56,7 +57,8 @@ class EmulatedRunner:
         self._content: KVContent = Fingerprints(pool, layout) if layout.is_virtual else Elements(pool, layout)
         self._draw_below = np.uint64(min(config.draw_below or vocab_size, vocab_size))
         self._config = config
-        self._times = times or FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
+        fixed = FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
+        self._times = SteadyTimes(times or fixed)
         self.changed = threading.Event()
         self._pacer = Pacer(clock, self.changed)
         self._states = RunningStates()
@@ -71,7 +73,7 @@ class EmulatedRunner:
             result = self._step(plan.slices)
             self._pacer.wait(ends[:1])
             return result
-        run = _DecodeRun(plan.slices, self._states)
+        run = _DecodeRun(plan.slices, len(ends), self._states)
         rows = self._draw_rows(run, len(ends))
         taken = self._pacer.wait(ends[: len(rows)])
         run.keep(taken)
@@ -86,11 +88,10 @@ class EmulatedRunner:
 
     def _seconds(self, plan: StepPlan) -> list[float]:
         """How long the steps take that are to be taken as one."""
-        seconds = [self._times.seconds(plan)]
-        if plan.steps > 1 and self._only_decodes(plan):
-            within = max(1, min(plan.steps, int(FRAME_S / seconds[0]))) if seconds[0] else plan.steps
-            seconds += [self._times.seconds(plan, ahead) for ahead in range(1, within)]
-        return seconds
+        if plan.steps == 1 or not self._only_decodes(plan):
+            return [self._times.seconds(plan)]
+        seconds = self._times.run_seconds(plan, plan.steps)
+        return [taken for taken, end in zip(seconds, accumulate(seconds), strict=True) if end <= FRAME_S] or seconds[:1]
 
     def _only_decodes(self, plan: StepPlan) -> bool:
         """Whether each slice is a sequence that draws a token from one position, which is all that is to be told."""
@@ -123,13 +124,12 @@ class EmulatedRunner:
         totals = content.folds([part.block_table for part in parts], [part.start for part in parts])
         rows: list[list[int]] = []
         while len(rows) < steps:
-            positions = run.positions(len(rows))
             states = run.advance(rows[-1] if rows else [part.token_ids[0] for part in parts])
-            totals = totals + content.terms(states, positions)
+            totals = totals + content.terms(states, run.positions[len(rows)])
             rows.append(self._tokens(parts, totals, len(rows)))
             if any(map(_stops, parts, rows[-1], [len(rows)] * len(parts))):
                 break
-        content.write_all([part.block_table for part in parts], run.start, np.stack(run.states, axis=1))
+        content.write_all([part.block_table for part in parts], run.positions[0], np.stack(run.states, axis=1))
         return rows
 
     def _tokens(self, parts: Sequence[Slice], folds: U64, ahead: int) -> list[int]:
@@ -143,22 +143,21 @@ class EmulatedRunner:
 class _DecodeRun:
     """States of sequences that decode side by side, step by step."""
 
-    def __init__(self, parts: Sequence[Slice], known: RunningStates) -> None:
+    def __init__(self, parts: Sequence[Slice], steps: int, known: RunningStates) -> None:
         self.parts = parts
         self.states: list[U64] = []
         self._known = known
         self._before: U64 = np.array([known.before(part) for part in parts], np.uint64)
-        self.start: U64 = np.array([part.start for part in parts], np.uint64)
+        start: U64 = np.array([part.start for part in parts], np.uint64)
+        self.positions: U64 = start + np.arange(steps, dtype=np.uint64)[:, None]
+        """Where each of them is in each step."""
+        self._position_hashes = splitmix64(self.positions)
         self._salts: U64 = np.array([salt(part.request.tenant) for part in parts], np.uint64)
-
-    def positions(self, step: int) -> U64:
-        """Where each of them is in a step."""
-        return self.start + np.uint64(step)
 
     def advance(self, token_ids: Sequence[int]) -> U64:
         """The states of the next positions, which hold these tokens."""
-        positions = self.positions(len(self.states))
-        self._before = self._before + token_hashes(np.array(token_ids, np.uint64), positions, self._salts)
+        hashes = self._position_hashes[len(self.states)]
+        self._before = self._before + token_hashes(np.array(token_ids, np.uint64), hashes, self._salts)
         self.states.append(self._before)
         return self._before
 

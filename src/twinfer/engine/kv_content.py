@@ -109,6 +109,7 @@ class Fingerprints:
         self._size = layout.block_tokens
         self._words = np.frombuffer(pool, np.uint32).reshape(-1, 2 * self._size)
         self._weights = self._odd_weights(64)
+        self._blocks, self._tokens = np.arange(64), np.tile(np.arange(self._size), 2)
         self._tables: list[Table] = []
         self._index = np.zeros((0, 0), np.intp)
         self._known: list[int] = []
@@ -131,22 +132,17 @@ class Fingerprints:
 
     def folds(self, tables: Sequence[Table], ends: Sequence[int]) -> U64:
         """Read back the fingerprints of all positions."""
-        size = self._size
         self._take_in(tables)
         self._reach(self._index.shape[1])
-        last = np.asarray(ends, np.intp)
-        num_blocks = int(-(-last.max() // size)) if len(last) else 0
-        by_block: NDArray[np.uint32] = np.einsum(
-            "sbw,bw->sb", self._words[self._index[:, :num_blocks]], self._weights[:num_blocks]
-        )
-        whole = last // size
-        by_block[np.arange(num_blocks) >= whole[:, None]] = 0
-        folds: U64 = by_block.sum(axis=1, dtype=np.uint64)
-        inside = np.flatnonzero(last % size)
-        if len(inside):
-            rows = self._words[self._index[inside, whole[inside]]] * self._weights[whole[inside]]
-            rows[np.tile(np.arange(size) >= (last[inside] % size)[:, None], 2)] = 0
-            folds[inside] += rows.sum(axis=1, dtype=np.uint64)
+        whole, rest = np.divmod(np.asarray(ends, np.intp), self._size)
+        num_blocks = int(whole.max(initial=-1)) + 1
+        blocks, rows = self._index[:, :num_blocks], np.arange(len(ends))
+        words = self._words.take(blocks, axis=0, mode="clip")
+        by_block: NDArray[np.uint32] = np.einsum("sbw,bw->sb", words, self._weights[:num_blocks])
+        by_block *= self._blocks[:num_blocks] < whole[:, None]
+        last: NDArray[np.uint32] = self._words[self._index[rows, whole]] * self._weights[whole]
+        last *= self._tokens < rest[:, None]
+        folds: U64 = by_block.sum(axis=1, dtype=np.uint64) + last.sum(axis=1, dtype=np.uint64)
         return folds & self.mask
 
     def terms(self, states: U64, positions: U64) -> U64:
@@ -167,6 +163,7 @@ class Fingerprints:
         """See that there are weights for that many blocks of a sequence."""
         if num_blocks > len(self._weights):
             self._weights = self._odd_weights(2 * num_blocks)
+            self._blocks = np.arange(2 * num_blocks)
 
     def _odd_weights(self, num_blocks: int) -> NDArray[np.uint32]:
         """``[block, key and value of each token]``; they depend on the position, not on the size of blocks."""

@@ -53,6 +53,7 @@ class EngineLoop:
         self._scheduler = Scheduler(self.prefixes, limits)
         self._sequences: dict[RequestId, TokenSequence] = {}
         self._follows = False
+        self._next_deadline = math.inf
         self._prefill_tokens = 0
         self._cached_tokens = 0
         self._decode_tokens = 0
@@ -119,11 +120,7 @@ class EngineLoop:
 
     def begin(self, now: float) -> StepPlan | None:
         """What to compute next; ``None`` when there is nothing to do or no block to do it with."""
-        expired = tuple(
-            sequence.request.request_id
-            for sequence in self._sequences.values()
-            if now >= sequence.deadline and sequence.request.request_id not in self.parked
-        )
+        expired = self._expired(now)
         for request_id in expired:
             self._drop(self._sequences[request_id])
         slices, fresh = self._scheduler.plan(now)
@@ -131,8 +128,7 @@ class EngineLoop:
         if not slices and not expired:
             return None
         steps = self._scheduler.run_on(slices, fresh) if slices else 1
-        until = min((sequence.deadline for sequence in self._sequences.values()), default=math.inf)
-        return StepPlan(tuple(slices), tuple(fresh), expired, steps, until, follows)
+        return StepPlan(tuple(slices), tuple(fresh), expired, steps, self._next_deadline, follows)
 
     def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
         """Advance by what was computed."""
@@ -140,7 +136,7 @@ class EngineLoop:
         self._follows = True
         report = _Report()
         failed = dict(result.failed)
-        for index, (part, draw) in enumerate(zip(plan.slices, result.draws, strict=True)):
+        for row, (part, draw) in enumerate(zip(plan.slices, result.draws, strict=True)):
             sequence = self._sequences.get(part.request.request_id)
             self._guesses += part.is_guess
             if sequence is None or not sequence.expects(part):
@@ -151,9 +147,13 @@ class EngineLoop:
             elif draw is None and part.request.request_id in failed:
                 self._fail(sequence, FailureKind.ENGINE, failed[part.request.request_id], report)
             else:
-                self._advance(sequence, part, draw, now - result.later_s, report)
-                if result.later:
-                    self._advance_run(sequence, [row[index] for row in result.later], now, report)
+                if draw is not None and result.later:
+                    token_ids = [draw.token_id, *(tokens[row] for tokens in result.later)]
+                    self._advance_run(sequence, token_ids, (now - result.later_s, now), report)
+                else:
+                    self._advance(sequence, part, draw, now, report)
+        if len(result.later) + 1 < plan.steps:
+            self._scheduler.cut_run()
         for request_id in plan.expired:
             self._failures += 1
             report.failed.append(Failure(request_id, FailureKind.DEADLINE, "the request's time ran out"))
@@ -181,6 +181,17 @@ class EngineLoop:
             waiting_tokens=sum(sequence.num_pending for sequence in waiting),
         )
 
+    def _expired(self, now: float) -> tuple[RequestId, ...]:
+        """Requests whose time is over; looked for when that of any is."""
+        self._next_deadline = min((sequence.deadline for sequence in self._sequences.values()), default=math.inf)
+        if now < self._next_deadline:
+            return ()
+        return tuple(
+            request_id
+            for request_id, sequence in self._sequences.items()
+            if now >= sequence.deadline and request_id not in self.parked
+        )
+
     def _advance(self, sequence: TokenSequence, part: Slice, draw: Draw | None, now: float, report: _Report) -> None:
         first_final = sequence.num_computed // self.block_tokens
         if sequence.num_computed == sequence.cached_tokens:
@@ -199,16 +210,20 @@ class EngineLoop:
         if draw is not None and part.sample_index is not None:
             self._draw(sequence, part.sample_index, draw, now, report)
 
-    def _advance_run(self, sequence: TokenSequence, token_ids: list[int], now: float, report: _Report) -> None:
-        """Take in the later steps of a run; only the last one may end the answer."""
-        first = len(sequence.output)
+    def _advance_run(
+        self, sequence: TokenSequence, token_ids: list[int], times: tuple[float, float], report: _Report
+    ) -> None:
+        """Take in all steps of a run, whose first and last ended at these times; only the last may be the end."""
+        index = len(sequence.output)
         self._decode_tokens += len(token_ids)
         sequence.num_computed += len(token_ids)
         sequence.output += token_ids[:-1]
         self.prefixes.publish(sequence)
+        if sequence.first_token is None:
+            sequence.first_token = times[0]
         request_id = sequence.request.request_id
-        report.tokens += [Token(request_id, index, token_id) for index, token_id in enumerate(token_ids[:-1], first)]
-        self._draw(sequence, len(sequence.output), Draw(token_ids[-1]), now, report)
+        report.tokens += [Token(request_id, n, token_id) for n, token_id in enumerate(token_ids[:-1], index)]
+        self._draw(sequence, len(sequence.output), Draw(token_ids[-1]), times[1], report)
 
     def _draw(self, sequence: TokenSequence, index: int, draw: Draw, now: float, report: _Report) -> None:
         sequence.output.append(draw.token_id)

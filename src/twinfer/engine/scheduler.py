@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinfer.core.step import Slice
-from twinfer.engine.decode_run import decode_run, grow_run
+from twinfer.engine.decode_run import decode_run, give_back, grow_run
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, TokenSequence
 
@@ -67,8 +67,9 @@ class Scheduler:
         slices: list[Slice] = []
         fresh: list[int] = []
         budget = self.limits.max_step_tokens
-        decoding = [sequence for sequence in self.running if sequence.num_pending == 1]
-        prefilling = [sequence for sequence in self.running if sequence.num_pending > 1]
+        pending = [sequence.num_pending for sequence in self.running]
+        decoding = [sequence for sequence, left in zip(self.running, pending, strict=True) if left == 1]
+        prefilling = [sequence for sequence, left in zip(self.running, pending, strict=True) if left > 1]
         for sequence in decoding:
             if budget and sequence.blocks and self._grow(sequence, 1, fresh):
                 slices.append(self._slice(sequence, 1))
@@ -101,6 +102,10 @@ class Scheduler:
         steps, more = grow_run(self.running, steps, self.pool, self.prefixes.block_tokens)
         fresh += more
         return steps
+
+    def cut_run(self) -> None:
+        """A run ended early, and all of its steps are taken in."""
+        give_back(self.running, self.pool, self.prefixes.block_tokens)
 
     def remove(self, sequence: TokenSequence) -> None:
         """Take a sequence out of the queues and release its blocks."""

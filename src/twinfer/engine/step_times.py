@@ -17,6 +17,9 @@ from twinfer.devices.profile import Device, RooflineProfile
 from twinfer.devices.shape import ModelShape
 from twinfer.devices.step_time import step_seconds
 
+STEADY_STEPS = 64
+"""Times of steps are computed anew after that many."""
+
 
 class StepTimes(Protocol):
     """Durations of steps."""
@@ -77,6 +80,35 @@ class DeviceTimes:
             f"{self.placement.devices} x {self.profile.name} with {self.shape.name} in {self.placement.precision}"
             + (f", {self.scale:g} times as slow" if self.scale != 1 else "")
         )
+
+
+class SteadyTimes:
+    """Times of steps, worked out once in a while for sequences that decode on side by side.
+
+    Times grow with contexts in straight lines, but for a bend where a window is full: they are computed for now and for
+    some steps ahead, and taken to lie on the line between.
+    """
+
+    def __init__(self, times: StepTimes) -> None:
+        self._times = times
+        self._starts: list[int] = []
+        self._first = self._rise = 0.0
+
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or a later step."""
+        return self._times.seconds(plan, ahead)
+
+    def run_seconds(self, plan: StepPlan, steps: int) -> list[float]:
+        """How long a plan that only decodes takes, and each of the steps after it."""
+        starts = [part.start for part in plan.slices]
+        past = starts[0] - self._starts[0] if len(starts) == len(self._starts) else -1
+        if not 0 <= past <= STEADY_STEPS - steps or any(
+            new - old != past for new, old in zip(starts, self._starts, strict=True)
+        ):
+            self._starts, past = starts, 0
+            self._first = self._times.seconds(plan)
+            self._rise = (self._times.seconds(plan, STEADY_STEPS) - self._first) / STEADY_STEPS
+        return [self._first + self._rise * (past + step) for step in range(steps)]
 
 
 def virtual_layout(pool: PoolConfig) -> KVLayout:

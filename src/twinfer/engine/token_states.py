@@ -26,10 +26,13 @@ _PRIME = np.uint64(0x100000001B3)
 
 def splitmix64(values: U64) -> U64:
     """A bijective scramble of each 64-bit lane."""
-    mixed = values + _GOLDEN
-    mixed = (mixed ^ (mixed >> _30)) * _MIX_1
-    mixed = (mixed ^ (mixed >> _27)) * _MIX_2
-    return mixed ^ (mixed >> _31)
+    mixed: U64 = values + _GOLDEN
+    mixed ^= mixed >> _30
+    mixed *= _MIX_1
+    mixed ^= mixed >> _27
+    mixed *= _MIX_2
+    mixed ^= mixed >> _31
+    return mixed
 
 
 def salt(tenant: TenantId) -> int:
@@ -37,9 +40,9 @@ def salt(tenant: TenantId) -> int:
     return zlib.crc32(tenant.encode())
 
 
-def token_hashes(token_ids: U64, positions: U64, salts: U64) -> U64:
+def token_hashes(token_ids: U64, position_hashes: U64, salts: U64) -> U64:
     """What each token adds to the state of its position and of all after it."""
-    return splitmix64((token_ids * _PRIME + salts) ^ splitmix64(positions))
+    return splitmix64((token_ids * _PRIME + salts) ^ position_hashes)
 
 
 def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, before: int = 0) -> U64:
@@ -53,7 +56,7 @@ def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, bef
     """
     positions = np.arange(start, start + len(token_ids), dtype=np.uint64)
     salts = np.full(1, salt(tenant), np.uint64)
-    hashes = token_hashes(np.asarray(token_ids, dtype=np.uint64), positions, salts)
+    hashes = token_hashes(np.asarray(token_ids, dtype=np.uint64), splitmix64(positions), salts)
     return np.cumsum(hashes, dtype=np.uint64) + np.uint64(before)
 
 

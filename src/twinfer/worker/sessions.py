@@ -1,10 +1,14 @@
 """Which gateway asked for which request. All tokens of a step that concern one gateway leave in one frame."""
 
+from itertools import groupby
+from operator import attrgetter
 from typing import Protocol
 
 from twinfer.core.ids import RequestId
 from twinfer.core.messages import Busy, Done, Failed, Frame, Refused, ToGateway
 from twinfer.core.tokens import Token
+
+_request_of = attrgetter("request_id")
 
 
 class GatewayOutlet(Protocol):
@@ -35,14 +39,14 @@ class Sessions:
     def tell_step(self, tokens: tuple[Token, ...], done: tuple[Done, ...]) -> None:
         """One frame per gateway concerned."""
         frames: dict[int, tuple[GatewayOutlet, list[Token], list[Done]]] = {}
-        for token in tokens:
-            if stream := self._by_request.get(token.request_id):
-                frames.setdefault(id(stream), (stream, [], []))[1].append(token)
+        for request_id, its_tokens in groupby(tokens, _request_of):
+            if stream := self._by_request.get(request_id):
+                frames.setdefault(id(stream), (stream, [], []))[1].extend(its_tokens)
         for item in done:
             if stream := self._by_request.pop(item.request_id, None):
                 frames.setdefault(id(stream), (stream, [], []))[2].append(item)
-        for stream, its_tokens, its_done in frames.values():
-            stream.send_soon(Frame(tuple(its_tokens), tuple(its_done)))
+        for stream, told, its_done in frames.values():
+            stream.send_soon(Frame(tuple(told), tuple(its_done)))
 
     def close(self, request_id: RequestId) -> None:
         """Nobody waits for it any more."""

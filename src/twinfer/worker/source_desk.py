@@ -109,6 +109,8 @@ class SourceDesk:
 
     def computed(self, outcome: StepOutcome) -> None:
         """A step ended: pass on what became final."""
+        if not self._by_request:
+            return
         with self._lock:
             for part in outcome.exported:
                 if entry := self._entry(part.request_id):
