@@ -98,7 +98,8 @@ class PoolConfig(_Table, frozen=True):
     workers: int = 1
     """Processes in the pool."""
     cores: tuple[int, ...] = ()
-    """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers."""
+    """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers
+    that compute, and leaves all of them to those that are emulated."""
     weights: WeightFormat = "checkpoint"
     """Precision of the weights; ``checkpoint`` keeps the file's own. ``int8`` and ``int4`` quantise all matrices but
     the embedding when weights are prepared, and compute in bf16: a CPU decodes as fast as it reads its weights."""

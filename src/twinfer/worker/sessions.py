@@ -1,14 +1,10 @@
 """Which gateway asked for which request. All tokens of a step that concern one gateway leave in one frame."""
 
-from itertools import groupby
-from operator import attrgetter
 from typing import Protocol
 
 from twinfer.core.ids import RequestId
 from twinfer.core.messages import Busy, Done, Failed, Frame, Refused, ToGateway
 from twinfer.core.tokens import Token
-
-_request_of = attrgetter("request_id")
 
 
 class GatewayOutlet(Protocol):
@@ -39,9 +35,14 @@ class Sessions:
     def tell_step(self, tokens: tuple[Token, ...], done: tuple[Done, ...]) -> None:
         """One frame per gateway concerned."""
         frames: dict[int, tuple[GatewayOutlet, list[Token], list[Done]]] = {}
-        for request_id, its_tokens in groupby(tokens, _request_of):
-            if stream := self._by_request.get(request_id):
-                frames.setdefault(id(stream), (stream, [], []))[1].extend(its_tokens)
+        last, room = None, None
+        for token in tokens:  # those of one request stand together
+            if token.request_id is not last:
+                last = token.request_id
+                found = self._by_request.get(last)
+                room = None if found is None else frames.setdefault(id(found), (found, [], []))[1]
+            if room is not None:
+                room.append(token)
         for item in done:
             if stream := self._by_request.pop(item.request_id, None):
                 frames.setdefault(id(stream), (stream, [], []))[2].append(item)
