@@ -170,15 +170,15 @@ def measure_many(options: argparse.Namespace, model: str, url: str) -> bool:
     allowed, passed = allowed_rate(options, options.streams), []
     for _ in range(options.rounds):
         bodies = [chat_body(model, options.prompt_tokens - n % 8, options.tokens) for n in range(options.streams)]
-        before, started = cpu_seconds(), time.perf_counter()
+        before = cpu_seconds()
         found = reading(read_streams(url, bodies))
-        wall, after = time.perf_counter() - started, cpu_seconds()
+        after, tokens = cpu_seconds(), options.streams * options.tokens
         share, middle = found.tokens_per_s / allowed, statistics.median(found.letters)
         print(
             f"{options.streams} streams: {found.tokens_per_s:,.0f} tokens/s, {share:.1%} of {allowed:,.0f}; "
             f"tokens per event: median {middle:g}, mean {statistics.mean(found.letters):.1f}, "
-            f"most {max(found.letters)}; cores: "
-            + ", ".join(f"{name.split()[0]} {(after[name] - before[name]) / wall:.2f}" for name in before),
+            f"most {max(found.letters)}; CPU per token in us: "
+            + ", ".join(f"{name.split()[0]} {(after[name] - before[name]) / tokens * 1e6:.1f}" for name in before),
             flush=True,
         )
         passed.append(share >= SHARE_BAR and middle <= EVENT_BAR)

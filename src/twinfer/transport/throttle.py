@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from twinfer.transport.gate import RunningPull
 
-GAPLESS_S = 1e-3
+GAPLESS_S = 2e-3
 """Bytes that come so soon after others were through would have been on their way already."""
 
 
