@@ -12,8 +12,9 @@ from twinfer.core.config import EmulationConfig, ModelConfig, PoolConfig
 from twinfer.core.ids import ModelId, RequestId, TenantId
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.engine.assemble import assemble, emulated_capabilities
-from twinfer.engine.emulated import EmulatedRunner, splitmix64, token_states
+from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine
+from twinfer.engine.token_states import splitmix64, token_states
 
 MODEL = ModelConfig(id="test.model-v1:0")
 KEY = b"a cluster key for tests"
@@ -68,14 +69,28 @@ def token_elements(
     return (splitmix64(states[:, None] ^ splitmix64(lanes)) >> np.uint64(60)).astype(np.int64) - 8
 
 
+def virtual_fold(tokens: Sequence[int], tenant: str = "t") -> int:
+    """What reading back the virtual KV of these tokens must come to, worked out from the tokens alone."""
+    words = [int(word) for word in splitmix64(token_states(tokens, TenantId(tenant)))]
+    weights = [int(weight) for weight in splitmix64(np.arange(len(tokens), dtype=np.uint64))]
+    halves = ((number & 0xFFFFFFFF, number >> 32) for number in words)
+    odd = (((number & 0xFFFFFFFF) | 1, (number >> 32) | 1) for number in weights)
+    return sum(key * first + value * second for (key, value), (first, second) in zip(halves, odd, strict=True)) % 2**32
+
+
 def expected_output(
     prompt: Sequence[int], num_tokens: int, emulation: EmulationConfig = EMULATION, tenant: str = "t"
 ) -> list[int]:
     """What the emulated engine must answer, worked out from the tokens alone, without any KV."""
+    tokens = list(prompt)
+    if emulation.kv == "virtual":
+        for _ in range(num_tokens):
+            total = np.array([virtual_fold(tokens, tenant)], np.uint64)
+            tokens.append(int(splitmix64(total)[0] % np.uint64(emulation.vocab_size)))
+        return tokens[len(prompt) :]
     elements = 2 * emulation.num_layers * emulation.num_kv_heads * emulation.head_dim
     lanes = np.arange(elements, dtype=np.uint64)
     weights = splitmix64(lanes ^ np.uint64(0x5EED)) | np.uint64(1)
-    tokens = list(prompt)
     for _ in range(num_tokens):
         rows = token_elements(tokens, tenant, emulation)
         folded = (rows.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)

@@ -7,9 +7,9 @@ import pytest
 
 from twinfer.cli import parser
 from twinfer.cli.configuration import load_config
-from twinfer.cli.emulation import emulated_devices, emulated_pair
+from twinfer.cli.emulation import Surroundings, emulated_devices, emulated_pair
 from twinfer.core.capabilities import Role
-from twinfer.core.config import Config
+from twinfer.core.config import Config, LinkEmulationConfig
 from twinfer.core.errors import ConfigError
 from twinfer.engine.assemble import emulated_capabilities
 
@@ -35,6 +35,20 @@ def test_a_shape_of_its_own() -> None:
         load_config(serve("--prefill", "h200", "--decode", "cs3", "--model-shape", "llama"))
 
 
+def test_what_lies_between_them() -> None:
+    """Virtual KV crosses the prefill device's EFA unless another link is named; times are stretched together."""
+    config = load_config(serve("--prefill", "trn3", "--decode", "cs3", "--kv", "virtual", "--time-scale", "10"))
+    assert {("virtual", 10.0)} == {(pool.emulation.kv, pool.emulation.time_scale) for pool in config.pool}
+    assert LinkEmulationConfig("efa-trn3", 1, 10.0) == config.link.emulation
+    named = load_config(serve("--prefill", "h200", "--decode", "cs3", "--link", "ethernet-100g"))
+    assert ({"real"}, "ethernet-100g") == ({pool.emulation.kv for pool in named.pool}, named.link.emulation.device)
+    assert "" == load_config(serve("--prefill", "h200", "--decode", "cs3")).link.emulation.device
+    with pytest.raises(ConfigError, match="which link carries KV away from h200 is not known"):
+        load_config(serve("--prefill", "h200", "--decode", "cs3", "--kv", "virtual"))
+    with pytest.raises(ConfigError, match="give both --prefill and --decode"):
+        load_config(serve("--kv", "virtual"))
+
+
 def test_it_says_how_far_to_trust_it(tmp_path: Path) -> None:
     """One sentence for each emulated device, none for what is no device's."""
     assert [
@@ -42,6 +56,10 @@ def test_it_says_how_far_to_trust_it(tmp_path: Path) -> None:
         "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4: computed times, of quality estimate",
     ] == list(emulated_devices(emulated_pair("trn3", "cs3", "gpt-oss-120b"), tmp_path))
     assert [] == list(emulated_devices(Config(), tmp_path))
+    surrounded = emulated_pair("trn3", "cs3", "gpt-oss-120b", Surroundings("virtual"))
+    *_, decode, link = emulated_devices(surrounded, tmp_path)
+    assert "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4, its KV virtual: " == decode.partition("comp")[0]
+    assert "KV travels as over efa-trn3, EFA of Trainium3: computed times, of quality estimate" == link
 
 
 def test_a_pool_offers_no_more_kv_than_its_device_holds() -> None:

@@ -27,6 +27,14 @@ def test_default_splits_the_cores(cores: list[int], expected: dict[str, tuple[in
     assert expected == cores_of(Config(), cores)
 
 
+def test_emulated_workers_share_all_cores() -> None:
+    """They compute nothing: cores of their own would keep them from those that are idle."""
+    config = parse_config(overrides=["pool.decode.engine=emulated", "pool.decode.workers=2"])
+    assert cores_of(config, [0, 1]) == {"prefill-0": (0, 1), "decode-0": (0, 1), "decode-1": (0, 1)}
+    config = parse_config(overrides=["pool.decode.engine=emulated", "pool.decode.cores=[1]"])
+    assert cores_of(config, [0, 1]) == {"prefill-0": (0,), "decode-0": (1,)}
+
+
 def test_pools_with_cores_of_their_own_leave_the_rest() -> None:
     """What one pool names, the others do not get."""
     config = parse_config(overrides=["pool.prefill.cores=[2, 3]", "pool.decode.workers=2"])

@@ -1,5 +1,6 @@
 """Two devices that are not here, one handing over to the other: the path is real, and so are its accounts."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -7,18 +8,21 @@ import pytest
 from tests.e2e.clients import chat, openai_client
 from tests.e2e.deployment import Deployment, serving
 from tests.fakes import expected_output
-from twinfer.cli.emulation import emulated_pair
+from twinfer.cli.emulation import Surroundings, emulated_pair
 from twinfer.core.config import EmulationConfig
 from twinfer.core.config_text import dump_config
 from twinfer.devices.catalogue import Catalogue
 from twinfer.devices.model_config import load_shape
 from twinfer.devices.placement import Placement, Work
 from twinfer.devices.step_time import step_seconds
-from twinfer.engine.pacer import GAPLESS_S
+from twinfer.engine.pacer import MAX_BEHIND_S
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.conversation import Conversation, say
 
-NUM_TOKENS = 40
+NUM_TOKENS = 400
+SMALL = ("pool.prefill.kv_mib=8", "pool.decode.kv_mib=8")
+KV_TOKEN_BYTES = 37008
+"""Of gpt-oss-120b in 16 bits, with a share of the windows."""
 TEXT = "what is handed over is what was computed " * 20
 
 
@@ -26,7 +30,15 @@ TEXT = "what is handed over is what was computed " * 20
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Trainium3 and two CS-3 with gpt-oss-120b."""
     config = dump_config(emulated_pair("trn3", "cs3", "gpt-oss-120b"))
-    with serving(tmp_path_factory.mktemp("pair"), config, "pool.prefill.kv_mib=8", "pool.decode.kv_mib=8") as running:
+    with serving(tmp_path_factory.mktemp("pair"), config, *SMALL) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def virtual_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The same with virtual KV."""
+    config = dump_config(emulated_pair("trn3", "cs3", "gpt-oss-120b", Surroundings("virtual")))
+    with serving(tmp_path_factory.mktemp("virtual"), config, *SMALL) as running:
         yield running
 
 
@@ -43,5 +55,42 @@ async def test_every_token_follows_from_the_kv_and_none_comes_before_its_time(
     assert "disaggregated" == heard.journey["route"]
     profile, shape = Catalogue().device("cs3")[0], load_shape()
     step_s = step_seconds(profile, shape, Placement(2, precision="mxfp4"), [Work(1, len(prompt))])
-    assert heard.journey["decode_ms"] / 1e3 >= (len(heard.tokens) - 1) * step_s - GAPLESS_S
+    assert heard.journey["decode_ms"] / 1e3 >= (len(heard.tokens) - 1) * step_s - MAX_BEHIND_S
     assert "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4" in pair.output.text
+
+
+async def test_virtual_kv_counts_as_what_it_stands_for(virtual_pair: Deployment, demo_model: ServedModel):
+    """The right tokens, all bytes of the model's KV in the accounts, and no sooner here than the link carries them."""
+    before = virtual_pair.scrape().of("decode-0", "kv_bytes_in_total")
+    async with openai_client(virtual_pair.url) as client:
+        heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS)
+    prompt = demo_model.prompt(Conversation((say("user", TEXT),)))
+    emulation = EmulationConfig(kv="virtual", vocab_size=demo_model.vocab_size)
+    expected = expected_output(prompt, NUM_TOKENS, emulation, "default")
+    assert [demo_model.tokenizer.token_bytes(token) for token in expected][: len(heard.tokens)] == heard.tokens
+    assert "disaggregated" == heard.journey["route"]
+    counted = virtual_pair.scrape().of("decode-0", "kv_bytes_in_total") - before
+    assert counted == -(-len(prompt) // 16) * 16 * KV_TOKEN_BYTES
+    assert "KV travels as over efa-trn3" in virtual_pair.output.text
+
+
+async def test_the_rate_of_a_stream(virtual_pair: Deployment):
+    """A client reads a long answer whole, at a rate that is printed; the bar is the benchmark's (bench.streams)."""
+    times = list[float]()
+    async with openai_client(virtual_pair.url) as client:
+        stream = await client.chat.completions.create(
+            model="gpt-oss-120b",
+            messages=[{"role": "user", "content": f"Another one: {TEXT}"}],
+            max_tokens=2000,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
+        )
+        async for chunk in stream:
+            times.append(time.perf_counter())
+            usage = chunk.usage
+    assert usage is not None
+    assert 2000 == usage.completion_tokens
+    rate = 2000 / (times[-1] - times[0])
+    print(f"{rate:,.0f} tokens/s in {len(times)} events")
+    assert 50 < rate < 4000

@@ -13,7 +13,7 @@ from twinfer.devices.catalogue import Catalogue
 from twinfer.devices.model_config import load_shape
 from twinfer.devices.placement import Placement, Work
 from twinfer.devices.step_time import step_seconds
-from twinfer.engine.step_times import DeviceTimes, FixedTimes, device_times
+from twinfer.engine.step_times import STEADY_STEPS, DeviceTimes, FixedTimes, SteadyTimes, device_times
 
 CS3 = EmulationConfig(device="cs3")
 
@@ -56,6 +56,18 @@ def test_times_of_a_device(tmp_path: Path) -> None:
 def test_as_many_devices_as_the_weights_need(emulation: EmulationConfig, placement: Placement, tmp_path: Path) -> None:
     """Chips cut every layer over all of them, wafers none; a machine of many is taken whole."""
     assert placement == device_times(emulation, tmp_path).placement
+
+
+def test_times_of_a_run_are_those_of_its_steps(tmp_path: Path) -> None:
+    """Whether they are computed for this plan or for one some steps before; another company is computed anew."""
+    times = device_times(CS3, tmp_path)
+    steady = SteadyTimes(times)
+    for start in (300, 304, 305, 300 + STEADY_STEPS, 20):
+        plan = a_plan((1, start), (1, start + 700))
+        expected = [times.seconds(plan, ahead) for ahead in range(4)]
+        assert expected == pytest.approx(steady.run_seconds(plan, 4), rel=1e-9)
+    alone = a_plan((1, 310))
+    assert [times.seconds(alone)] == pytest.approx(steady.run_seconds(alone, 1), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from twinfer.core.errors import TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.transport.gate import PullGate, RunningPull
-from twinfer.transport.throttle import Throttle
+from twinfer.transport.throttle import Speed, Throttle
 
 HANDOFF = HandoffId("ab" * 16)
 
@@ -71,8 +71,8 @@ def test_two_fences_both_wait():
 
 def test_a_throttle_gives_up_at_the_deadline():
     """Waiting for a slow link does not outlast the pull."""
-    throttle = Throttle(1.0)
+    throttle = Throttle(Speed(1.0))
     with pytest.raises(TransportError, match="deadline passed"):
         throttle(1000, running(0.02))
     with pytest.raises(ValueError, match="must move"):
-        Throttle(0)
+        Throttle(Speed(0))

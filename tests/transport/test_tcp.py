@@ -20,7 +20,7 @@ from twinfer.transport.digest import digest_blocks
 from twinfer.transport.gate import RunningPull
 from twinfer.transport.host import host_id
 from twinfer.transport.tcp import TcpPeer, TcpSink, TcpSource
-from twinfer.transport.throttle import Throttle
+from twinfer.transport.throttle import Speed, Throttle
 
 HANDOFF = HandoffId("ab" * 16)
 GREETING = struct.pack("<4sQQ", b"TWK1", 100, 8)
@@ -217,7 +217,7 @@ def test_release_breaks_off_an_answer_under_way(caplog: pytest.LogCaptureFixture
 def test_a_throttled_link_takes_its_time(served: tuple[PoolMemory, TcpSource, Endpoint]):
     """Bytes beyond the rate wait, over all pulls of a sink."""
     memory, _, endpoint = served
-    sink = TcpSink(pace=Throttle(20_000))
+    sink = TcpSink(pace=Throttle(Speed(20_000)))
     sink.admit(HANDOFF)
     peer = sink.connect(endpoint, 100)
     begin = time.monotonic()

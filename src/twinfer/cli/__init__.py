@@ -24,7 +24,8 @@ Serve large language models with prefill and decode on separate workers, behind 
 SERVE = """\
 Starts a gateway and its workers on this machine and keeps them running until Ctrl-C. With --prefill and --decode both
 sides are emulated: the whole path is real, steps take the time that the catalogue computes for these devices, and the
-text means nothing (`twinfer devices`).
+text means nothing (`twinfer devices`). With --kv virtual the KV of the model's shape is counted and timed as over the
+link, while a fingerprint of it moves; without it small KV moves, at most as fast as over the --link that is named.
 
 examples:
   twinfer serve
@@ -32,6 +33,8 @@ examples:
   twinfer serve --set pool.decode.weights=bf16 --set pool.prefill.weights=bf16
   twinfer serve --config twinfer.toml --set gateway.port=9000
   twinfer serve --prefill trn3 --decode cs3 --model-shape gpt-oss-120b
+  twinfer serve --prefill trn3 --decode cs3 --kv virtual --link efa-trn3
+  twinfer serve --prefill h200 --decode b200 --time-scale 10
 """
 
 WORKER = """\
@@ -126,6 +129,11 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
     serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
     serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")
+    serve.add_argument(
+        "--kv", choices=("real", "virtual"), help="virtual counts and times the model's KV without moving it"
+    )
+    serve.add_argument("--link", metavar="NAME", help="KV takes as long as over this link of the catalogue")
+    serve.add_argument("--time-scale", type=float, metavar="X", help="devices and link are that much slower")
     worker = _command(commands, "worker", "run one worker in the foreground", WORKER)
     _configuration(worker)
     worker.add_argument("--pool", required=True, help="name of the [[pool]] it belongs to")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from twinfer.cli.emulation import emulated_pair
+from twinfer.cli.emulation import Surroundings, emulated_pair
 from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
 
 CACHE_VARIABLE = "TWINFER_CACHE"
-MakePair = Callable[[str, str, str], Config]
-"""From a device for prompts, one for tokens, and a model shape."""
+MakePair = Callable[[str, str, str, Surroundings], Config]
+"""From a device for prompts, one for tokens, a model shape, and what is around them."""
 
 
 def load_config(arguments: argparse.Namespace, made_for: MakePair = emulated_pair) -> Config:
@@ -51,17 +51,19 @@ def load_config(arguments: argparse.Namespace, made_for: MakePair = emulated_pai
 
 def _pair(arguments: argparse.Namespace, made_for: MakePair) -> Config | None:
     """The configuration that ``--prefill`` and ``--decode`` ask for; they stand in for a file and a model."""
-    devices = [getattr(arguments, name, None) for name in ("prefill", "decode")]
-    if not any(devices) and not getattr(arguments, "model_shape", None):
+    prefill, decode = getattr(arguments, "prefill", None), getattr(arguments, "decode", None)
+    own = ("model_shape", "kv", "link", "time_scale") if hasattr(arguments, "kv") else ("model_shape",)
+    wishes = {name: wish for name in own if (wish := getattr(arguments, name, None)) is not None}
+    if not (prefill or decode or wishes):
         return None
-    prefill, decode = devices
     if not (prefill and decode):
-        raise ConfigError("--prefill, --decode and --model-shape emulate two devices: give both --prefill and --decode")
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in ("prefill", "decode", *own))
+        raise ConfigError(f"{named} are for two emulated devices: give both --prefill and --decode")
     if arguments.config is not None or getattr(arguments, "model", None):
         raise ConfigError("--prefill and --decode emulate a model without its weights: leave out MODEL and --config")
     from twinfer.devices.model_config import DEFAULT_SHAPE
 
-    return made_for(prefill, decode, arguments.model_shape or DEFAULT_SHAPE)
+    return made_for(prefill, decode, wishes.pop("model_shape", DEFAULT_SHAPE), Surroundings(**wishes))
 
 
 def cache_dir(config: Config) -> str:

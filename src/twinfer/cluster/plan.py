@@ -1,7 +1,7 @@
 """From a configuration and a machine's cores to the processes to start. Pure."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from twinfer.core.address import check_address, is_unix, stays_here
@@ -28,7 +28,7 @@ def plan_local(config: Config, cores: Sequence[int], run_dir: str, cache_dir: st
     """Name, place and address every worker.
 
     Pools without cores of their own share what the others leave, evenly over their workers; with fewer cores than
-    workers some share one.
+    workers some share one. Emulated workers compute nothing and have all of it together.
 
     Args:
         config: checked by :func:`check`.
@@ -42,12 +42,14 @@ def plan_local(config: Config, cores: Sequence[int], run_dir: str, cache_dir: st
     check(config, cores)
     taken = {core for pool in config.pool for core in pool.cores}
     shared = [core for core in cores if core not in taken] or list(cores)
-    num_sharing = sum(pool.workers for pool in config.pool if not pool.cores and not pool.addresses)
-    shares = iter(_deal(shared, num_sharing))
+    sharing = [pool for pool in config.pool if not pool.cores and not pool.addresses and pool.engine == "native"]
+    shares = iter(_deal(shared, sum(pool.workers for pool in sharing)))
     workers: list[WorkerSpec] = []
     addresses: dict[WorkerId, str] = {}
     for pool in config.pool:
-        own = iter(_deal(pool.cores, pool.workers)) if pool.cores else shares
+        own: Iterator[tuple[int, ...]] = iter(_deal(pool.cores, pool.workers)) if pool.cores else shares
+        if not pool.cores and pool.engine == "emulated":
+            own = itertools.repeat(tuple(shared))
         for index in range(len(pool.addresses) or pool.workers):
             worker = WorkerId(f"{pool.name}-{index}")
             if pool.addresses:

@@ -52,7 +52,9 @@ class EmulationConfig(_Table, frozen=True):
     head_dim: int = 8
     """Elements of a key."""
     vocab_size: int = 0
-    """Tokens are drawn below it; 0 takes the tokenizer's."""
+    """Token ids lie below it; 0 takes the tokenizer's."""
+    draw_below: int = 0
+    """Tokens are drawn below this id only, say to have answers of single letters; 0 draws from all."""
     max_context_tokens: int = 32768
     """Bound on prompt and answer together."""
     prefill_tokens_per_s: float = 0.0
@@ -69,6 +71,9 @@ class EmulationConfig(_Table, frozen=True):
     """Of that model's weights; ``native`` takes the published one."""
     time_scale: float = 1.0
     """Stretches the device's times, where this machine cannot keep up with it."""
+    kv: Literal["real", "virtual"] = "real"
+    """``virtual`` keeps and moves a fingerprint of each position, which counts, and takes its time on an emulated link,
+    as the KV of ``model_shape``; ``real`` moves and counts what ``num_layers`` and so on say."""
     script: str = ""
     """Plays this text for every request instead of tokens made from the KV."""
     script_ids: tuple[int, ...] = ()
@@ -93,7 +98,8 @@ class PoolConfig(_Table, frozen=True):
     workers: int = 1
     """Processes in the pool."""
     cores: tuple[int, ...] = ()
-    """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers."""
+    """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers
+    that compute, and leaves all of them to those that are emulated."""
     weights: WeightFormat = "checkpoint"
     """Precision of the weights; ``checkpoint`` keeps the file's own. ``int8`` and ``int4`` quantise all matrices but
     the embedding when weights are prepared, and compute in bf16: a CPU decodes as fast as it reads its weights."""
@@ -120,6 +126,17 @@ class PoolConfig(_Table, frozen=True):
     emulation: EmulationConfig = EmulationConfig()
 
 
+class LinkEmulationConfig(_Table, frozen=True):
+    """A link that is not here: KV takes as long as it would there, or as long as it takes here where that is more."""
+
+    device: str = ""
+    """A link of the catalogue (``twinfer devices``); empty for none."""
+    lanes: int = 1
+    """So many of it side by side."""
+    time_scale: float = 1.0
+    """Stretches its times, as that of a pool does its device's."""
+
+
 class LinkConfig(_Table, frozen=True):
     """How KV travels."""
 
@@ -136,6 +153,7 @@ class LinkConfig(_Table, frozen=True):
     """Lets NIXL use RDMA or a public address: whoever reaches it there can read and write a worker's memory."""
     throttle_mb_per_s: float = 0.0
     """Slows the link down on purpose, for experiments; 0 does not."""
+    emulation: LinkEmulationConfig = LinkEmulationConfig()
 
 
 class HandoffConfig(_Table, frozen=True):

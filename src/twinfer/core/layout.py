@@ -28,13 +28,19 @@ SCALE_BYTES: dict[KVDtype, int] = {"fp32": 0, "bf16": 0, "fp16": 0, "fp8": 1}
 
 
 class KVLayout(msgspec.Struct, frozen=True):
-    """Shape and element type of a KV pool."""
+    """Shape and element type of a KV pool.
+
+    Virtual KV (of emulated engines) stands for more than its own bytes: ``virtual_token_bytes`` for each position,
+    which count wherever bytes are counted or timed. What lies in the pool and crosses the wire is a fingerprint, of one
+    layer and one head with one 32-bit element.
+    """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     block_tokens: int
     dtype: KVDtype
+    virtual_token_bytes: int = 0
 
     @property
     def block_shape(self) -> tuple[int, int, int, int, int]:
@@ -50,6 +56,16 @@ class KVLayout(msgspec.Struct, frozen=True):
     def block_bytes(self) -> int:
         """Bytes of one block, one contiguous run."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_bytes
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether its bytes stand for others."""
+        return self.virtual_token_bytes > 0
+
+    @property
+    def counted_block_bytes(self) -> int:
+        """What a block counts for: its own bytes, or those that they stand for."""
+        return self.virtual_token_bytes * self.block_tokens if self.is_virtual else self.block_bytes
 
     @property
     def token_bytes(self) -> int:

@@ -3,6 +3,7 @@
 These cross from the engine's pure half to its runner and back, inside one process, and are the only things that do.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,11 +51,18 @@ class StepPlan:
         fresh_blocks: pool blocks that changed hands and may stay partly filled, to be zeroed before anything is
             written (the others are overwritten whole before anything can attend to them).
         expired: requests dropped because their deadline passed; a plan may hold nothing else.
+        steps: from here on that may be taken as one, as long as nothing comes from outside. The later ones compute the
+            tokens that the ones before drew; their blocks are in the tables already. A drawn stop token ends them.
+        until: no later step may begin from then on.
+        follows: another step ended just before this one, so that its device was not idle in between.
     """
 
     slices: tuple[Slice, ...]
     fresh_blocks: tuple[int, ...] = ()
     expired: tuple[RequestId, ...] = ()
+    steps: int = 1
+    until: float = math.inf
+    follows: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -78,7 +86,11 @@ class StepResult:
     Attributes:
         draws: one entry per slice of the plan, in order; ``None`` where nothing was to be drawn.
         failed: requests on which the engine failed, with the reason; their draws are ignored.
+        later: tokens of later steps that were taken too, a row for each step with an entry per slice.
+        later_s: how long those steps took.
     """
 
     draws: tuple[Draw | None, ...]
     failed: tuple[tuple[RequestId, str], ...] = ()
+    later: tuple[Sequence[int], ...] = ()
+    later_s: float = 0.0

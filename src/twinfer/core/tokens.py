@@ -18,15 +18,15 @@ class FinishReason(StrEnum):
     """The model's context is full."""
 
 
-class Logprob(msgspec.Struct, frozen=True, array_like=True):
+class Logprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A token and its natural log probability, before temperature and truncation."""
 
     token_id: int
     logprob: float
 
 
-class Token(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One output token.
+class Token(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """One output token; the collector need not look at so many.
 
     Args:
         request_id: whose it is.

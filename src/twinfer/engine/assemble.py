@@ -1,5 +1,7 @@
 """Puts an engine together: capabilities and a runner in, a loop with its pool around them out."""
 
+import threading
+
 from twinfer.core.block_hash import BlockHasher
 from twinfer.core.capabilities import Capabilities, Fingerprint
 from twinfer.core.clock import Clock
@@ -11,9 +13,12 @@ from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.engine.scheduler import Limits
+from twinfer.engine.step_times import virtual_layout
 from twinfer.kv.block_pool import BlockPool
 
 MIN_BLOCKS = 4
+MAX_RUN = 4
+"""Decode steps taken as one by an emulated engine: so many tokens may then share an event."""
 GUESS_ROWS = 8
 """Few enough for reading the weights to be what a step takes its time for."""
 LAST_STRIDE = 128
@@ -21,24 +26,30 @@ LAST_STRIDE = 128
 
 
 def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
-    """Blocks that fit into the configured KV memory.
+    """Blocks that fit into the configured KV memory; of virtual KV without a device, those that it stands for.
 
     Raises:
         ConfigError: so few that no sequence could run.
     """
-    count = pool.kv_mib * 2**20 // layout.block_bytes
+    block_bytes = layout.block_bytes if pool.emulation.device else layout.counted_block_bytes
+    count = pool.kv_mib * 2**20 // block_bytes
     if count < MIN_BLOCKS:
         raise ConfigError(
-            f"pool {pool.name}: kv_mib = {pool.kv_mib} holds only {count} blocks of {layout.block_bytes} bytes; "
-            f"set at least {-(-MIN_BLOCKS * layout.block_bytes // 2**20)}"
+            f"pool {pool.name}: kv_mib = {pool.kv_mib} holds only {count} blocks of {block_bytes} bytes; "
+            f"set at least {-(-MIN_BLOCKS * block_bytes // 2**20)}"
         )
     return count
 
 
 def assemble(
-    pool: PoolConfig, capabilities: Capabilities, runner: Runner, cluster_key: bytes, clock: Clock
+    pool: PoolConfig,
+    capabilities: Capabilities,
+    runner: Runner,
+    cluster_key: bytes,
+    clock: Clock,
+    changed: threading.Event | None = None,
 ) -> PagedEngine:
-    """An engine ready to be stepped."""
+    """An engine ready to be stepped; it sets ``changed`` whenever something comes from outside."""
     layout = capabilities.layout
     guesses = pool.speculation == "lookup" or (pool.speculation == "auto" and pool.engine == "native")
     loop = EngineLoop(
@@ -52,32 +63,34 @@ def assemble(
             capabilities.sight_tokens,
             GUESS_ROWS if guesses else 0,
             LAST_STRIDE if pool.engine == "native" else 0,
+            MAX_RUN if pool.engine == "emulated" else 1,
         ),
         capabilities.vocab_size,
     )
-    return PagedEngine(loop, runner, capabilities, clock)
+    return PagedEngine(loop, runner, capabilities, clock, changed)
 
 
 def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: int | None = None) -> Capabilities:
     """What an emulated worker of this pool offers; no more KV than the device that it stands for would hold."""
-    emulation = pool.emulation
+    emulation, kind = pool.emulation, "emulated"
     dtype = "fp32" if pool.kv_dtype == "weights" else pool.kv_dtype
-    layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
+    if emulation.kv == "virtual":
+        layout, kind = virtual_layout(pool), f"virtual {emulation.model_shape}"
+    else:
+        layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
     fingerprint = Fingerprint(
-        weights=f"emulated:{emulation.vocab_size}",
+        weights=f"{kind}:{emulation.vocab_size}",
         tokenizer="",
-        num_layers=emulation.num_layers,
-        num_kv_heads=emulation.num_kv_heads,
-        head_dim=emulation.head_dim,
+        num_layers=layout.num_layers,
+        num_kv_heads=layout.num_kv_heads,
+        head_dim=layout.head_dim,
         rope="none",
     )
     count = num_blocks(pool, layout)
     if max_kv_tokens is not None:
         count = max(MIN_BLOCKS, min(count, max_kv_tokens // pool.block_tokens))
     context = min(model.max_context_tokens or emulation.max_context_tokens, count * pool.block_tokens)
-    return Capabilities(
-        ModelId(model.id), fingerprint, layout, f"emulated/{dtype}", count, context, emulation.vocab_size
-    )
+    return Capabilities(ModelId(model.id), fingerprint, layout, f"{kind}/{dtype}", count, context, emulation.vocab_size)
 
 
 def emulated_engine(
@@ -86,4 +99,4 @@ def emulated_engine(
     """An engine without a model, on ``memory`` of the size that its capabilities say."""
     capabilities = emulated_capabilities(model, pool)
     runner = EmulatedRunner(memory, capabilities.layout, capabilities.vocab_size, pool.emulation, clock)
-    return assemble(pool, capabilities, runner, cluster_key, clock)
+    return assemble(pool, capabilities, runner, cluster_key, clock, runner.changed)

@@ -1,83 +1,33 @@
 """A runner that computes nothing, yet cannot be fooled: KV from tokens, tokens from the KV really present.
 
-1. The state of a position mixes the tenant and all tokens up to it, as a running sum of one hash per position.
-2. The KV elements of a position are small integers in [-8, 8) drawn from that state: exact in every KV dtype, so that
-   they survive conversion on the way to another worker.
-3. The next token is a hash over the elements *read back from the pool* at every position up to the last one. A wrong,
-   stale, foreign or missing block therefore gives a wrong token, and a hundred thousand handoffs can be checked
-   without a model.
-4. A step lasts as long as its times say, until an absolute deadline.
-
-Hashes are splitmix64 (Steele, Lea, Flood 2014) on wrapping 64-bit lanes.
+1. The state of a position is a hash of the tenant and all tokens up to it.
+2. The KV of a position is made from its state.
+3. The next token is a hash over the KV *read back from the pool* at every position up to the last one. A wrong, stale,
+   foreign or missing block therefore gives a wrong token, and a hundred thousand handoffs can be checked without a
+   model.
+4. A step lasts as long as its times say, until an absolute deadline. Of decode steps that may be taken as one, as many
+   are as fit into a frame; something that comes from outside ends them with the step that it falls into.
 """
 
-import zlib
-from collections import OrderedDict
+import threading
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinfer.core.clock import Clock
 from twinfer.core.config import EmulationConfig
-from twinfer.core.ids import RequestId, TenantId
 from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Logprob
+from twinfer.engine.kv_content import Elements, Fingerprints, KVContent
 from twinfer.engine.pacer import Pacer
-from twinfer.engine.step_times import FixedTimes, StepTimes
-from twinfer.kv.elements import ElementView
+from twinfer.engine.step_times import FixedTimes, SteadyTimes, StepTimes
+from twinfer.engine.token_states import U64, RunningStates, salt, splitmix64, token_hashes
 
-U64 = NDArray[np.uint64]
-MAX_STATES = 1024
-"""Sequences of which the last state is kept: more than run at a time."""
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-
-
-def splitmix64(values: U64) -> U64:
-    """A bijective scramble of each 64-bit lane."""
-    mixed = values + _GOLDEN
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, before: int = 0) -> U64:
-    """The state of each position: a function of whose they are and all tokens up to and including it.
-
-    Args:
-        token_ids: from position ``start`` on.
-        tenant: whose they are.
-        start: the first one's position.
-        before: the state of the position before it.
-    """
-    salt = np.uint64(zlib.crc32(tenant.encode()))
-    lanes = np.asarray(token_ids, dtype=np.uint64) * np.uint64(0x100000001B3) + salt
-    positions = np.arange(start, start + len(lanes), dtype=np.uint64)
-    return np.cumsum(splitmix64(lanes ^ splitmix64(positions)), dtype=np.uint64) + np.uint64(before)
-
-
-class RunningStates:
-    """States of slices. Where a sequence goes on from its last one, a step costs its new positions only."""
-
-    def __init__(self) -> None:
-        self._last: OrderedDict[RequestId, tuple[Sequence[int], int, int]] = OrderedDict()
-
-    def of(self, part: Slice) -> U64:
-        """The state of each position of a slice."""
-        request = part.request
-        emitted, end, state = self._last.pop(request.request_id, (None, 0, 0))
-        if emitted is part.emitted and end == part.start:
-            states = token_states(part.token_ids, request.tenant, part.start, state)
-        else:
-            states = token_states(_tokens_until(part), request.tenant)[part.start :]
-        self._last[request.request_id] = (part.emitted, part.end, int(states[-1]))
-        if len(self._last) > MAX_STATES:
-            self._last.popitem(last=False)
-        return states
+FRAME_S = 1.25e-3
+"""Steps are taken as one only as long as they end within that: nobody waits longer for a token because of it."""
 
 
 class EmulatedRunner:
@@ -86,10 +36,13 @@ class EmulatedRunner:
     Args:
         pool: the pool's bytes.
         layout: the pool's layout.
-        vocab_size: tokens are drawn below it.
+        vocab_size: tokens are drawn below it, and below what ``config`` says.
         config: perhaps an answer to play (the KV is made all the same), or a failure to inject.
         clock: for the absolute deadlines of steps.
         times: how long steps take; those of ``config`` where there are no others.
+
+    Attributes:
+        changed: set from outside when something has changed after a plan was made.
     """
 
     def __init__(
@@ -101,33 +54,31 @@ class EmulatedRunner:
         clock: Clock,
         times: StepTimes | None = None,
     ) -> None:
-        self._view = ElementView(pool, layout)
-        self._vocab_size = vocab_size
+        self._content: KVContent = Fingerprints(pool, layout) if layout.is_virtual else Elements(pool, layout)
+        self._draw_below = np.uint64(min(config.draw_below or vocab_size, vocab_size))
         self._config = config
-        self._times = times or FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
-        self._pacer = Pacer(clock)
+        fixed = FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
+        self._times = SteadyTimes(times or fixed)
+        self.changed = threading.Event()
+        self._pacer = Pacer(clock, self.changed)
         self._states = RunningStates()
-        elements = 2 * layout.num_layers * layout.num_kv_heads * layout.head_dim
-        lanes = np.arange(elements, dtype=np.uint64)
-        self._lane_keys = splitmix64(lanes)
-        self._lane_weights = splitmix64(lanes ^ np.uint64(0x5EED)) | np.uint64(1)
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Write the KV of every slice, read back what the drawing ones attend to, and wait for the deadline."""
-        deadline = self._pacer.begin(self._times.seconds(plan))
+        ends = self._pacer.begin(self._seconds(plan), follows=plan.follows)
+        ends = ends[: 1 + sum(end < plan.until for end in ends[:-1])]
         for block in plan.fresh_blocks:
-            self._view.zero_block(block)
-        draws: list[Draw | None] = []
-        failed = []
-        for part in plan.slices:
-            self._write(part)
-            if part.sample_index is not None and part.sample_index == self._config.fail_at:
-                failed.append((part.request.request_id, "the emulated device was told to fail here"))
-                draws.append(None)
-            else:
-                draws.append(None if part.sample_index is None else self._draw(part, part.sample_index))
-        self._pacer.wait_until(deadline)
-        return StepResult(tuple(draws), tuple(failed))
+            self._content.zero(block)
+        if not self._only_decodes(plan):
+            result = self._step(plan.slices)
+            self._pacer.wait(ends[:1])
+            return result
+        run = _DecodeRun(plan.slices, len(ends), self._states)
+        rows = self._draw_rows(run, len(ends))
+        taken = self._pacer.wait(ends[: len(rows)])
+        run.keep(taken)
+        later_s = ends[taken - 1] - ends[0]
+        return StepResult(tuple(map(Draw, rows[0])), later=tuple(rows[1:taken]), later_s=later_s)
 
     def to_host(self, blocks: Sequence[int]) -> None:
         """The pool is host memory already."""
@@ -135,31 +86,94 @@ class EmulatedRunner:
     def from_host(self, blocks: Sequence[int]) -> None:
         """The pool is host memory already."""
 
-    def _write(self, part: Slice) -> None:
-        states = self._states.of(part)
-        elements = (splitmix64(states[:, None] ^ self._lane_keys) >> np.uint64(60)).astype(np.int8) - np.int8(8)
-        self._view.write_tokens(part.block_table, part.start, elements)
+    def _seconds(self, plan: StepPlan) -> list[float]:
+        """How long the steps take that are to be taken as one."""
+        if plan.steps == 1 or not self._only_decodes(plan):
+            return [self._times.seconds(plan)]
+        seconds = self._times.run_seconds(plan, plan.steps)
+        return [taken for taken, end in zip(seconds, accumulate(seconds), strict=True) if end <= FRAME_S] or seconds[:1]
 
-    def _draw(self, part: Slice, index: int) -> Draw:
+    def _only_decodes(self, plan: StepPlan) -> bool:
+        """Whether each slice is a sequence that draws a token from one position, which is all that is to be told."""
+        return self._config.fail_at < 0 and all(
+            len(part.token_ids) == 1
+            and part.sample_index is not None
+            and part.request.top_logprobs is None
+            and not part.is_guess
+            for part in plan.slices
+        )
+
+    def _step(self, parts: Sequence[Slice]) -> StepResult:
+        draws: list[Draw | None] = []
+        failed = []
+        for part in parts:
+            self._content.write(part.block_table, part.start, self._states.of(part))
+            if part.sample_index is not None and part.sample_index == self._config.fail_at:
+                failed.append((part.request.request_id, "the emulated device was told to fail here"))
+                draws.append(None)
+            elif part.sample_index is None:
+                draws.append(None)
+            else:
+                total = self._content.folds([part.block_table], [part.end])
+                draws.append(_certain(part.request, self._tokens([part], total, 0)[0]))
+        return StepResult(tuple(draws), tuple(failed))
+
+    def _draw_rows(self, run: "_DecodeRun", steps: int) -> list[list[int]]:
+        """The tokens of each step, up to the one that draws a stop token."""
+        content, parts = self._content, run.parts
+        totals = content.folds([part.block_table for part in parts], [part.start for part in parts])
+        rows: list[list[int]] = []
+        while len(rows) < steps:
+            states = run.advance(rows[-1] if rows else [part.token_ids[0] for part in parts])
+            totals = totals + content.terms(states, run.positions[len(rows)])
+            rows.append(self._tokens(parts, totals, len(rows)))
+            if any(map(_stops, parts, rows[-1], [len(rows)] * len(parts))):
+                break
+        content.write_all([part.block_table for part in parts], run.positions[0], np.stack(run.states, axis=1))
+        return rows
+
+    def _tokens(self, parts: Sequence[Slice], folds: U64, ahead: int) -> list[int]:
+        """What sequences with these folds draw, so many steps after those of their slices."""
         if script := self._config.script_ids:
-            return self._certain(part.request, script[min(index, len(script) - 1)])
-        return self._certain(part.request, self._token_from_kv(part))
-
-    def _token_from_kv(self, part: Slice) -> int:
-        elements = self._view.read_tokens(part.block_table, part.end).astype(np.int64).view(np.uint64)
-        per_position = elements @ self._lane_weights
-        positions = np.arange(part.end, dtype=np.uint64)
-        folded = splitmix64(per_position ^ splitmix64(positions)).sum(dtype=np.uint64)
-        return int(splitmix64(np.array([folded]))[0] % np.uint64(self._vocab_size))
-
-    @staticmethod
-    def _certain(request: GenerationRequest, token_id: int) -> Draw:
-        if request.top_logprobs is None:
-            return Draw(token_id)
-        return Draw(token_id, 0.0, (Logprob(token_id, 0.0),) if request.top_logprobs else ())
+            return [script[min((part.sample_index or 0) + ahead, len(script) - 1)] for part in parts]
+        tokens: list[int] = (splitmix64(folds & self._content.mask) % self._draw_below).tolist()
+        return tokens
 
 
-def _tokens_until(part: Slice) -> Sequence[int]:
-    """All tokens of the sequence up to the slice's end."""
-    prompt = part.request.prompt
-    return prompt[: part.end] if part.end <= len(prompt) else [*prompt, *part.emitted[: part.end - len(prompt)]]
+class _DecodeRun:
+    """States of sequences that decode side by side, step by step."""
+
+    def __init__(self, parts: Sequence[Slice], steps: int, known: RunningStates) -> None:
+        self.parts = parts
+        self.states: list[U64] = []
+        self._known = known
+        self._before: U64 = np.array([known.before(part) for part in parts], np.uint64)
+        start: U64 = np.array([part.start for part in parts], np.uint64)
+        self.positions: U64 = start + np.arange(steps, dtype=np.uint64)[:, None]
+        """Where each of them is in each step."""
+        self._position_hashes = splitmix64(self.positions)
+        self._salts: U64 = np.array([salt(part.request.tenant) for part in parts], np.uint64)
+
+    def advance(self, token_ids: Sequence[int]) -> U64:
+        """The states of the next positions, which hold these tokens."""
+        hashes = self._position_hashes[len(self.states)]
+        self._before = self._before + token_hashes(np.array(token_ids, np.uint64), hashes, self._salts)
+        self.states.append(self._before)
+        return self._before
+
+    def keep(self, steps: int) -> None:
+        """Only so many of them were taken."""
+        for part, state in zip(self.parts, self.states[steps - 1].tolist(), strict=True):
+            self._known.keep(part, part.start + steps, state)
+
+
+def _stops(part: Slice, token_id: int, num_steps: int) -> bool:
+    """Whether the answer ends with a token that its sequence drew in that step of a run."""
+    stopping = part.request.stopping
+    return token_id in stopping.stop_token_ids and (part.sample_index or 0) + num_steps > stopping.min_tokens
+
+
+def _certain(request: GenerationRequest, token_id: int) -> Draw:
+    if request.top_logprobs is None:
+        return Draw(token_id)
+    return Draw(token_id, 0.0, (Logprob(token_id, 0.0),) if request.top_logprobs else ())

@@ -63,6 +63,7 @@ class EngineLoop:
         self._scheduler = Scheduler(self.prefixes, limits)
         self._sequences: dict[RequestId, TokenSequence] = {}
         self._no_deadline_before = math.inf
+        self._follows = False
         self._prefill_tokens = 0
         self._cached_tokens = 0
         self._decode_tokens = 0
@@ -133,9 +134,11 @@ class EngineLoop:
         for request_id in expired:
             self._drop(self._sequences[request_id])
         slices, fresh = self._scheduler.plan(now)
+        follows, self._follows = self._follows, False
         if not slices and not expired:
             return None
-        return StepPlan(tuple(slices), tuple(fresh), expired)
+        steps = self._scheduler.run_on(slices, fresh) if slices else 1
+        return StepPlan(tuple(slices), tuple(fresh), expired, steps, self._no_deadline_before, follows)
 
     def steps_alike(self, plan: StepPlan) -> int:
         """How many steps like this one, itself counted, follow one another unless something else happens.
@@ -183,10 +186,11 @@ class EngineLoop:
 
     def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
         """Advance by what was computed."""
-        self._steps += bool(plan.slices)
+        self._steps += bool(plan.slices) + len(result.later)
+        self._follows = True
         report = _Report()
         failed = dict(result.failed)
-        for part, draw in zip(plan.slices, result.draws, strict=True):
+        for row, (part, draw) in enumerate(zip(plan.slices, result.draws, strict=True)):
             sequence = self._sequences.get(part.request.request_id)
             self._guesses += part.is_guess
             if sequence is None or not sequence.expects(part):
@@ -197,7 +201,13 @@ class EngineLoop:
             elif draw is None and part.request.request_id in failed:
                 self._fail(sequence, FailureKind.ENGINE, failed[part.request.request_id], report)
             else:
-                self._advance(sequence, part, draw, now, report)
+                if draw is not None and result.later:
+                    token_ids = [draw.token_id, *(tokens[row] for tokens in result.later)]
+                    self._advance_run(sequence, token_ids, (now - result.later_s, now), report)
+                else:
+                    self._advance(sequence, part, draw, now, report)
+        if len(result.later) + 1 < plan.steps:
+            self._scheduler.cut_run()
         for request_id in plan.expired:
             self._failures += 1
             report.failed.append(Failure(request_id, FailureKind.DEADLINE, "the request's time ran out"))
@@ -242,6 +252,21 @@ class EngineLoop:
             self._export(sequence, first_final, report)
         if draw is not None and part.sample_index is not None:
             self._draw(sequence, part.sample_index, draw, now, report)
+
+    def _advance_run(
+        self, sequence: TokenSequence, token_ids: list[int], times: tuple[float, float], report: _Report
+    ) -> None:
+        """Take in all steps of a run, whose first and last ended at these times; only the last may be the end."""
+        index = len(sequence.output)
+        self._decode_tokens += len(token_ids)
+        sequence.num_computed += len(token_ids)
+        sequence.output += token_ids[:-1]
+        self.prefixes.publish(sequence)
+        if sequence.first_token is None:
+            sequence.first_token = times[0]
+        request_id = sequence.request.request_id
+        report.tokens += [Token(request_id, n, token_id) for n, token_id in enumerate(token_ids[:-1], index)]
+        self._draw(sequence, len(sequence.output), Draw(token_ids[-1]), times[1], report)
 
     def _draw(self, sequence: TokenSequence, index: int, draw: Draw, now: float, report: _Report) -> None:
         sequence.output.append(draw.token_id)

@@ -43,15 +43,41 @@ class Runner(Protocol):
         ...
 
 
-class PagedEngine:
-    """An :class:`~twinfer.engine.base.Engine` out of a loop and a runner."""
+class _ChangeLock:
+    """Holds the loop's state for a change, and tells afterwards that there was one; ``quiet`` is for looking only."""
 
-    def __init__(self, loop: EngineLoop, runner: Runner, capabilities: Capabilities, clock: Clock) -> None:
+    def __init__(self, changed: threading.Event) -> None:
+        self.quiet = threading.Lock()
+        self.changed = changed
+
+    def __enter__(self) -> None:
+        self.quiet.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.changed.set()
+        self.quiet.release()
+
+
+class PagedEngine:
+    """An :class:`~twinfer.engine.base.Engine` out of a loop and a runner.
+
+    Args:
+        changed: set whenever something comes from outside, so that a runner can end a run of steps early.
+    """
+
+    def __init__(
+        self,
+        loop: EngineLoop,
+        runner: Runner,
+        capabilities: Capabilities,
+        clock: Clock,
+        changed: threading.Event | None = None,
+    ) -> None:
         self._loop = loop
         self._runner = runner
         self._capabilities = capabilities
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = _ChangeLock(changed or threading.Event())
         self._step_s = 0.0
         self.exports = _Exports(loop, runner, clock, self._lock)
         self.ingests = _Ingests(loop, runner, clock, self._lock)
@@ -74,14 +100,15 @@ class PagedEngine:
     def step(self) -> StepOutcome | None:
         """Compute one step, if there is one."""
         started = self._clock.now()
-        with self._lock:
+        with self._lock.quiet:
+            self._lock.changed.clear()
             plan = self._loop.begin(started)
         if plan is None:
             return None
         result = self._runner.execute(plan) if plan.slices else StepResult(())
         now = self._clock.now()
         self._step_s += STEP_AVERAGE_WEIGHT * (now - started - self._step_s)
-        with self._lock:
+        with self._lock.quiet:
             outcome = self._loop.finish(plan, result, now)
         for part in outcome.exported:
             self._runner.to_host(part.blocks)
@@ -89,14 +116,14 @@ class PagedEngine:
 
     def load(self) -> LoadReport:
         """Queues, blocks and counts."""
-        with self._lock:
+        with self._lock.quiet:
             return msgspec.structs.replace(self._loop.load(), step_s=self._step_s)
 
 
 class _Exports:
     """The source's side."""
 
-    def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: threading.Lock) -> None:
+    def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: _ChangeLock) -> None:
         self._loop = loop
         self._runner = runner
         self._lending = LendLedger(loop.prefixes)
@@ -126,7 +153,7 @@ class _Exports:
 
     def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
         """How often each block was let go."""
-        with self._lock:
+        with self._lock.quiet:
             return self._loop.pool.generations(blocks)
 
     def _check_parked(self) -> None:
@@ -138,7 +165,7 @@ class _Exports:
 class _Ingests:
     """The sink's side."""
 
-    def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: threading.Lock) -> None:
+    def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: _ChangeLock) -> None:
         self._runner = runner
         self._ledger = IngestLedger(loop)
         self._pool = loop.pool

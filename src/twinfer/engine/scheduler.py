@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinfer.core.step import Slice
+from twinfer.engine.decode_run import decode_run, give_back, grow_run
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, TokenSequence
 
@@ -37,6 +38,7 @@ class Limits:
         guess_rows: positions of a step that only decodes, guesses included; 0 guesses nothing.
         last_stride: positions at the end of a prompt that is handed over; fewer would be computed less efficiently. 0
             takes as many as fit.
+        max_run: decode steps that may be taken as one; 1 takes each by itself.
     """
 
     max_step_tokens: int
@@ -46,6 +48,7 @@ class Limits:
     sight_tokens: int = 0
     guess_rows: int = 0
     last_stride: int = 0
+    max_run: int = 1
 
 
 class Scheduler:
@@ -64,8 +67,9 @@ class Scheduler:
         slices: list[Slice] = []
         fresh: list[int] = []
         budget = self.limits.max_step_tokens
-        decoding = [sequence for sequence in self.running if sequence.num_pending == 1]
-        prefilling = [sequence for sequence in self.running if sequence.num_pending > 1]
+        pending = [sequence.num_pending for sequence in self.running]
+        decoding = [sequence for sequence, left in zip(self.running, pending, strict=True) if left == 1]
+        prefilling = [sequence for sequence, left in zip(self.running, pending, strict=True) if left > 1]
         for sequence in decoding:
             if budget and sequence.blocks and self._grow(sequence, 1, fresh):
                 slices.append(self._slice(sequence, 1))
@@ -86,6 +90,22 @@ class Scheduler:
         if all(len(part.token_ids) == 1 for part in slices):
             slices += self._guesses(decoding, min(budget, self.limits.guess_rows - len(slices)))
         return slices, fresh
+
+    def run_on(self, slices: Sequence[Slice], fresh: list[int]) -> int:
+        """How many steps may be taken as one from a plan on, which is only decoding; gives them their blocks."""
+        limits = self.limits
+        if limits.max_run == 1 or limits.sight_tokens or limits.guess_rows:
+            return 1
+        if self.waiting or len(slices) < len(self.running):
+            return 1  # who waits may be admitted once a block that is published meanwhile stands for its prefix
+        steps = decode_run(self.running, limits.max_run, limits.max_context_tokens)
+        steps, more = grow_run(self.running, steps, self.pool, self.prefixes.block_tokens)
+        fresh += more
+        return steps
+
+    def cut_run(self) -> None:
+        """A run ended early, and all of its steps are taken in."""
+        give_back(self.running, self.pool, self.prefixes.block_tokens)
 
     def remove(self, sequence: TokenSequence) -> None:
         """Take a sequence out of the queues and release its blocks."""

@@ -1,11 +1,13 @@
 """How long an emulated step takes: fixed times, or those of a device of the catalogue with a model's shape."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from twinfer.core.config import EmulationConfig
+from twinfer.core.config import EmulationConfig, PoolConfig
 from twinfer.core.errors import ConfigError
+from twinfer.core.layout import DTYPE_BYTES, KVLayout
 from twinfer.core.step import StepPlan
 from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory
 from twinfer.devices.fit import fit
@@ -15,12 +17,15 @@ from twinfer.devices.profile import Device, RooflineProfile
 from twinfer.devices.shape import ModelShape
 from twinfer.devices.step_time import step_seconds
 
+STEADY_STEPS = 64
+"""Times of steps are computed anew after that many."""
+
 
 class StepTimes(Protocol):
     """Durations of steps."""
 
-    def seconds(self, plan: StepPlan, later: int = 0) -> float:
-        """How long the plan takes; with ``later``, after as many steps like it, in each of which all sequences grew."""
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or the step of the same sequences that comes so many steps later."""
         ...
 
 
@@ -36,8 +41,8 @@ class FixedTimes:
     prefill_tokens_per_s: float
     decode_step_s: float
 
-    def seconds(self, plan: StepPlan, later: int = 0) -> float:
-        """How long the plan takes; contexts do not count."""
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or a later step."""
         lengths = [len(part.token_ids) for part in plan.slices]
         prefill_tokens = sum(length for length in lengths if length > 1)
         seconds = self.decode_step_s if 1 in lengths else 0.0
@@ -59,9 +64,9 @@ class DeviceTimes:
     placement: Placement
     scale: float = 1.0
 
-    def seconds(self, plan: StepPlan, later: int = 0) -> float:
-        """How long the plan takes, or one that far on."""
-        work = [Work(len(part.token_ids), part.start + later) for part in plan.slices]
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or a later step."""
+        work = [Work(len(part.token_ids), part.start + ahead) for part in plan.slices]
         return self.scale * step_seconds(self.profile, self.shape, self.placement, work)
 
     def kv_tokens(self, context_tokens: int) -> int:
@@ -75,6 +80,49 @@ class DeviceTimes:
             f"{self.placement.devices} x {self.profile.name} with {self.shape.name} in {self.placement.precision}"
             + (f", {self.scale:g} times as slow" if self.scale != 1 else "")
         )
+
+
+class SteadyTimes:
+    """Times of steps, worked out once in a while for sequences that decode on side by side.
+
+    Times grow with contexts in straight lines, but for a bend where a window is full: they are computed for now and for
+    some steps ahead, and taken to lie on the line between.
+    """
+
+    def __init__(self, times: StepTimes) -> None:
+        self._times = times
+        self._starts: list[int] = []
+        self._first = self._rise = 0.0
+
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
+        """How long the plan takes, or a later step."""
+        return self._times.seconds(plan, ahead)
+
+    def run_seconds(self, plan: StepPlan, steps: int) -> list[float]:
+        """How long a plan that only decodes takes, and each of the steps after it."""
+        starts = [part.start for part in plan.slices]
+        past = starts[0] - self._starts[0] if len(starts) == len(self._starts) else -1
+        if not 0 <= past <= STEADY_STEPS - steps or any(
+            new - old != past for new, old in zip(starts, self._starts, strict=True)
+        ):
+            self._starts, past = starts, 0
+            self._first = self._times.seconds(plan)
+            self._rise = (self._times.seconds(plan, STEADY_STEPS) - self._first) / STEADY_STEPS
+        return [self._first + self._rise * (past + step) for step in range(steps)]
+
+
+def virtual_layout(pool: PoolConfig) -> KVLayout:
+    """Fingerprints that stand for the KV of the model's shape, in ``pool.kv_dtype`` or else 16 bits.
+
+    A position counts for its share of a context as long as they may get: layers with a window keep less.
+
+    Raises:
+        ConfigError: no such shape.
+    """
+    emulation, dtype = pool.emulation, "bf16" if pool.kv_dtype == "weights" else pool.kv_dtype
+    context = emulation.max_context_tokens
+    kv_bytes = load_shape(emulation.model_shape).kv_bytes(context, DTYPE_BYTES[dtype])
+    return KVLayout(1, 1, 1, pool.block_tokens, "fp32", math.ceil(kv_bytes / context))
 
 
 def device_times(emulation: EmulationConfig, cache_dir: Path) -> DeviceTimes:

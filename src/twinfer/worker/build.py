@@ -28,7 +28,8 @@ def build_engine(
         CheckpointError: the model cannot be loaded.
     """
     capabilities, memory, runner = (_native if spec.pool.engine == "native" else _emulated)(spec, clock, progress)
-    engine = assemble(spec.pool, capabilities, runner, cluster_key, clock)
+    changed = runner.changed if isinstance(runner, EmulatedRunner) else None
+    engine = assemble(spec.pool, capabilities, runner, cluster_key, clock, changed)
     engine.exports.max_parked_blocks = int(capabilities.num_blocks * spec.handoff.max_parked_fraction)
     return engine, memory
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from twinfer.cluster.lifeline import notify, stop_on_signals
 from twinfer.core.address import reachable
@@ -28,6 +29,7 @@ from twinfer.worker.build import build_engine
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.door import Door
 from twinfer.worker.engine_thread import EngineThread
+from twinfer.worker.pace import link_pace
 from twinfer.worker.reclaimer import Reclaimer
 from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
@@ -63,7 +65,8 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         credentials = load_credentials(spec.tls, PeerRole.WORKER)
         sources = start_sources(spec.link, memory, spec.socket_dir, tcp_source(spec, credentials), nixl_fabric(spec))
         stack.callback(sources.close)
-        sinks = make_sinks(spec.link, credentials, nixl_fabric(spec))
+        pace = link_pace(spec.link, engine.capabilities.layout, Path(spec.cache_dir))
+        sinks = make_sinks(spec.link, credentials, nixl_fabric(spec), pace)
         stack.callback(sinks.close)
         transfers = ThreadPoolExecutor(1, "transfer")
         stack.callback(transfers.shutdown, cancel_futures=True)

@@ -35,14 +35,19 @@ class Sessions:
     def tell_step(self, tokens: tuple[Token, ...], done: tuple[Done, ...]) -> None:
         """One frame per gateway concerned."""
         frames: dict[int, tuple[GatewayOutlet, list[Token], list[Done]]] = {}
-        for token in tokens:
-            if stream := self._by_request.get(token.request_id):
-                frames.setdefault(id(stream), (stream, [], []))[1].append(token)
+        last, room = None, None
+        for token in tokens:  # those of one request stand together
+            if token.request_id is not last:
+                last = token.request_id
+                found = self._by_request.get(last)
+                room = None if found is None else frames.setdefault(id(found), (found, [], []))[1]
+            if room is not None:
+                room.append(token)
         for item in done:
             if stream := self._by_request.pop(item.request_id, None):
                 frames.setdefault(id(stream), (stream, [], []))[2].append(item)
-        for stream, its_tokens, its_done in frames.values():
-            stream.send_soon(Frame(tuple(its_tokens), tuple(its_done)))
+        for stream, told, its_done in frames.values():
+            stream.send_soon(Frame(tuple(told), tuple(its_done)))
 
     def close(self, request_id: RequestId) -> None:
         """Nobody waits for it any more."""

@@ -321,7 +321,7 @@ class SinkDesk:
                 self._counts["resends"] += machine.is_open
                 self._act(entry, machine.pull_failed(chunk.index, str(error)))
             return
-        num_bytes = len(chunk.source_blocks) * machine.terms.wire.block_bytes
+        num_bytes = len(chunk.source_blocks) * machine.terms.wire.counted_block_bytes
         with self._lock:
             entry.num_bytes += num_bytes
             self._counts["kv_bytes_in"] += num_bytes

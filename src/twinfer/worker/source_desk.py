@@ -75,7 +75,8 @@ class SourceDesk:
         self._context = context
         self._outbox = outbox
         self._sources = sources
-        self._chunk_blocks = max(1, context.handoff.chunk_kib * 1024 // context.memory.block_bytes)
+        self._block_bytes = context.identity.capabilities.layout.counted_block_bytes
+        self._chunk_blocks = max(1, context.handoff.chunk_kib * 1024 // self._block_bytes)
         self._lock = threading.Lock()
         self._open: dict[HandoffId, _Open] = {}
         self._by_request: dict[RequestId, HandoffId] = {}
@@ -108,6 +109,8 @@ class SourceDesk:
 
     def computed(self, outcome: StepOutcome) -> None:
         """A step ended: pass on what became final."""
+        if not self._by_request:
+            return
         with self._lock:
             for part in outcome.exported:
                 if entry := self._entry(part.request_id):
@@ -259,7 +262,7 @@ class SourceDesk:
                 self._context.transfer(self._digest, entry, action)
             elif isinstance(action, Show):
                 self._sources.offer(entry.machine.terms.handoff, action.blocks)
-                self._counts["kv_bytes_out"] += len(action.blocks) * self._context.memory.block_bytes
+                self._counts["kv_bytes_out"] += len(action.blocks) * self._block_bytes
             elif isinstance(action, Release):
                 self._release(entry)
             else:
@@ -296,5 +299,5 @@ class SourceDesk:
         digest = digest_blocks(self._context.memory, action.blocks)
         with self._lock:
             if entry.machine.is_open:
-                self._counts["kv_bytes_out"] += len(action.blocks) * self._context.memory.block_bytes
+                self._counts["kv_bytes_out"] += len(action.blocks) * self._block_bytes
             self._act(entry, entry.machine.digested(action.index, action.blocks, digest))

@@ -16,12 +16,13 @@ from twinfer.kv.memory import PoolMemory
 from twinfer.tls.credentials import Credentials
 from twinfer.transport.base import KVSink, KVSource, Peer
 from twinfer.transport.choose import rank_endpoints
+from twinfer.transport.gate import Pace
 from twinfer.transport.host import host_id
 from twinfer.transport.nixl import LOOPBACK, Fabric, NixlSink, NixlSource, nixl_available, rdma_devices
 from twinfer.transport.shm import ShmSink, ShmSource
 from twinfer.transport.tcp.sink import TcpSink
 from twinfer.transport.tcp.source import TcpSource
-from twinfer.transport.throttle import Throttle, unlimited
+from twinfer.transport.throttle import unlimited
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,14 @@ def start_sources(
     return Sources(members, tuple(source.start(memory) for source in members))
 
 
-def make_sinks(link: LinkConfig, credentials: Credentials | None = None, fabric: Fabric = LOOPBACK) -> Sinks:
-    """Every way in; ``link.throttle_mb_per_s`` slows all of them down.
+def make_sinks(
+    link: LinkConfig, credentials: Credentials | None = None, fabric: Fabric = LOOPBACK, pace: Pace = unlimited
+) -> Sinks:
+    """Every way in, all of them at one pace.
 
     Raises:
         ConfigError: NIXL is asked for and cannot be had here.
     """
-    pace = Throttle(link.throttle_mb_per_s * 1e6) if link.throttle_mb_per_s else unlimited
     tcp = TcpSink(link.tcp_connections, pace, credentials)
     members: dict[str, KVSink[Any]] = {"shm": ShmSink(pace), tcp.capabilities.name: tcp}
     if link.transport == "nixl" or (link.transport == "auto" and _has_fast_nixl(fabric)):
