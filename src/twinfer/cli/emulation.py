@@ -102,9 +102,7 @@ def _efa_of(device: str) -> str:
     return name
 
 
-def simulated_pair(
-    prefill: str, decode: str, model_shape: str, surroundings: Surroundings = Surroundings()
-) -> Config:
+def simulated_pair(prefill: str, decode: str, model_shape: str, surroundings: Surroundings = Surroundings()) -> Config:
     """The same for the simulator, which holds no bytes: long contexts, and KV blocks as traces have them.
 
     Raises:
