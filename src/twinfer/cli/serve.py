@@ -23,6 +23,7 @@ from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
 from twinfer.core.ids import ModelId
 from twinfer.core.process import GatewaySpec
+from twinfer.identity.place import place_of
 
 GATEWAY_PATIENCE_S = 35.0
 """Longer than a gateway lets running calls finish, so that it can still tell those it cuts off."""
@@ -35,9 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     config = load_config(arguments)
     notes = list(emulated_devices(config, Path(cache_dir(config))))
+    from twinfer.gateway.front import front_of
     from twinfer.gateway.serve import bind
 
-    sock = bind(config.gateway.host, config.gateway.port)
+    guarded = has_keys(config)
+    front_of(config.gateway)
+    sock = bind(config.gateway.host, config.gateway.port, guarded=guarded)
     with sock, private_directory(sock.getsockname()[1]) as run_dir:
         directories = locate_models(config)
         config = settle_emulation(config, directories)
@@ -64,8 +68,8 @@ async def _serve(
         stop.set()
 
     host, port = sock.getsockname()[:2]
-    banner = Banner(config, plan, host, port)
-    banner.configuration(dump_config(config))
+    banner = Banner(config, plan, host, port, guarded=has_keys(config))
+    banner.configuration(dump_config(without_passwords(config)))
     key = _cluster_key()
     record = _record(config, plan, banner.url, key)
 
@@ -95,6 +99,31 @@ async def _serve(
         await asyncio.gather(starting, stopping, return_exceptions=True)
         await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+
+
+def has_keys(config: Config) -> bool:
+    """Whether a key was ever made, and everybody therefore needs one.
+
+    Raises:
+        ConfigError: the keys' database cannot be used.
+    """
+    place = place_of(config.identity)
+    if place.file is not None and not place.file.exists():
+        return False
+    from twinfer.identity.store import KeyStore
+
+    state = KeyStore(place).read()
+    return state is not None and state.any_ever
+
+
+def without_passwords(config: Config) -> Config:
+    """The configuration as it may be shown."""
+    if not config.identity.database:
+        return config
+    from twinfer.identity.store import shown_url
+
+    identity = msgspec.structs.replace(config.identity, database=shown_url(config.identity.database))
+    return msgspec.structs.replace(config, identity=identity)
 
 
 def _record(config: Config, plan: LocalPlan, url: str, key: bytes) -> DeploymentRecord:
