@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+
 from twinfer.model.kernels.library import find_kernels
 
 ROOT = Path(__file__).parents[1]

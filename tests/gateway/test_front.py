@@ -43,12 +43,14 @@ def settings(endpoint: Path) -> GatewayConfig:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def plain_house(model: ServedModel) -> AsyncIterator[House]:
+    """Without TLS."""
     async with open_house(model, front=front_of(GatewayConfig())) as house:
         yield house
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def encrypted_house(model: ServedModel, settings: GatewayConfig) -> AsyncIterator[House]:
+    """With TLS."""
     async with open_house(model, front=front_of(settings)) as house:
         yield house
 

@@ -10,6 +10,7 @@ Source: AWS's reference on SigV4; the request's path is encoded again as it came
 """
 
 import calendar
+import datetime
 import hashlib
 import hmac
 import re
@@ -199,7 +200,7 @@ def parse_moment(text: str) -> int | None:
     if not _MOMENT.fullmatch(text):
         return None
     try:
-        return calendar.timegm(time.strptime(text, "%Y%m%dT%H%M%SZ"))
+        return int(datetime.datetime.fromisoformat(text).timestamp())
     except ValueError:
         return None
 
