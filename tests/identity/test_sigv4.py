@@ -14,6 +14,7 @@ from twinfer.identity.sigv4 import (
     parse_moment,
     payload_hash,
     read_signature,
+    sign,
     signing_key,
     skew_refusal,
 )
@@ -75,8 +76,6 @@ def test_the_raw_path_unchanged() -> None:
         f"POST\n{CONVERSE}\n\ncontent-type:application/json\nhost:127.0.0.1:8000\nx-amz-date:{MOMENT}\n\n{SIGNED}\n"
         f"{hashlib.sha256(BODY).hexdigest()}"
     )
-    from twinfer.identity.sigv4 import sign
-
     value = sign(signing_key(SECRET, signature.scope), MOMENT, signature.scope, canonical)
     assert passes(a_request(CONVERSE, value), BODY)
 
@@ -143,6 +142,19 @@ def test_what_counts_must_be_signed(name: str) -> None:
     """A header that changes what is done, and that anybody on the way could add."""
     with pytest.raises(InvalidSignature, match=f"{name} is not signed"):
         read_signature(a_request(CONVERSE, V2, **{name.replace("-", "_"): "x"}))
+
+
+def test_the_authority_of_http_2_is_the_host() -> None:
+    """The AWS SDK for JavaScript signs it under that name; it covers the same value."""
+    names = ":authority;content-type;x-amz-date"
+    canonical = (
+        f"POST\n{CONVERSE.replace('%', '%25')}\n\n:authority:127.0.0.1:8000\ncontent-type:application/json\n"
+        f"x-amz-date:{MOMENT}\n\n{names}\n{hashlib.sha256(BODY).hexdigest()}"
+    )
+    scope = read_signature(a_request(CONVERSE, V2)).scope
+    value = sign(signing_key(SECRET, scope), MOMENT, scope, canonical)
+    assert passes(a_request(CONVERSE, value, names), BODY)
+    assert not passes(a_request(CONVERSE, value, names, host="127.0.0.1:8001"), BODY)
 
 
 @pytest.mark.parametrize("signed", ["content-type;x-amz-date", "content-type;host"])

@@ -23,12 +23,14 @@ from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
 from twinfer.core.ids import ModelId
 from twinfer.core.process import GatewaySpec
-from twinfer.identity.place import place_of
+from twinfer.identity.place import DATABASE_KEY_VARIABLE, DATABASE_URL_VARIABLE, place_of
 
 GATEWAY_PATIENCE_S = 35.0
 """Longer than a gateway lets running calls finish, so that it can still tell those it cuts off."""
 WORKER_PATIENCE_S = 10.0
 GATEWAY = "gateway"
+_FOR_GATEWAYS = (DATABASE_URL_VARIABLE, DATABASE_KEY_VARIABLE)
+"""Variables that no worker gets to see."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,7 +82,10 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop_or_kill)
     gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
-    workers = [Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec)) for spec in plan.workers]
+    workers = [
+        Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec), withheld=_FOR_GATEWAYS)
+        for spec in plan.workers
+    ]
     commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
     starting = asyncio.create_task(supervisor.start(commands))
     stopping = asyncio.create_task(stop.wait())

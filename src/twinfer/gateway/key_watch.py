@@ -4,12 +4,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import ConfigError
 from twinfer.gateway.auth import GuardedDoor, terms_of
 from twinfer.identity.place import Place, place_of
+
+if TYPE_CHECKING:
+    from twinfer.identity.store import KeyStore
 
 log = logging.getLogger("twinfer.gateway")
 
@@ -20,6 +24,7 @@ class KeyWatch:
     def __init__(self, place: Place, door: GuardedDoor) -> None:
         self._place = place
         self._door = door
+        self._store: KeyStore | None = None
         self._revision: int | None = None
 
     def look(self) -> None:
@@ -33,9 +38,11 @@ class KeyWatch:
                 self._door.renew(None, any_ever=False)
                 return
             raise ConfigError(f"the keys' database {self._place.file} is gone; bring it back")
-        from twinfer.identity.store import KeyStore
+        if self._store is None:
+            from twinfer.identity.store import KeyStore
 
-        state = KeyStore(self._place).read(self._revision)
+            self._store = KeyStore(self._place)
+        state = self._store.read(self._revision)
         if state is None:
             self._door.renew(None, any_ever=False)
             return

@@ -1,14 +1,11 @@
 """The keys a gateway knows at a moment, and a stand-in with which refusing takes as long as accepting."""
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from twinfer.identity.credential import Credential, digest, issue
 from twinfer.identity.principal import ANYBODY
 from twinfer.identity.sigv4 import CredentialScope, signing_key
-
-_MAX_SIGNING_KEYS = 4096
 
 
 class Keyring:
@@ -24,7 +21,6 @@ class Keyring:
         self._by_id = {each.key_id: each for each in credentials}
         self._by_bearer = {each.bearer_digest: each for each in self._by_id.values() if each.bearer_digest}
         self._nobody = Credential(ANYBODY, issue().secret)
-        self._signing_keys: OrderedDict[tuple[str, CredentialScope], bytes] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -38,15 +34,9 @@ class Keyring:
         return digest(self._pepper, token) if token else b""
 
     def signer(self, scope: CredentialScope) -> tuple[Credential | None, bytes]:
-        """The holder of a key id, and the signing key of a scope. For an unknown id it is one that nobody has."""
+        """The holder of a key id, and the signing key of a scope. For an unknown id it is one that nobody has.
+
+        Signing keys are not kept: whether one was would show in the time of a refusal, for a hundredth of a request's.
+        """
         credential = self._by_id.get(scope.key_id)
-        name = ("" if credential is None else scope.key_id, scope)
-        known = self._signing_keys.get(name)
-        if known is None:
-            known = signing_key((credential or self._nobody).secret, scope)
-            self._signing_keys[name] = known
-            if len(self._signing_keys) > _MAX_SIGNING_KEYS:
-                self._signing_keys.popitem(last=False)
-        else:
-            self._signing_keys.move_to_end(name)
-        return credential, known
+        return credential, signing_key((credential or self._nobody).secret, scope)

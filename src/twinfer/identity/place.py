@@ -7,9 +7,9 @@ from pathlib import Path
 
 from twinfer.core.config import IdentityConfig
 from twinfer.core.errors import ConfigError
-from twinfer.identity.seal import DATABASE_KEY_VARIABLE
 
 DATABASE_URL_VARIABLE = "TWINFER_DATABASE_URL"
+DATABASE_KEY_VARIABLE = "TWINFER_DATABASE_KEY"
 _SQLITE = "sqlite:///"
 _POSTGRESQL = ("postgresql://", "postgres://")
 

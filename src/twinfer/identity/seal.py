@@ -14,8 +14,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from twinfer.core.errors import ConfigError
+from twinfer.identity.place import DATABASE_KEY_VARIABLE
 
-DATABASE_KEY_VARIABLE = "TWINFER_DATABASE_KEY"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 

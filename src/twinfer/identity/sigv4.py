@@ -25,6 +25,8 @@ from twinfer.identity.refusals import IncompleteSignature, InvalidSignature
 ALGORITHM = "AWS4-HMAC-SHA256"
 TERMINATOR = "aws4_request"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+HOST, AUTHORITY = "host", ":authority"
+"""What HTTP/2 has instead of the header; servers hand it on as that, and clients in JavaScript sign it as it went."""
 EMPTY_HASH = hashlib.sha256(b"").hexdigest()
 MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
@@ -139,7 +141,8 @@ def read_signature(head: Head) -> Signature:
     moment, signed_s = _moment(head.header(dated))
     if moment[:8] != scope.date:
         raise InvalidSignature(f"Date in Credential scope does not match YYYYMMDD from {dated}: {moment}")
-    for name in ("host", dated, *(name for name in head.headers if name.startswith(_MUST_BE_SIGNED))):
+    host = AUTHORITY if AUTHORITY in signed else HOST
+    for name in (host, dated, *(name for name in head.headers if name.startswith(_MUST_BE_SIGNED))):
         if name not in signed:
             raise InvalidSignature(f"The header {name} is not signed; list it in SignedHeaders.")
     return Signature(scope, signed, moment, signed_s, fields["Signature"], head.header("x-amz-security-token"))
@@ -253,9 +256,8 @@ def _moment(text: str) -> tuple[str, int]:
 
 def _canonical(signature: Signature, head: Head, body_hash: str) -> tuple[str, str]:
     """The canonical text with the raw path encoded again, and with the raw path."""
-    headers = "".join(
-        f"{name}:{','.join(' '.join(value.split()) for value in head.headers.get(name, ()))}\n"
-        for name in signature.signed_headers
-    )
+    sent = head.headers
+    signed = [(name, sent.get(HOST if name == AUTHORITY else name, ())) for name in signature.signed_headers]
+    headers = "".join(f"{name}:{','.join(' '.join(value.split()) for value in values)}\n" for name, values in signed)
     rest = f"\n{canonical_query(head.query)}\n{headers}\n{';'.join(signature.signed_headers)}\n{body_hash}"
     return f"{head.method}\n{quote(head.path, safe=_UNRESERVED)}{rest}", f"{head.method}\n{head.path}{rest}"

@@ -13,11 +13,11 @@ from twinfer.core.errors import ConfigError
 from twinfer.core.ids import TenantId
 from twinfer.identity.credential import Credential, Issued, digest
 from twinfer.identity.keyring import Keyring
-from twinfer.identity.place import Place
+from twinfer.identity.place import DATABASE_KEY_VARIABLE, Place
 from twinfer.identity.policy import Policy
 from twinfer.identity.principal import Principal
 from twinfer.identity.schema import KEYS, LATEST, STATE, check_known, migrate, version_of
-from twinfer.identity.seal import DATABASE_KEY_VARIABLE, Seal, create_key, read_key
+from twinfer.identity.seal import Seal, create_key, read_key
 
 _PATIENCE_S = 5
 _LOCK = 0x7477_696E
