@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,7 @@ from botocore.exceptions import ClientError
 from tests.gateway.house import EOS, House, chat_body, converse_body, open_house, raw_exchange
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config, GatewayConfig, IdentityConfig, ModelConfig
-from twinfer.core.errors import CapacityError, ConfigError
+from twinfer.core.errors import CapacityError, ConfigError, EngineFailure
 from twinfer.core.ids import TenantId
 from twinfer.gateway.auth import GuardedDoor, terms_of
 from twinfer.gateway.fake import Script
@@ -278,6 +279,18 @@ async def test_forgeries_over_the_wire(guarded: House, issued: Issued) -> None:
         answer = await guarded.http.post(PATH, json=converse_body(), headers=headers)
         assert answer.status_code == 403
     assert guarded.dispatcher.generations == []
+
+
+async def test_no_log_has_a_secret(guarded: House, issued: Issued, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither of those that are accepted nor of those that are refused, however much is logged."""
+    wrong = issue()
+    with caplog.at_level(logging.DEBUG, "twinfer"), caplog.at_level(logging.DEBUG, "uvicorn"):
+        for token in (issued.bearer, wrong.bearer, f"{issued.bearer}x"):
+            await guarded.http.post(PATH, json=converse_body(), headers={"authorization": f"Bearer {token}"})
+        guarded.plays(Script([], failure=EngineFailure("Broken.")))
+        await guarded.http.post(PATH, json=converse_body(), headers={"authorization": f"Bearer {issued.bearer}"})
+    for secret in (issued.bearer, issued.secret, wrong.bearer):
+        assert secret not in caplog.text
 
 
 async def test_open_until_the_first_key_and_closed_for_good(model: ServedModel, tmp_path: Path) -> None:
