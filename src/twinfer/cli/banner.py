@@ -36,10 +36,10 @@ KEYED = {"curl": '-H "authorization: Bearer $AWS_BEARER_TOKEN_BEDROCK" ', "keys"
 class Banner:
     """Talks to whoever started the server; on standard error, so that standard output stays the caller's."""
 
-    def __init__(self, config: Config, plan: LocalPlan, host: str, port: int, *, guarded: bool) -> None:
+    def __init__(self, config: Config, plan: LocalPlan, host: str, port: int) -> None:
         self._config = config
         self._plan = plan
-        self._guarded = guarded or config.identity.required
+        self._guarded = config.identity.required
         self._encrypted = bool(config.gateway.tls_cert)
         scheme = "https" if self._encrypted else "http"
         self._url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -41,8 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     from twinfer.gateway.front import front_of
     from twinfer.gateway.serve import bind
 
-    guarded = has_keys(config)
     front_of(config.gateway)
+    guarded = has_keys(config)
+    if guarded:  # whatever becomes of the database, a gateway that is started again asks, too
+        config = msgspec.structs.replace(config, identity=msgspec.structs.replace(config.identity, required=True))
     sock = bind(config.gateway.host, config.gateway.port, guarded=guarded)
     with sock, private_directory(sock.getsockname()[1]) as run_dir:
         directories = locate_models(config)
@@ -70,7 +72,7 @@ async def _serve(
         stop.set()
 
     host, port = sock.getsockname()[:2]
-    banner = Banner(config, plan, host, port, guarded=has_keys(config))
+    banner = Banner(config, plan, host, port)
     banner.configuration(dump_config(without_passwords(config)))
     key = _cluster_key()
     record = _record(config, plan, banner.url, key)
