@@ -32,10 +32,13 @@ test-e2e: setup ## tests that start whole deployments, the README's examples amo
 clients: ## environments of real clients below .venv-clients, half a gigabyte; see tests/clients
 	@for name in old new; do test -d .venv-clients/$$name/bin || $(PYTHON) -m venv .venv-clients/$$name; \
 		.venv-clients/$$name/bin/python -m pip install --quiet --progress-bar off -r tests/clients/requirements-$$name.txt || exit 1; done
+	@mkdir -p .venv-clients/javascript && cp tests/clients/javascript/package*.json .venv-clients/javascript
+	@if command -v npm >/dev/null; then npm ci --prefix .venv-clients/javascript --no-audit --no-fund --silent; \
+		else echo "npm is not installed: the AWS SDK for JavaScript is left out"; fi
 	@test -d .venv-clients/sources || .venv-clients/new/bin/python -m pip download --quiet --progress-bar off --no-binary :all: \
 		--no-deps --no-build-isolation --dest .venv-clients/sources -r tests/clients/sources.txt
 
-test-clients: setup clients ## boto3 twice, AWS CLI, langchain-aws, strands, pydantic-ai, litellm and openai, for real
+test-clients: setup clients ## boto3 twice, AWS CLI and SDK for JavaScript, langchain-aws, strands, pydantic-ai, litellm and openai
 	$(BIN)/python -m tests.clients.run
 
 check: setup ## format, lint, types, layers and size budget

@@ -2,11 +2,13 @@
 
     python -m bench.gateway
     python -m bench.gateway --seconds 10 --rounds 5
+    python -m bench.gateway --signed --only requests
 
 Server and client have a core each. Rows: `echo` is Starlette on the same uvicorn, which parses and writes JSON and does
 nothing else; `engine inside` is the gateway around an engine in its own process, which hands out tokens as fast as they
-are taken; `through gRPC` is a deployment with an emulated decode worker, which shares the client's core. Rates are per
-second of the server's CPU time: what one core of it does when it has nothing else to do and nobody to wait for.
+are taken; with --signed, `signed` and `bearer` are the same gateway asking for keys, shown by SigV4 and by bearer keys;
+`through gRPC` is a deployment with an emulated decode worker, which shares the client's core. Rates are per second of
+the server's CPU time: what one core of it does when it has nothing else to do and nobody to wait for.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from rich.table import Table
 
 from bench.gateway_client import StreamCounter, Tally, Times, ask, converse_request
 from bench.gateway_servers import MODEL, the_model
+from bench.keys import PROOFS, Prove
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 CONNECTIONS = 16
@@ -121,10 +124,10 @@ def _pin(pid: int, core: int) -> None:
         os.sched_setaffinity(int(task.name), {core})
 
 
-async def load(address: tuple[str, int], seconds: float, rate: float = 0.0) -> Tally:
+async def load(address: tuple[str, int], seconds: float, rate: float = 0.0, prove: Prove | None = None) -> Tally:
     """Converse from many connections, as fast as they are answered or at a rate."""
     tally, until = Tally(), time.perf_counter() + seconds
-    request = converse_request(MODEL, "converse", ANSWER_TOKENS)
+    request = converse_request(MODEL, "converse", ANSWER_TOKENS, prove)
     pause_s = CONNECTIONS / rate if rate else 0.0
     first = [pause_s * number / CONNECTIONS for number in range(CONNECTIONS)]
     await asyncio.gather(*(ask(address, request, Times(until, start, pause_s), tally) for start in first))
@@ -151,26 +154,35 @@ def measured(target: Server, work: Coroutine[None, None, Tally]) -> tuple[Tally,
     return tally, time.perf_counter() - clock, target.cpu_s() - cpu
 
 
+def _rows(signed: bool) -> Mapping[str, Callable[[], contextlib.AbstractContextManager[Server]]]:
+    """What is measured, by name."""
+    plain = {"echo": lambda: server("echo"), "engine inside": lambda: server("engine")}
+    if signed:
+        return plain | {"signed": lambda: server("guarded"), "bearer": lambda: server("guarded")}
+    return plain | {"through gRPC": deployment}
+
+
 def requests(options: argparse.Namespace, console: Console) -> None:
     """Requests per second, and what the gateway adds to an echo's latency at half of what it can do."""
     table = Table(title=f"Converse, {ANSWER_TOKENS} tokens an answer, {CONNECTIONS} connections")
     for column in ("", "requests/s", "per core", "p50 ms at half load", "added ms"):
         table.add_column(column, justify="right")
-    with server("echo") as bare, server("engine") as inside, deployment() as far:
-        targets = {"echo": bare, "engine inside": inside, "through gRPC": far}
+    with contextlib.ExitStack() as stack:
+        targets = {name: stack.enter_context(make()) for name, make in _rows(options.signed).items()}
         rates: dict[str, list[tuple[float, float]]] = {name: [] for name in targets}
-        for target in targets.values():
-            asyncio.run(load(target.address, 1.0))
+        for name, target in targets.items():
+            asyncio.run(load(target.address, 1.0, prove=PROOFS.get(name)))
         for _ in range(options.rounds):
             for name, target in targets.items():
-                tally, clock, cpu = measured(target, load(target.address, options.seconds))
+                tally, clock, cpu = measured(target, load(target.address, options.seconds, prove=PROOFS.get(name)))
                 rates[name].append((tally.answers / clock, tally.answers / cpu))
         half = statistics.median(rate for rate, _ in rates["engine inside"]) / 2
         base = 0.0
         for name, target in targets.items():
             per_s = statistics.median(rate for rate, _ in rates[name])
             at = min(half, per_s / 2)
-            p50 = statistics.median(asyncio.run(load(target.address, options.seconds, at)).latencies) * 1e3
+            paced = load(target.address, options.seconds, at, PROOFS.get(name))
+            p50 = statistics.median(asyncio.run(paced).latencies) * 1e3
             base = base or p50
             per_core = statistics.median(rate for _, rate in rates[name])
             table.add_row(name, f"{per_s:,.0f}", f"{per_core:,.0f}", f"{p50:.2f}", f"{p50 - base:.2f}")
@@ -208,6 +220,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="of the requests, side by side (default: 3)")
     parser.add_argument("--offered", type=float, nargs="+", default=[25e3, 50e3, 100e3, 150e3], help="tokens/s in all")
+    parser.add_argument("--signed", action="store_true", help="what keys cost, instead of the way through gRPC")
     parser.add_argument("--only", choices=("requests", "streams"), help="one of the two tables")
     options = parser.parse_args()
     os.sched_setaffinity(0, {CLIENT_CORE})

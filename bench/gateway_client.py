@@ -5,11 +5,13 @@ import json
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 LETTER = b"x"
 """Every token's text."""
 BODY_END = b"\r\n\r\n"
+HOST = "bench"
 
 
 @dataclass
@@ -36,8 +38,10 @@ class Tally:
         return 0
 
 
-def converse_request(model: str, operation: str, max_tokens: int) -> bytes:
-    """A request as it goes over the wire."""
+def converse_request(
+    model: str, operation: str, max_tokens: int, prove: Callable[[str, bytes], Mapping[str, str]] | None = None
+) -> bytes:
+    """A request as it goes over the wire; ``prove`` gives the headers that say who asks, from path and body."""
     body = json.dumps(
         {
             "messages": [{"role": "user", "content": [{"text": "Tell me about the sea."}]}],
@@ -46,10 +50,10 @@ def converse_request(model: str, operation: str, max_tokens: int) -> bytes:
         }
     ).encode()
     path = f"/model/{model.replace(':', '%3A')}/{operation}"
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    headers = {"Host": HOST, "Content-Type": "application/json", "Content-Length": str(len(body))}
+    headers |= prove(path, body) if prove else {}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 @dataclass(frozen=True, slots=True)

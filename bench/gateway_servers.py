@@ -1,6 +1,6 @@
 """What is measured, each in a process of its own on one core: a bare echo, and the gateway around an engine of its own.
 
-Started by ``bench.gateway`` as ``python -m bench.gateway_servers echo|engine SOCKET_FD CORE TOKENS_PER_S``.
+Started by ``bench.gateway`` as ``python -m bench.gateway_servers echo|engine|guarded SOCKET_FD CORE TOKENS_PER_S``.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
+from bench.keys import guarded_door
 from twinfer.core.config import Config, ModelConfig
 from twinfer.core.ids import WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.tokens import FinishReason, Token
+from twinfer.gateway.auth import Door
 from twinfer.gateway.base import Journey
 from twinfer.gateway.loading import load_model
 from twinfer.gateway.models import ModelRegistry, ServedModel
@@ -140,11 +142,11 @@ def the_model() -> ServedModel:
     return load_model(ModelConfig(id=MODEL), Path(str(files("twinfer").joinpath("demo"))))
 
 
-def engine_app(tokens_per_s: float) -> ASGIApp:
-    """The gateway over an engine in its own process."""
+def engine_app(tokens_per_s: float, door: Door | None = None) -> ASGIApp:
+    """The gateway over an engine in its own process; open to anybody without a ``door``."""
     model = the_model()
     beat = Beat(model.tokenizer.encode("x", add_special_tokens=False)[0], tokens_per_s)
-    return build_app(Config(model=(ModelConfig(id=MODEL),)), ModelRegistry([model]), beat)
+    return build_app(Config(model=(ModelConfig(id=MODEL),)), ModelRegistry([model]), beat, door)
 
 
 async def run(kind: str, sock: socket.socket, tokens_per_s: float) -> None:
@@ -152,7 +154,12 @@ async def run(kind: str, sock: socket.socket, tokens_per_s: float) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     echoing = Starlette(routes=[HttpRoute("/{path:path}", echo, methods=["POST"])])
-    await serve(echoing if kind == "echo" else engine_app(tokens_per_s), sock, stop, drain_s=1)
+    apps: Mapping[str, Callable[[], ASGIApp]] = {
+        "echo": lambda: echoing,
+        "engine": lambda: engine_app(tokens_per_s),
+        "guarded": lambda: engine_app(tokens_per_s, guarded_door()),
+    }
+    await serve(apps[kind](), sock, stop, drain_s=1)
 
 
 if __name__ == "__main__":

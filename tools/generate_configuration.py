@@ -32,8 +32,9 @@ defaults; if it has a `[[model]]` or a `[[pool]]`, those replace the default one
 suggests the nearest name. `--set a.b=c` overrides one key and may be repeated; a table of an array is named by its
 `name`, its `id` or its number, as in `--set pool.decode.kv_mib=256`. The effective configuration is printed at start.
 
-Two environment variables are read: `TWINFER_CACHE` (see `cache_dir`) and `TWINFER_CLUSTER_KEY` (at least 32 hexadecimal
-digits, the same for gateway and workers; `twinfer serve` draws a key of its own when it is not set).
+Four environment variables are read: `TWINFER_CACHE` (see `cache_dir`), `TWINFER_CLUSTER_KEY` (at least 32 hexadecimal
+digits, the same for gateway and workers; `twinfer serve` draws a key of its own when it is not set),
+`TWINFER_DATABASE_URL` and `TWINFER_DATABASE_KEY` (see `[identity]`).
 """
 
 

@@ -129,3 +129,19 @@ def test_a_worker_elsewhere_needs_certificates(capsys: pytest.CaptureFixture[str
     tls = [word for key in ("ca", "cert", "key") for word in ("--set", f"tls.{key}=x.pem")]
     assert main(["worker", "--pool", "decode", "--listen", "0.0.0.0:7001", *tls]) == 2
     assert "--advertise" in capsys.readouterr().err
+
+
+def test_an_endpoint_has_an_authority_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Its certificate carries no role, and neither kind is made in the other's directory."""
+    cluster, endpoint = tmp_path / "cluster", tmp_path / "endpoint"
+    assert main(["certs", str(endpoint), "--endpoint", "--host", "llm.example.net"]) == 0
+    assert sorted(contents(endpoint)) == ["ca.key", "ca.pem", "cert.pem", "key.pem"]
+    assert f"gateway.tls_cert={endpoint}/cert.pem" in capsys.readouterr().out
+    certificate = x509.load_pem_x509_certificate((endpoint / "cert.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["llm.example.net", "localhost", "127.0.0.1", "::1"]
+    assert main(["certs", str(cluster)]) == 0
+    assert main(["certs", str(cluster), "--endpoint"]) == 2
+    assert "holds certificates for workers and gateways; use another directory" in capsys.readouterr().err
+    assert main(["certs", str(endpoint), "--force"]) == 2
+    assert "holds certificates for an endpoint; use another directory" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_a_wrong_command_line_ends_with_usage(arguments: list[str], capsys: pyte
         (["serve", "--set", "gateway.prot=1"], "unknown key 'gateway.prot' in the configuration; did you mean 'port'?"),
         (["serve", "--config", "/nowhere.toml"], "cannot read the configuration '/nowhere.toml': No such file"),
         (["serve", "--port", "70000"], "gateway.port is 70000; a port lies between 0 and 65535"),
-        (["serve", "--host", "0.0.0.0"], "authentication is not configured: use 127.0.0.1"),
+        (["serve", "--host", "0.0.0.0"], "authentication is not configured: make a key first"),
         (["serve", "--port", "0", "./no-such-model"], "'./no-such-model' is neither 'demo', nor a directory"),
         (["serve", "--prefill", "trn3"], "give both --prefill and --decode"),
         (["serve", "--model-shape", "qwen3-8b"], "give both --prefill and --decode"),

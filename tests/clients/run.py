@@ -9,12 +9,15 @@ tests that clients bring themselves (``sources.py``).
 """
 
 import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.clients.sources import run_sources
 
@@ -22,7 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / ".venv-clients"
 DEPLOYMENT = ("twinfer", "serve", "--port", "0", "--config", str(HERE / "deployment.toml"))
-READY = re.compile(r"serves .* at (http://\S+) \(ready")
+READY = re.compile(r"serves .* at (https?://\S+) \(ready")
 AMBIENT = {
     "AWS_ACCESS_KEY_ID": "any",
     "AWS_SECRET_ACCESS_KEY": "any",
@@ -39,9 +42,15 @@ def main() -> int:
     if not environments:
         print(f"there is no environment in {ENVIRONMENTS}; run make clients first", file=sys.stderr)
         return 2
-    with serving(*DEPLOYMENT) as url, serving("tests.clients.scripted") as scripted_url:
-        urls = {"TWINFER_URL": url, "TWINFER_SCRIPTED_URL": scripted_url}
-        codes = [run_suite(python, AMBIENT | urls) for python in environments]
+    with (
+        tempfile.TemporaryDirectory() as name,
+        serving(*DEPLOYMENT, "--set", f"identity.database=sqlite:///{name}/open.db") as url,
+        serving("tests.clients.scripted") as scripted_url,
+        serving_with_keys(Path(name)) as keyed,
+    ):
+        urls = {"TWINFER_URL": url, "TWINFER_SCRIPTED_URL": scripted_url, "TWINFER_KEYED": json.dumps(keyed)}
+        modules = {"TWINFER_NODE_MODULES": str(ENVIRONMENTS / "javascript" / "node_modules")}
+        codes = [run_suite(python, AMBIENT | urls | modules) for python in environments]
         endpoints = {
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": scripted_url,
             "AWS_ENDPOINT_URL_BEDROCK": scripted_url,
@@ -68,6 +77,34 @@ def serving(*arguments: str) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
+
+
+@contextlib.contextmanager
+def serving_with_keys(directory: Path) -> Iterator[Mapping[str, Any]]:
+    """A deployment over TLS that asks for keys: where, whom to trust, and keys of each kind as clients find them."""
+    endpoint, database = directory / "endpoint", f"identity.database=sqlite:///{directory}/keys.db"
+    _twinfer("certs", str(endpoint), "--endpoint")
+    lasting, temporary = (
+        json.loads(_twinfer("keys", "create", "--tenant", "acme", "--json", "--set", database, *more))
+        for more in ((), ("--temporary",))
+    )
+    names = {"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key"}
+    tls = ("--set", f"gateway.tls_cert={endpoint}/cert.pem", "--set", f"gateway.tls_key={endpoint}/key.pem")
+    with serving(*DEPLOYMENT, "--set", database, *tls) as url:
+        yield {
+            "url": url,
+            "ca": str(endpoint / "ca.pem"),
+            "signed": {variable: lasting[name] for variable, name in names.items()},
+            "temporary": {variable: temporary[name] for variable, name in names.items()}
+            | {"AWS_SESSION_TOKEN": temporary["session_token"]},
+            "bearer": {"AWS_BEARER_TOKEN_BEDROCK": lasting["bearer_key"]},
+        }
+
+
+def _twinfer(*arguments: str) -> str:
+    """What a command prints."""
+    command = [sys.executable, "-m", "twinfer", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
 
 
 def run_suite(python: Path, environment: Mapping[str, str]) -> int:

@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -74,6 +76,16 @@ async def test_starts_together_and_reports_stages(supervisor: Supervisor) -> Non
     await supervisor.start([command("a", Play()), command("b", Play(chatter="not a notice"))])
     assert {("a", "loading"), ("a", "ready"), ("b", "loading"), ("b", "ready")} == set(told(supervisor).stages)
     assert len(set(supervisor.pids.values())) == 2
+
+
+async def test_a_child_does_not_inherit_what_is_withheld(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the key of a database that is not its business."""
+    monkeypatch.setenv("A_SECRET", "hush")
+    await supervisor.start([replace(command("a", Play()), withheld=("A_SECRET",)), command("b", Play())])
+    seen = {name: Path(f"/proc/{pid}/environ").read_bytes() for name, pid in supervisor.pids.items()}
+    assert {name: b"A_SECRET=hush" in text for name, text in seen.items()} == {"a": False, "b": True}
 
 
 async def test_a_child_that_cannot_start_ends_the_start_with_its_reason(supervisor: Supervisor) -> None:

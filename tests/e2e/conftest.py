@@ -48,13 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_ambient_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prepared weights go to a directory of the session, and clients find nobody's credentials or endpoints."""
+    """Prepared weights and keys go to directories of the session, and clients find nobody's credentials."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_BEARER_TOKEN_BEDROCK", "OPENAI_BASE_URL"):
             patch.delenv(name, raising=False)
         for name in [name for name in os.environ if name.startswith("TWINFER_") or name.lower().endswith("_proxy")]:
             patch.delenv(name)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         patch.setenv("TWINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

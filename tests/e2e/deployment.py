@@ -104,7 +104,7 @@ class Deployment:
 
     def wait_ready(self) -> None:
         """Return when it says that it serves."""
-        said = self.output.wait_for(r"serves \S+ at (http://\S+) \(ready in ([\d.]+) s\)", within_s=START_S)
+        said = self.output.wait_for(r"serves \S+ at (https?://\S+) \(ready in ([\d.]+) s\)", within_s=START_S)
         self.url, self.ready_s = said[1], float(said[2])
 
     @property

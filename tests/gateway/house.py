@@ -23,10 +23,13 @@ from twinfer.core.request import GenerationRequest, Stopping
 from twinfer.core.route import RouteKind
 from twinfer.core.tokens import FinishReason, Token
 from twinfer.gateway.answers import Answer, Piece
+from twinfer.gateway.auth import Door
 from twinfer.gateway.fake import FakeDispatcher, FakeGeneration, Script
+from twinfer.gateway.front import Front
 from twinfer.gateway.models import ModelRegistry, ServedModel
 from twinfer.gateway.serve import bind, build_app, serve
 from twinfer.gateway.text.content import Delta
+from twinfer.identity.principal import ANYBODY, Principal
 
 SPECIAL = ("<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|system|>")
 EOS = 1
@@ -148,16 +151,22 @@ class CheckedClient(httpx.AsyncClient):
 
 @contextlib.asynccontextmanager
 async def open_house(
-    model: ServedModel, config: Config | None = None, drain_s: float = 1, others: Sequence[ServedModel] = ()
+    model: ServedModel,
+    config: Config | None = None,
+    drain_s: float = 1,
+    others: Sequence[ServedModel] = (),
+    *,
+    door: Door | None = None,
+    front: Front | None = None,
 ) -> AsyncIterator[House]:
     """Serve on a free port until the context ends."""
     dispatcher = FakeDispatcher(lambda request: Script([[EOS]]))
     config = config or Config(model=(ModelConfig(id=model.id),))
-    app = build_app(config, ModelRegistry([model, *others]), dispatcher)
+    app = build_app(config, ModelRegistry([model, *others]), dispatcher, door)
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     address = sock.getsockname()
     url = f"http://{address[0]}:{address[1]}"
-    serving = asyncio.create_task(serve(app, sock, stop, drain_s))
+    serving = asyncio.create_task(serve(app, sock, stop, drain_s, front))
     try:
         async with CheckedClient(base_url=url, timeout=10) as http:
             house = House(model, dispatcher, address, http)
@@ -166,6 +175,11 @@ async def open_house(
     finally:
         stop.set()
         await serving
+
+
+def caller(tenant: str) -> Principal:
+    """Somebody of this tenant who may do everything."""
+    return Principal(TenantId(tenant), "AKIDEXAMPLE", ANYBODY.policy)
 
 
 def converse_body(text: str = "hi", **fields: Any) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from botocore.model import OperationModel, Shape
 
 UNMODELLED = frozenset({"p", "twinfer", "__type"})
 """Padding, which AWS sends too; where an answer's time went; the exception's name a second time."""
-GENERIC = {"UnknownOperationException": 404, "RequestEntityTooLargeException": 413}
+GENERIC = {
+    "UnknownOperationException": 404,
+    "RequestEntityTooLargeException": 413,
+    "MissingAuthenticationTokenException": 403,
+    "IncompleteSignature": 403,
+    "UnrecognizedClientException": 403,
+    "InvalidSignatureException": 403,
+    "ExpiredTokenException": 403,
+}
 """Errors that no operation lists."""
 _TYPES = {"string": str, "integer": int, "long": int, "boolean": bool, "timestamp": str, "blob": str}
 

@@ -9,11 +9,10 @@ from starlette.datastructures import Headers, QueryParams
 from tokenizers import Tokenizer as Backend
 
 from tests.gateway import templates
-from tests.gateway.house import EOS, byte_level_backend
+from tests.gateway.house import EOS, byte_level_backend, caller
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config
 from twinfer.core.errors import WorkerLost
-from twinfer.core.ids import TenantId
 from twinfer.core.tokens import FinishReason
 from twinfer.gateway.answers import Answer, Answers, Ending, Piece, join_text
 from twinfer.gateway.exchange import Call, Context
@@ -28,7 +27,7 @@ from twinfer.gateway.text.formats.harmony import Harmony
 from twinfer.gateway.text.manner import detect
 from twinfer.gateway.text.tokenizer import Tokenizer
 
-CALL = Call("id", TenantId("acme"), "", Headers(), QueryParams(), b"", secure=False, arrived_s=0.0)
+CALL = Call("id", caller("acme"), "", Headers(), QueryParams(), b"", secure=False, arrived_s=0.0)
 ASKED = Conversation((say("user", "hi"),), (Tool("f", "", {}),))
 FORCED = replace(ASKED, calling=Calling.ANY, tool="f")
 F_CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'

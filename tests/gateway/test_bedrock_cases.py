@@ -24,8 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "twinfer.tiny-v1:0"
 PATH = f"/model/{MODEL}/converse"
-KEYS, TIERS, QUOTAS = (
-    "credentials are not read yet",
+TIERS, QUOTAS = (
     "there is one tier and one latency mode",
     "there are no quotas yet",
 )
@@ -56,8 +55,15 @@ CASES: Mapping[str, str] = {
     "22 native streams' counts": "test_bedrock_invoke.test_counts_are_in_headers_and_in_the_last_chunk_alone",
     "23 an empty native body": "test_bedrock_invoke.test_a_body_without_what_its_family_needs_is_worded_as_aws_does",
     "24 CountTokens": "test_same_tokens.test_every_door_gives_the_same_tokens",
-    "25 signatures": KEYS,
-    "26 bearer keys": KEYS,
+    "25 signatures: known answers": "identity.test_sigv4.test_a_path_encoded_once_on_the_wire",
+    "25 signatures: a session token": "identity.test_sigv4.test_an_arn_and_a_session_token",
+    "25 signatures: a raw colon": "identity.test_sigv4.test_a_raw_colon",
+    "25 signatures: a flipped byte": "identity.test_sigv4.test_a_flipped_byte_of_the_body",
+    "25 signatures: skew": "identity.test_verify.test_six_minutes_are_too_far",
+    "25 signatures: boto3, a wrong clock, a wrong secret": "test_auth.test_strangers_and_forgers",
+    "25 signatures: a missing token": "test_auth.test_boto3_with_a_temporary_key",
+    "26 bearer keys": "test_auth.test_bearer_keys",
+    "26 bearer keys: short-term, other Region": "identity.test_verify.test_a_short_term_key_ends",
     "27 latency mode, as served": "test_bedrock_converse.test_service_choices_are_echoed_as_served",
     "28 tiers under load": TIERS,
     "29 cache points": "cache points change nothing yet; what was found in a cache is told, see case 1",
@@ -66,9 +72,9 @@ CASES: Mapping[str, str] = {
     "30 openai: json_schema": "structured output is refused yet",
     "30 openai: log probabilities": "test_openai_chat.test_logprobs_stand_beside_their_tokens",
     "30 openai: bad values, unknown models": "test_openai_chat.test_refusals_raise_the_sdk_s_classes",
-    "30 openai: wrong key": KEYS,
+    "30 openai: wrong key": "test_auth.test_openai_s_key",
     "frame of an event, of an exception": "test_event_stream.test_frames_are_aws_s_to_the_byte",
-    "signatures and keys computed elsewhere": KEYS,
+    "keys computed elsewhere": "identity.test_verify.test_the_generator_s_short_term_key",
     "one prompt through every door": "test_same_tokens.test_every_door_gives_the_same_tokens",
     "10,000 fuzzed requests": "fuzz.test_fuzz.test_ten_thousand_requests",
     "request ids": "test_bedrock_cases.test_no_two_requests_have_one_id",
@@ -80,7 +86,8 @@ async def test_every_case_has_its_test() -> None:
     for case, test in CASES.items():
         if " " not in test:
             module, _, name = test.rpartition(".")
-            assert hasattr(importlib.import_module(f"tests.gateway.{module}"), name), case
+            package = "tests" if module.startswith("identity.") else "tests.gateway"
+            assert hasattr(importlib.import_module(f"{package}.{module}"), name), case
     numbers = {case.split()[0] for case in CASES}
     assert {str(number) for number in range(1, 31)} <= numbers
 

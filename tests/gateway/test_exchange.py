@@ -5,8 +5,7 @@ import threading
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
-from tests.gateway.house import House, chat_body, converse_body
-from twinfer.core.ids import TenantId
+from tests.gateway.house import House, caller, chat_body, converse_body
 from twinfer.gateway.dialects import reader
 from twinfer.gateway.exchange import Call
 
@@ -28,7 +27,7 @@ BODIES = {
 
 def call(body: bytes) -> Call:
     """One with this body."""
-    return Call("id", TenantId("t"), "", Headers(), QueryParams(), body, secure=False, arrived_s=0.0)
+    return Call("id", caller("t"), "", Headers(), QueryParams(), body, secure=False, arrived_s=0.0)
 
 
 @pytest.mark.parametrize(("size", "beside"), [(0, False), (65_535, False), (65_536, True)])

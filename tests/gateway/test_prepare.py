@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
+from tests.gateway.house import caller
 from tests.gateway.templates import HERMES
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config, GatewayConfig, RoutingConfig
 from twinfer.core.errors import ContextOverflow, Forbidden, InvalidRequest
-from twinfer.core.ids import TenantId
 from twinfer.core.route import RouteKind
 from twinfer.gateway.exchange import Call, Context, Work
 from twinfer.gateway.fake import FakeDispatcher, Script
@@ -20,7 +20,7 @@ from twinfer.gateway.text.conversation import Calling, Conversation, Prompt, Raw
 from twinfer.gateway.text.formats.hermes import Hermes
 from twinfer.gateway.text.manner import Manner
 
-CALL = Call("id", TenantId("acme"), "", Headers(), QueryParams(), b"", secure=False, arrived_s=0.0)
+CALL = Call("id", caller("acme"), "", Headers(), QueryParams(), b"", secure=False, arrived_s=0.0)
 HELLO = Conversation((say("user", "hello"),))
 
 

@@ -15,6 +15,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve                           the bundled demo model, one prefill and one decode worker on this machine
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
+  twinfer keys create --tenant acme       a key for clients; from the first one on, everybody needs one
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer simulate --trace trace.jsonl    the same scheduler, router and handoffs, on devices that are not here
   twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
@@ -54,8 +55,11 @@ Makes a private certificate authority in DIR, and certificates for workers and g
 other across machines. Existing files are not overwritten. With --force there are new certificates, signed by the same
 authority: for renewal, or for other hosts.
 
-example:
+With --endpoint there is one certificate instead, of an authority of its own, for the endpoint that clients call.
+
+examples:
   twinfer certs certificates --host 10.0.0.5 --host 10.0.0.6 --host decode.example.net
+  twinfer certs endpoint --endpoint --host llm.example.net
 """
 
 CHAOS = """\
@@ -96,6 +100,28 @@ examples:
   twinfer simulate --trace conversation_trace.jsonl --prefill trn3 --decode cs3 --prefill-workers 4
   twinfer simulate --trace azure_conv.csv --prefill h100 --decode h100 --slo-ttft 2 --slo-tpot 0.05 --html report.html
   twinfer simulate --trace conversation_trace.jsonl --config twinfer.toml --rate-scale 2 --json result.json
+"""
+
+KEYS = """\
+Keys in the database that gateways read (`[identity]` in the configuration, TWINFER_DATABASE_URL; SQLite by default). An
+access key signs requests as AWS's SDKs do (SigV4); the bearer key that comes with it is the same identity in one
+string. A tenant's requests share cached prompts with nobody else's.
+
+  create --tenant NAME   make a key; its secrets are shown this once
+  list                   all keys, revoked ones included
+  revoke KEY             end a key; running gateways refuse it within seconds
+
+What a key may do: --allow and --deny take ACTION or ACTION@MODEL with * and ?; a denial wins. Actions are IAM's:
+bedrock:InvokeModel, bedrock:InvokeModelWithResponseStream, bedrock:CountTokens, bedrock:ListFoundationModels, ...,
+bedrock-mantle:CreateInference for OpenAI's API, and twinfer:GetMetrics for GET /metrics. The default allows all of
+bedrock:* and bedrock-mantle:*.
+
+examples:
+  twinfer keys create --tenant acme
+  twinfer keys create --tenant acme --allow 'bedrock:Invoke*@meta.*' --expires 90d --json
+  twinfer keys create --tenant acme --temporary --expires 1h
+  twinfer keys create --tenant monitoring --allow twinfer:GetMetrics
+  twinfer keys revoke AKIAEXAMPLEEXAMPLE22
 """
 
 DEVICES = """\
@@ -165,6 +191,10 @@ def parser() -> argparse.ArgumentParser:
     )
     certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
     certs.add_argument("--force", action="store_true", help="replace certificates that are there")
+    certs.add_argument(
+        "--endpoint", action="store_true", help="a certificate for the endpoint that clients call, instead"
+    )
+    _keys(commands)
     _simulate(commands)
     _devices(commands)
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
@@ -229,6 +259,25 @@ def _devices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     measure = _command(actions, "measure", "measure this machine", None)
     measure.add_argument("--write", action="store_true", help="keep it as the device `this`")
+
+
+def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    keys = _command(commands, "keys", "make, list and revoke the keys of clients", KEYS)
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    create = _command(actions, "create", "make a key", None)
+    create.add_argument("--tenant", required=True, metavar="NAME", help="the account that it belongs to")
+    create.add_argument("--allow", action="append", default=[], metavar="RULE", help="what it may do; repeatable")
+    create.add_argument("--deny", action="append", default=[], metavar="RULE", help="what it may not; repeatable")
+    create.add_argument("--expires", metavar="TIME", help="valid for 90d, 12h, 30m (default: until revoked)")
+    create.add_argument("--temporary", action="store_true", help="with a session token, for 12h unless --expires says")
+    create.add_argument("--note", default="", help="to recognise it by")
+    listing = _command(actions, "list", "show all keys, without their secrets", None)
+    listing.add_argument("--tenant", metavar="NAME", help="only this one's")
+    revoke = _command(actions, "revoke", "end a key", None)
+    revoke.add_argument("key", metavar="KEY", help="its access key id")
+    for action in (create, listing, revoke):
+        action.add_argument("--json", action="store_true", help="print JSON")
+        _configuration(action)
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:

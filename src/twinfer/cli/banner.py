@@ -13,18 +13,24 @@ from twinfer.core.config import Config
 from twinfer.core.process import READY
 
 CALLS = """
-  curl {url}/v1/chat/completions -H 'content-type: application/json' -d '
+  curl {curl}{url}/v1/chat/completions -H 'content-type: application/json' -d '
     {{"model": "{model}", "max_tokens": 64, "temperature": 0,
      "messages": [{{"role": "user", "content": "def gcd(a, b):\\n    "}}]}}'
 
   import boto3
-  client = boto3.client("bedrock-runtime", endpoint_url="{url}", region_name="{region}",
-                        aws_access_key_id="any", aws_secret_access_key="any")
+  client = boto3.client("bedrock-runtime", endpoint_url="{url}", region_name="{region}"{keys})
   answer = client.converse_stream(modelId="{model}", inferenceConfig={{"maxTokens": 64, "temperature": 0}},
       messages=[{{"role": "user", "content": [{{"text": "def gcd(a, b):\\n    "}}]}}])
   for event in answer["stream"]:
       print(event.get("contentBlockDelta", {{}}).get("delta", {{}}).get("text", ""), end="", flush=True)
 """
+
+OPEN = {
+    "curl": "",
+    "keys": ",\n" + 24 * " " + 'aws_access_key_id="any", aws_secret_access_key="any"',
+}
+KEYED = {"curl": '-H "authorization: Bearer $AWS_BEARER_TOKEN_BEDROCK" ', "keys": ""}
+"""How a call shows who it is from; with keys, boto3 finds them in the environment."""
 
 
 class Banner:
@@ -33,7 +39,10 @@ class Banner:
     def __init__(self, config: Config, plan: LocalPlan, host: str, port: int) -> None:
         self._config = config
         self._plan = plan
-        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._guarded = config.identity.required
+        self._encrypted = bool(config.gateway.tls_cert)
+        scheme = "https" if self._encrypted else "http"
+        self._url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         self._console = Console(file=sys.stderr, highlight=False)
         self._stages: dict[str, str] = {}
         self._live: Live | None = None
@@ -75,9 +84,18 @@ class Banner:
             pool, cores = spec.pool, ",".join(map(str, spec.cores))
             engine = f"{pool.engine} {pool.emulation.device}" if pool.engine == "emulated" else pool.engine
             self._say(f"  {spec.worker:<12} {pool.role.value:<8} {engine.strip()} on {pool.device}, cores {cores}")
-        calls = CALLS.format(url=self._url, model=self._config.model[0].id, region=self._config.gateway.region)
+        words = KEYED if self._guarded else OPEN
+        region = self._config.gateway.region
+        calls = CALLS.format(url=self._url, model=self._config.model[0].id, region=region, **words)
         self._say(f"\nTwinfer serves {self._config.model[0].id} at {self._url} (ready in {seconds:.1f} s)")
-        self._say("Open on loopback: no keys are configured. Ctrl-C stops it.", "dim")
+        if self._guarded:
+            clear = "" if self._encrypted else " Keys travel in the clear: this is plain HTTP."
+            self._say(f"Every request needs a key (twinfer keys list).{clear} Ctrl-C stops it.", "dim")
+        else:
+            self._say(
+                "Open on loopback until the first key exists: twinfer keys create --tenant NAME. Ctrl-C stops it.",
+                "dim",
+            )
         self._say(calls)
 
     def died(self, name: str, how: str, again_in_s: float) -> None:

@@ -1,4 +1,4 @@
-"""``twinfer certs``: certificates with which workers and gateways of one cluster trust each other."""
+"""``twinfer certs``: certificates with which a cluster's processes trust each other, or clients the endpoint."""
 
 import argparse
 import datetime
@@ -28,28 +28,55 @@ Then the configuration is the same on all machines:
 """
 
 
+_ENDPOINT_NEXT = """\
+made a certificate for {hosts}, valid for {days} days:
+  {directory}/cert.pem, {directory}/key.pem   for the gateway
+  {directory}/ca.pem    for clients, which trust nothing else of it: AWS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, SSL_CERT_FILE
+  {directory}/ca.key    keep it away from both
+
+Then:
+
+  twinfer serve --set gateway.tls_cert={directory}/cert.pem --set gateway.tls_key={directory}/key.pem
+"""
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Write the files, and say what to do with them."""
     if arguments.days < 1:
         raise ConfigError(f"--days {arguments.days}: a certificate is valid for at least one day")
     directory, now = Path(arguments.directory), datetime.datetime.now(datetime.UTC)
     try:
+        _check_kind(directory, endpoint=arguments.endpoint)
         authority = _authority(directory, now)
-        files = _certificates(authority, directory, (*arguments.host, *LOCAL_HOSTS), now, arguments.days)
+        make = _endpoint_certificate if arguments.endpoint else _certificates
+        files = make(authority, directory, (*arguments.host, *LOCAL_HOSTS), now, arguments.days)
         present = [path for path in files if path.exists()]
         if present and not arguments.force:
             raise ConfigError(f"{present[0]} exists; with --force it is replaced, by one of the same authority")
         ours = authority.signed
         files |= {directory / "ca.pem": ours.certificate, directory / "ca.key": ours.key}
-        for place in (directory, *(directory / role for role in PeerRole)):
+        for place in sorted({path.parent for path in files}):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, content in files.items():
             _write(path, content)
     except OSError as error:
         raise ConfigError(f"cannot write the certificates: {error}; choose another directory") from error
     hosts = ", ".join(arguments.host) or "this machine only (name others with --host)"
-    print(_WHAT_NEXT.format(hosts=hosts, days=arguments.days, directory=directory), end="")
+    text = _ENDPOINT_NEXT if arguments.endpoint else _WHAT_NEXT
+    print(text.format(hosts=hosts, days=arguments.days, directory=directory), end="")
     return 0
+
+
+def _check_kind(directory: Path, *, endpoint: bool) -> None:
+    """See that one authority never signs for cluster and clients alike: an endpoint's key must not pass for a worker's.
+
+    Raises:
+        ConfigError: the directory holds the other kind.
+    """
+    other = directory / PeerRole.WORKER if endpoint else directory / "cert.pem"
+    if other.exists():
+        kind = "workers and gateways" if endpoint else "an endpoint"
+        raise ConfigError(f"{directory} holds certificates for {kind}; use another directory")
 
 
 def _authority(directory: Path, now: datetime.datetime) -> "Authority":
@@ -79,6 +106,13 @@ def _certificates(
             place / "key.pem": key,
         }
     return files
+
+
+def _endpoint_certificate(
+    authority: "Authority", directory: Path, hosts: Sequence[str], now: datetime.datetime, days: int
+) -> dict[Path, bytes]:
+    certificate, key = authority.issue(None, hosts, now, days)
+    return {directory / "cert.pem": certificate, directory / "key.pem": key}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -23,11 +23,14 @@ from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
 from twinfer.core.ids import ModelId
 from twinfer.core.process import GatewaySpec
+from twinfer.identity.place import DATABASE_KEY_VARIABLE, DATABASE_URL_VARIABLE, place_of
 
 GATEWAY_PATIENCE_S = 35.0
 """Longer than a gateway lets running calls finish, so that it can still tell those it cuts off."""
 WORKER_PATIENCE_S = 10.0
 GATEWAY = "gateway"
+_FOR_GATEWAYS = (DATABASE_URL_VARIABLE, DATABASE_KEY_VARIABLE)
+"""Variables that no worker gets to see."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,9 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     config = load_config(arguments)
     notes = list(emulated_devices(config, Path(cache_dir(config))))
+    from twinfer.gateway.front import front_of
     from twinfer.gateway.serve import bind
 
-    sock = bind(config.gateway.host, config.gateway.port)
+    front_of(config.gateway)
+    guarded = has_keys(config)
+    if guarded:  # whatever becomes of the database, a gateway that is started again asks, too
+        config = msgspec.structs.replace(config, identity=msgspec.structs.replace(config.identity, required=True))
+    sock = bind(config.gateway.host, config.gateway.port, guarded=guarded)
     with sock, private_directory(sock.getsockname()[1]) as run_dir:
         directories = locate_models(config)
         config = settle_emulation(config, directories)
@@ -65,7 +73,7 @@ async def _serve(
 
     host, port = sock.getsockname()[:2]
     banner = Banner(config, plan, host, port)
-    banner.configuration(dump_config(config))
+    banner.configuration(dump_config(without_passwords(config)))
     key = _cluster_key()
     record = _record(config, plan, banner.url, key)
 
@@ -76,7 +84,10 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop_or_kill)
     gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
-    workers = [Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec)) for spec in plan.workers]
+    workers = [
+        Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec), withheld=_FOR_GATEWAYS)
+        for spec in plan.workers
+    ]
     commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
     starting = asyncio.create_task(supervisor.start(commands))
     stopping = asyncio.create_task(stop.wait())
@@ -95,6 +106,31 @@ async def _serve(
         await asyncio.gather(starting, stopping, return_exceptions=True)
         await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+
+
+def has_keys(config: Config) -> bool:
+    """Whether a key was ever made, and everybody therefore needs one.
+
+    Raises:
+        ConfigError: the keys' database cannot be used.
+    """
+    place = place_of(config.identity)
+    if place.file is not None and not place.file.exists():
+        return False
+    from twinfer.identity.store import KeyStore
+
+    state = KeyStore(place).read()
+    return state is not None and state.any_ever
+
+
+def without_passwords(config: Config) -> Config:
+    """The configuration as it may be shown."""
+    if not config.identity.database:
+        return config
+    from twinfer.identity.store import shown_url
+
+    identity = msgspec.structs.replace(config.identity, database=shown_url(config.identity.database))
+    return msgspec.structs.replace(config, identity=identity)
 
 
 def _record(config: Config, plan: LocalPlan, url: str, key: bytes) -> DeploymentRecord:

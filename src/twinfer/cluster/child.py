@@ -25,12 +25,14 @@ class Command:
         module: run with ``python -m``.
         spec: one JSON document, without a line break.
         pass_fds: file descriptors to inherit.
+        withheld: environment variables that it does not inherit.
     """
 
     name: str
     module: str
     spec: bytes
     pass_fds: tuple[int, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class Child:
     async def start(self, cluster_key: bytes) -> None:
         """Start it and hand over its spec."""
         self._born_s = asyncio.get_running_loop().time()
-        environment = os.environ | {CLUSTER_KEY_VARIABLE: cluster_key.hex()}
+        inherited = {name: value for name, value in os.environ.items() if name not in self.command.withheld}
+        environment = inherited | {CLUSTER_KEY_VARIABLE: cluster_key.hex()}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

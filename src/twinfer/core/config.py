@@ -218,7 +218,7 @@ class GatewayConfig(_Table, frozen=True):
     """The front door."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; only loopback, as long as there is no authentication."""
+    """Address to listen on; only loopback, as long as there is no key (`twinfer keys`)."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     region: str = "us-east-1"
@@ -235,6 +235,40 @@ class GatewayConfig(_Table, frozen=True):
     """Events of Bedrock's streams over TLS carry a field of random length, which hides how long their text is."""
     max_requests: int = 1024
     """Requests in work at most; past that the answer is 503."""
+    tls_cert: str = ""
+    """File of the certificate that clients see, in PEM, with those in between; without, the endpoint is plain HTTP."""
+    tls_key: str = ""
+    """File of its private key."""
+    http2: bool = True
+    """Speak HTTP/2, too, where the package ``zttp`` is installed: over TLS by ALPN, else by prior knowledge."""
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("[gateway] needs both of `tls_cert` and `tls_key`, or none of them")
+
+
+class IdentityConfig(_Table, frozen=True):
+    """Keys (``twinfer keys``) and what signatures are accepted."""
+
+    database: str = ""
+    """URL of the keys' database: ``sqlite:///FILE`` or ``postgresql://USER@HOST/NAME``. Empty means
+    ``$TWINFER_DATABASE_URL``, else SQLite in ``~/.local/share/twinfer/twinfer.db``."""
+    key_file: str = ""
+    """File of the key that seals secrets in it, unless ``$TWINFER_DATABASE_KEY`` holds it; empty means beside SQLite's
+    file, else ``~/.local/share/twinfer/database.key``."""
+    required: bool = False
+    """Keys are needed even on loopback, and even before the first one exists."""
+    refresh_s: float = 2.0
+    """How often a gateway looks for new and revoked keys."""
+    max_stale_s: float = 300.0
+    """Keys that were read longer ago than that, because the database is away, open nothing."""
+    regions: tuple[str, ...] = ()
+    """Regions that signatures and short-term keys may be for; empty takes signatures for any, and short-term keys for
+    ``gateway.region``."""
+    max_skew_s: float = 300.0
+    """How far a client's clock may be from ours."""
+    allow_unsigned_payload: bool = False
+    """Whether a signature may leave out the body (``UNSIGNED-PAYLOAD``); only over TLS is that safe."""
 
 
 class Config(_Table, frozen=True):
@@ -249,6 +283,7 @@ class Config(_Table, frozen=True):
     handoff: HandoffConfig = HandoffConfig()
     routing: RoutingConfig = RoutingConfig()
     gateway: GatewayConfig = GatewayConfig()
+    identity: IdentityConfig = IdentityConfig()
     tls: TlsConfig = TlsConfig()
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

@@ -7,6 +7,7 @@ TwinferError
 │   ├── InvalidRequest    malformed, out of range, or contradictory               400
 │   ├── UnknownModel      no such model here                                      400 or 404, by dialect
 │   ├── ContextOverflow   prompt (and answer) longer than the model's context     400
+│   ├── Unauthenticated   nobody, or somebody who does not prove it               401 or 403, by dialect
 │   └── Forbidden         allowed to others, or never                             403
 ├── Throttled             the caller's own quota is used up for now               429
 ├── CapacityError         cannot be done now, may be retried                      503
@@ -55,6 +56,10 @@ class UnknownModel(RequestError):
 
 class ContextOverflow(RequestError):
     """The prompt does not fit into the model's context."""
+
+
+class Unauthenticated(RequestError):
+    """Who asks is unknown, or not proven."""
 
 
 class Forbidden(RequestError):

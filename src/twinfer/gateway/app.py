@@ -2,13 +2,15 @@
 
 One call's life:
 
-1. Method and raw path find a row of the table, and the body is read up to its limit.
+1. Method and raw path find a row of the table, the door looks at the credentials, the body is read up to its limit,
+   and with it the door knows who is calling.
 2. The operation parses it and gives a response, or work to generate. From here on the client's leaving cancels it.
 3. The answers go out whole or as a stream. All generations are closed before the last byte is sent.
 4. An error before the first byte is an HTTP error. After it, the stream says so and the connection breaks.
 """
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from collections.abc import Coroutine
@@ -19,12 +21,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from twinfer.core.errors import CapacityError, TwinferError
-from twinfer.gateway.auth import tenant_of
+from twinfer.gateway.auth import Door, OpenDoor, permit
 from twinfer.gateway.delivery import Delivery
 from twinfer.gateway.errors import BodyTooLarge, ErrorResponse, InternalError
 from twinfer.gateway.exchange import Call, Context, Plain
+from twinfer.gateway.permits import PermittedModels
 from twinfer.gateway.routes import Row, error_for, match
 from twinfer.gateway.wire import Wire
+from twinfer.identity.principal import ANYBODY
+from twinfer.identity.sigv4 import Head
 
 log = logging.getLogger("twinfer.gateway")
 
@@ -41,8 +46,9 @@ class ClientLeft(Exception):
 class GatewayApp:
     """The front door. Holds nothing of a call beyond that call."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, door: Door | None = None) -> None:
         self._context = context
+        self._door: Door = door or OpenDoor()
         self._in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,13 +64,16 @@ class GatewayApp:
             row, model = match(scope["method"], raw_path)
             name, error_response = row.name, row.error
             headers = Headers(scope=scope)
+            head = Head.of(scope["method"], raw_path, scope["query_string"], headers.raw)
+            claim = self._door.claim(head) if row.action else None
+            body = await _read_body(receive, headers, self._context.config.gateway.max_body_bytes)
             call = Call(
                 request_id=request_id,
-                tenant=tenant_of(headers),
+                principal=await self._door.principal(claim, head, body) if row.action else ANYBODY,
                 model=model,
                 headers=headers,
                 query=QueryParams(scope["query_string"]),
-                body=await _read_body(receive, headers, self._context.config.gateway.max_body_bytes),
+                body=body,
                 secure=scope["scheme"] == "https",
                 arrived_s=arrived_s,
             )
@@ -82,7 +91,7 @@ class GatewayApp:
 
     async def _run(self, row: Row, call: Call, wire: Wire) -> Response | None:
         """Do what was asked; ``None`` when the answer went out as a stream that only lacks its end."""
-        outcome = await row.operation(call, self._context)
+        outcome = await row.operation(call, self._context_of(call, row.action))
         if isinstance(outcome, Response):
             return outcome
         limit = self._context.config.gateway.max_requests
@@ -98,6 +107,18 @@ class GatewayApp:
                 return None
         finally:
             self._in_work -= 1
+
+    def _context_of(self, call: Call, action: str) -> Context:
+        """What an operation works with for this caller.
+
+        Raises:
+            Forbidden: the caller may not do this to any model.
+        """
+        if call.principal is ANYBODY:
+            return self._context
+        permit(call.principal, action)
+        models = PermittedModels(self._context.models, call.principal, action)
+        return dataclasses.replace(self._context, models=models)
 
     async def _fail(self, error: TwinferError, name: str, wire: Wire, error_response: ErrorResponse) -> None:
         """Tell the client: by status, or once a stream runs by its last words and a connection that breaks."""

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from twinfer.core import errors as core
+from twinfer.identity import refusals
 
 
 class UnknownOperation(core.RequestError):
@@ -56,6 +57,12 @@ _BEDROCK: tuple[tuple[type[core.TwinferError], Kind], ...] = (
     (WrongMethod, Kind(404, "UnknownOperationException")),
     (UnknownResource, Kind(404, "ResourceNotFoundException")),
     (BodyTooLarge, Kind(413, "RequestEntityTooLargeException")),
+    (refusals.MissingToken, Kind(403, "MissingAuthenticationTokenException")),
+    (refusals.IncompleteSignature, Kind(403, "IncompleteSignature")),
+    (refusals.UnrecognizedClient, Kind(403, "UnrecognizedClientException")),
+    (refusals.InvalidSignature, Kind(403, "InvalidSignatureException")),
+    (refusals.ExpiredToken, Kind(403, "ExpiredTokenException")),
+    (core.Unauthenticated, Kind(403, "AccessDeniedException")),
     (core.Forbidden, Kind(403, "AccessDeniedException")),
     (core.RequestError, Kind(400, "ValidationException")),
     (core.Throttled, Kind(429, "ThrottlingException")),
@@ -86,6 +93,7 @@ _OPENAI: tuple[tuple[type[core.TwinferError], Kind, str | None], ...] = (
     (UnknownResource, Kind(404, "invalid_request_error"), "not_found"),
     (WrongMethod, Kind(405, "invalid_request_error"), "method_not_supported"),
     (BodyTooLarge, Kind(413, "invalid_request_error"), "request_too_large"),
+    (core.Unauthenticated, Kind(401, "invalid_request_error"), "invalid_api_key"),
     (core.Forbidden, Kind(403, "permission_error"), "forbidden"),
     (core.UnknownModel, Kind(404, "invalid_request_error"), "model_not_found"),
     (core.ContextOverflow, Kind(400, "invalid_request_error"), "context_length_exceeded"),

@@ -21,8 +21,9 @@ from twinfer.core.route import RouteKind
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.base import Dispatcher
 from twinfer.gateway.metering import Meter
-from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.models import Models, ServedModel
 from twinfer.gateway.text.reading import Reading
+from twinfer.identity.principal import Principal
 
 _LONG_BODY = 65_536
 """Bytes from which a body is read beside the event loop instead of in it (about 10 ms, were it all short turns)."""
@@ -36,19 +37,25 @@ class Call:
 
     Attributes:
         request_id: ours, unique; the client sees it in the response's headers.
+        principal: who sent it.
         model: the path's model id, decoded; empty where the path has none.
         secure: whether it came over TLS.
         arrived_s: on the gateway's clock.
     """
 
     request_id: str
-    tenant: TenantId
+    principal: Principal
     model: str
     headers: Headers
     query: QueryParams
     body: bytes
     secure: bool
     arrived_s: float
+
+    @property
+    def tenant(self) -> TenantId:
+        """The account that it belongs to."""
+        return self.principal.tenant
 
     async def read(self, reader: Callable[[bytes], Read]) -> Read:
         """What a dialect's reader makes of the body.
@@ -66,7 +73,7 @@ class Context:
     """What operations work with."""
 
     config: Config
-    models: ModelRegistry
+    models: Models
     dispatcher: Dispatcher
     meter: Meter
     clock: Clock

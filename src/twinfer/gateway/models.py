@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
@@ -103,6 +104,20 @@ class ServedModel:
         ids = self.tokenizer.encode(prompt.content, add_special_tokens=prompt.add_special_tokens)
         doubled = len(ids) > 1 and ids[0] == ids[1] and self.tokenizer.is_special(ids[0])
         return ids[1:] if prompt.add_special_tokens and doubled else ids
+
+
+class Models(Protocol):
+    """Served models, by any of their names."""
+
+    def __iter__(self) -> Iterator[ServedModel]: ...
+
+    def find(self, name: str) -> ServedModel:
+        """The model meant by a name.
+
+        Raises:
+            RequestError: there is none for the caller.
+        """
+        ...
 
 
 class ModelRegistry:

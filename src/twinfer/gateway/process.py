@@ -15,9 +15,11 @@ from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.process import READY, GatewaySpec, Notice
 from twinfer.gateway.dispatch import FleetDispatcher
 from twinfer.gateway.fleet import Fleet
+from twinfer.gateway.front import front_of
+from twinfer.gateway.key_watch import watched_door
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
-from twinfer.gateway.serve import build_app, serve
+from twinfer.gateway.serve import build_app, is_loopback, serve
 from twinfer.rpc.client import connect
 from twinfer.tls.credentials import load_credentials
 from twinfer.tls.roles import PeerRole
@@ -53,10 +55,12 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
             ]
         )
         dispatcher = FleetDispatcher(fleet, spec.config)
-        app = build_app(spec.config, models, dispatcher)
-        announcing = asyncio.create_task(_announce(fleet))
-        await _look_around(fleet, stop)
-        await serve(app, socket.socket(fileno=spec.socket_fd), stop)
+        sock = socket.socket(fileno=spec.socket_fd)
+        async with watched_door(spec.config, shut=not is_loopback(sock)) as door:
+            app = build_app(spec.config, models, dispatcher, door)
+            announcing = asyncio.create_task(_announce(fleet))
+            await _look_around(fleet, stop)
+            await serve(app, sock, stop, front=front_of(spec.config.gateway))
         announcing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await announcing

@@ -32,6 +32,7 @@ class Row:
         path: matched against the raw path, because boto3 sends slashes and colons of a model id percent-encoded;
             ``{model}`` takes as much as it can.
         error: how this API words errors.
+        action: what a policy must allow; empty for what is open to everybody.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row:
     path: str
     operation: Operation
     error: ErrorResponse
+    action: str
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -46,46 +48,99 @@ class Row:
         return re.compile(re.escape(self.path).replace(re.escape("{model}"), "(?P<model>.+)"))
 
 
+INVOKE, INVOKE_STREAM = "bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"
+INFER = "bedrock-mantle:CreateInference"
 TABLE = (
-    Row("Converse", "POST", "/model/{model}/converse", converse, bedrock_error),
-    Row("ConverseStream", "POST", "/model/{model}/converse-stream", converse_stream, bedrock_error),
-    Row("InvokeModel", "POST", "/model/{model}/invoke", invoke_model, bedrock_error),
+    Row("Converse", "POST", "/model/{model}/converse", converse, bedrock_error, INVOKE),
+    Row("ConverseStream", "POST", "/model/{model}/converse-stream", converse_stream, bedrock_error, INVOKE_STREAM),
+    Row("InvokeModel", "POST", "/model/{model}/invoke", invoke_model, bedrock_error, INVOKE),
     Row(
         "InvokeModelWithResponseStream",
         "POST",
         "/model/{model}/invoke-with-response-stream",
         invoke_model_with_response_stream,
         bedrock_error,
+        INVOKE_STREAM,
     ),
-    Row("CountTokens", "POST", "/model/{model}/count-tokens", count_tokens, bedrock_error),
-    Row("ListFoundationModels", "GET", "/foundation-models", list_foundation_models, bedrock_error),
-    Row("GetFoundationModel", "GET", "/foundation-models/{model}", get_foundation_model, bedrock_error),
+    Row("CountTokens", "POST", "/model/{model}/count-tokens", count_tokens, bedrock_error, "bedrock:CountTokens"),
+    Row(
+        "ListFoundationModels",
+        "GET",
+        "/foundation-models",
+        list_foundation_models,
+        bedrock_error,
+        "bedrock:ListFoundationModels",
+    ),
+    Row(
+        "GetFoundationModel",
+        "GET",
+        "/foundation-models/{model}",
+        get_foundation_model,
+        bedrock_error,
+        "bedrock:GetFoundationModel",
+    ),
     Row(
         "GetFoundationModelAvailability",
         "GET",
         "/foundation-model-availability/{model}",
         get_foundation_model_availability,
         bedrock_error,
+        "bedrock:GetFoundationModelAvailability",
     ),
-    Row("ListInferenceProfiles", "GET", "/inference-profiles", list_inference_profiles, bedrock_error),
-    Row("GetInferenceProfile", "GET", "/inference-profiles/{model}", get_inference_profile, bedrock_error),
-    Row("ChatCompletions", "POST", "/v1/chat/completions", chat_completions, openai_error),
-    Row("ChatCompletions", "POST", "/openai/v1/chat/completions", chat_completions, openai_error),
-    Row("Completions", "POST", "/v1/completions", completions, openai_error),
-    Row("Completions", "POST", "/openai/v1/completions", completions, openai_error),
-    Row("Responses", "POST", "/v1/responses", responses, openai_error),
-    Row("Responses", "POST", "/openai/v1/responses", responses, openai_error),
-    Row("GetResponse", "GET", "/v1/responses/{model}", stored_response, openai_error),
-    Row("GetResponse", "GET", "/openai/v1/responses/{model}", stored_response, openai_error),
-    Row("DeleteResponse", "DELETE", "/v1/responses/{model}", stored_response, openai_error),
-    Row("DeleteResponse", "DELETE", "/openai/v1/responses/{model}", stored_response, openai_error),
-    Row("ListModels", "GET", "/v1/models", list_models, openai_error),
-    Row("ListModels", "GET", "/openai/v1/models", list_models, openai_error),
-    Row("GetModel", "GET", "/v1/models/{model}", get_model, openai_error),
-    Row("GetModel", "GET", "/openai/v1/models/{model}", get_model, openai_error),
-    Row("Health", "GET", "/healthz", healthz, bedrock_error),
-    Row("Ready", "GET", "/readyz", readyz, bedrock_error),
-    Row("Metrics", "GET", "/metrics", metrics, bedrock_error),
+    Row(
+        "ListInferenceProfiles",
+        "GET",
+        "/inference-profiles",
+        list_inference_profiles,
+        bedrock_error,
+        "bedrock:ListInferenceProfiles",
+    ),
+    Row(
+        "GetInferenceProfile",
+        "GET",
+        "/inference-profiles/{model}",
+        get_inference_profile,
+        bedrock_error,
+        "bedrock:GetInferenceProfile",
+    ),
+    Row("ChatCompletions", "POST", "/v1/chat/completions", chat_completions, openai_error, INFER),
+    Row("ChatCompletions", "POST", "/openai/v1/chat/completions", chat_completions, openai_error, INFER),
+    Row("Completions", "POST", "/v1/completions", completions, openai_error, INFER),
+    Row("Completions", "POST", "/openai/v1/completions", completions, openai_error, INFER),
+    Row("Responses", "POST", "/v1/responses", responses, openai_error, INFER),
+    Row("Responses", "POST", "/openai/v1/responses", responses, openai_error, INFER),
+    Row("GetResponse", "GET", "/v1/responses/{model}", stored_response, openai_error, "bedrock-mantle:GetResponse"),
+    Row(
+        "GetResponse",
+        "GET",
+        "/openai/v1/responses/{model}",
+        stored_response,
+        openai_error,
+        "bedrock-mantle:GetResponse",
+    ),
+    Row(
+        "DeleteResponse",
+        "DELETE",
+        "/v1/responses/{model}",
+        stored_response,
+        openai_error,
+        "bedrock-mantle:DeleteResponse",
+    ),
+    Row(
+        "DeleteResponse",
+        "DELETE",
+        "/openai/v1/responses/{model}",
+        stored_response,
+        openai_error,
+        "bedrock-mantle:DeleteResponse",
+    ),
+    Row("ListModels", "GET", "/v1/models", list_models, openai_error, "bedrock-mantle:ListModels"),
+    Row("ListModels", "GET", "/openai/v1/models", list_models, openai_error, "bedrock-mantle:ListModels"),
+    Row("GetModel", "GET", "/v1/models/{model}", get_model, openai_error, "bedrock-mantle:GetModel"),
+    Row("GetModel", "GET", "/openai/v1/models/{model}", get_model, openai_error, "bedrock-mantle:GetModel"),
+    Row("Health", "GET", "/healthz", healthz, bedrock_error, ""),
+    Row("Ready", "GET", "/readyz", readyz, bedrock_error, ""),
+    Row("Metrics", "GET", "/metrics", metrics, bedrock_error, "twinfer:GetMetrics"),
 )
 
 

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import ConfigError
 from twinfer.gateway.app import GatewayApp
+from twinfer.gateway.auth import Door
 from twinfer.gateway.base import Dispatcher
 from twinfer.gateway.exchange import Context
+from twinfer.gateway.front import EitherHttp, Front
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry
 
@@ -25,15 +28,18 @@ _LAST_WORDS_S = 1.0
 """For calls that were not finished after draining, to say so and to close their generations."""
 
 
-def build_app(config: Config, models: ModelRegistry, dispatcher: Dispatcher) -> GatewayApp:
-    """The whole front door as one ASGI application."""
-    return GatewayApp(Context(config, models, dispatcher, Meter(), MonotonicClock()))
+def build_app(config: Config, models: ModelRegistry, dispatcher: Dispatcher, door: Door | None = None) -> GatewayApp:
+    """The whole front door as one ASGI application; open to anybody without a ``door``."""
+    return GatewayApp(Context(config, models, dispatcher, Meter(), MonotonicClock()), door)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, guarded: bool = False) -> socket.socket:
     """Listen at the address, so that a busy port shows before models are loaded; port 0 takes a free one.
 
     Clients that connect early wait until the server runs.
+
+    Args:
+        guarded: whether there are keys; without, only this machine may ask.
 
     Raises:
         ConfigError: the host is open to others, unknown, or the port is taken.
@@ -42,9 +48,10 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ConfigError(f"gateway.host {host!r} is not an address of this machine: {error}") from error
-    if not ipaddress.ip_address(address[0]).is_loopback:
+    if not guarded and not ipaddress.ip_address(address[0]).is_loopback:
         raise ConfigError(
-            f"gateway.host {host!r} is reachable by others, but authentication is not configured: use 127.0.0.1."
+            f"gateway.host {host!r} is reachable by others, and authentication is not configured: make a key first "
+            "with `twinfer keys create --tenant NAME`, or use 127.0.0.1."
         )
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,15 +64,25 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event, drain_s: float = 30.0) -> None:
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach a listening socket."""
+    return ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+
+
+async def serve(
+    app: ASGIApp, sock: socket.socket, stop: asyncio.Event, drain_s: float = 30.0, front: Front | None = None
+) -> None:
     """Serve until ``stop`` is set, then let running calls finish for up to ``drain_s`` seconds.
 
     Signals are left to the caller. The socket is closed at the end.
     """
+    front = front or Front()
+    tls = front.tls
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=EitherHttp if front.http2 else HttpToolsProtocol,
+            ssl_context_factory=(lambda config, default: tls) if tls else None,
             ws="none",
             lifespan="off",
             log_config=None,
