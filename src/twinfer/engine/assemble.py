@@ -52,6 +52,7 @@ def assemble(
             capabilities.sight_tokens,
             GUESS_ROWS if guesses else 0,
             LAST_STRIDE if pool.engine == "native" else 0,
+            capabilities.grammars,
         ),
         capabilities.vocab_size,
     )

@@ -6,7 +6,8 @@
 3. The next token is a hash over the elements *read back from the pool* at every position up to the last one. A wrong,
    stale, foreign or missing block therefore gives a wrong token, and a hundred thousand handoffs can be checked
    without a model.
-4. A step lasts as long as its times say, until an absolute deadline.
+4. Of what a grammar permits, that hash chooses; an answer ends as soon as its grammar lets it. Scripts know none.
+5. A step lasts as long as its times say, until an absolute deadline.
 
 Hashes are splitmix64 (Steele, Lea, Flood 2014) on wrapping 64-bit lanes.
 """
@@ -27,6 +28,7 @@ from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Logprob
 from twinfer.engine.pacer import Pacer
 from twinfer.engine.step_times import FixedTimes, StepTimes
+from twinfer.grammar.masks import NO_MASKS, Bits, GrammarMasks
 from twinfer.kv.elements import ElementView
 
 U64 = NDArray[np.uint64]
@@ -90,6 +92,7 @@ class EmulatedRunner:
         config: perhaps an answer to play (the KV is made all the same), or a failure to inject.
         clock: for the absolute deadlines of steps.
         times: how long steps take; those of ``config`` where there are no others.
+        masks: of requests with a grammar; without them there may be none.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class EmulatedRunner:
         config: EmulationConfig,
         clock: Clock,
         times: StepTimes | None = None,
+        masks: GrammarMasks | None = None,
     ) -> None:
         self._view = ElementView(pool, layout)
         self._vocab_size = vocab_size
@@ -107,6 +111,7 @@ class EmulatedRunner:
         self._times = times or FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
         self._pacer = Pacer(clock)
         self._states = RunningStates()
+        self._masks = masks
         elements = 2 * layout.num_layers * layout.num_kv_heads * layout.head_dim
         lanes = np.arange(elements, dtype=np.uint64)
         self._lane_keys = splitmix64(lanes)
@@ -117,17 +122,19 @@ class EmulatedRunner:
         deadline = self._pacer.begin(self._times.seconds(plan))
         for block in plan.fresh_blocks:
             self._view.zero_block(block)
+        masks = NO_MASKS if self._masks is None else self._masks.compute(plan.slices)
+        drawing = [part for part in plan.slices if part.sample_index is not None]
+        permits = {id(drawing[row]): bits for row, bits in zip(masks.rows, masks.bits, strict=True)}
         draws: list[Draw | None] = []
-        failed = []
+        failed = dict(masks.failed)
         for part in plan.slices:
             self._write(part)
             if part.sample_index is not None and part.sample_index == self._config.fail_at:
-                failed.append((part.request.request_id, "the emulated device was told to fail here"))
-                draws.append(None)
-            else:
-                draws.append(None if part.sample_index is None else self._draw(part, part.sample_index))
+                failed[part.request.request_id] = "the emulated device was told to fail here"
+            may_draw = part.sample_index is not None and part.request.request_id not in failed
+            draws.append(self._draw(part, permits.get(id(part))) if may_draw else None)
         self._pacer.wait_until(deadline)
-        return StepResult(tuple(draws), tuple(failed))
+        return StepResult(tuple(draws), tuple(failed.items()))
 
     def to_host(self, blocks: Sequence[int]) -> None:
         """The pool is host memory already."""
@@ -140,17 +147,21 @@ class EmulatedRunner:
         elements = (splitmix64(states[:, None] ^ self._lane_keys) >> np.uint64(60)).astype(np.int8) - np.int8(8)
         self._view.write_tokens(part.block_table, part.start, elements)
 
-    def _draw(self, part: Slice, index: int) -> Draw:
+    def _draw(self, part: Slice, bits: Bits | None) -> Draw:
         if script := self._config.script_ids:
-            return self._certain(part.request, script[min(index, len(script) - 1)])
-        return self._certain(part.request, self._token_from_kv(part))
+            return self._certain(part.request, script[min(part.sample_index or 0, len(script) - 1)])
+        if bits is None:
+            return self._certain(part.request, self._number_from_kv(part) % self._vocab_size)
+        permitted = np.flatnonzero(np.unpackbits(bits, count=self._vocab_size, bitorder="little")).tolist()
+        choice = sorted(set(permitted).intersection(part.request.stopping.stop_token_ids)) or permitted
+        return self._certain(part.request, choice[self._number_from_kv(part) % len(choice)])
 
-    def _token_from_kv(self, part: Slice) -> int:
+    def _number_from_kv(self, part: Slice) -> int:
         elements = self._view.read_tokens(part.block_table, part.end).astype(np.int64).view(np.uint64)
         per_position = elements @ self._lane_weights
         positions = np.arange(part.end, dtype=np.uint64)
         folded = splitmix64(per_position ^ splitmix64(positions)).sum(dtype=np.uint64)
-        return int(splitmix64(np.array([folded]))[0] % np.uint64(self._vocab_size))
+        return int(splitmix64(np.array([folded]))[0])
 
     @staticmethod
     def _certain(request: GenerationRequest, token_id: int) -> Draw:

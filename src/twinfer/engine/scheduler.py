@@ -37,6 +37,7 @@ class Limits:
         guess_rows: positions of a step that only decodes, guesses included; 0 guesses nothing.
         last_stride: positions at the end of a prompt that is handed over; fewer would be computed less efficiently. 0
             takes as many as fit.
+        grammars: whether answers can be held to a grammar.
     """
 
     max_step_tokens: int
@@ -46,6 +47,7 @@ class Limits:
     sight_tokens: int = 0
     guess_rows: int = 0
     last_stride: int = 0
+    grammars: bool = False
 
 
 class Scheduler:

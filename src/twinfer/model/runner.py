@@ -9,6 +9,7 @@ from twinfer.core.ids import ModelId, RequestId, TenantId
 from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
+from twinfer.grammar.masks import NO_MASKS, GrammarMasks, Masks
 from twinfer.model.batch import BatchBuilder
 from twinfer.model.decode_step import decode_step
 from twinfer.model.decoder import forward
@@ -30,10 +31,17 @@ class ModelRunner:
         pool: ``[num_blocks, *stored_shape(layout)]`` on the same device; the caller's, and written by every step.
         layout: of the pool.
         max_context_tokens: positions of a sequence, at most.
+        masks: of requests with a grammar; without them there may be none.
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: Weights, pool: Tensor, layout: KVLayout, max_context_tokens: int
+        self,
+        spec: ModelSpec,
+        weights: Weights,
+        pool: Tensor,
+        layout: KVLayout,
+        max_context_tokens: int,
+        masks: GrammarMasks | None = None,
     ) -> None:
         self._spec = spec
         self._weights = weights
@@ -45,20 +53,24 @@ class ModelRunner:
         self._decode_step = decode_step(spec, weights, self._ropes, pool, layout)
         self._sampler = Sampler()
         self._max_context_tokens = max_context_tokens
+        self._masks = masks
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Zero the fresh blocks, compute all slices, store their K and V, and draw.
 
-        A request whose logits are not finite is in the result's ``failed``; the others are not concerned.
+        Masks of grammars are made meanwhile. A request whose logits are not finite, or that cannot follow its grammar,
+        is in the result's ``failed``; the others are not concerned.
         """
+        pending = None if self._masks is None else self._masks.begin(plan.slices)
         with torch.inference_mode():
             self._kv.zero(plan.fresh_blocks)
             if not plan.slices:
                 return StepResult(())
             logits = self._logits(plan.slices)
             drawing = [part for part in plan.slices if part.sample_index is not None]
-            draws = iter(self._sampler.sample(logits, drawing) if drawing else ())
-        return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices])
+            masks = NO_MASKS if pending is None else pending.result()
+            draws = iter(self._sampler.sample(logits, drawing, masks) if drawing else ())
+        return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices], masks)
 
     def _logits(self, slices: Sequence[Slice]) -> Tensor:
         if self._decode_step is not None and self._decode_step.takes(slices):
@@ -81,10 +93,12 @@ class ModelRunner:
         self.execute(StepPlan((), fresh_blocks=blocks))
 
 
-def _result(plan: StepPlan, draws: list[Draw | None]) -> StepResult:
-    failed = tuple(
-        (part.request.request_id, _NOT_FINITE)
-        for part, draw in zip(plan.slices, draws, strict=True)
-        if part.sample_index is not None and draw is None
-    )
-    return StepResult(tuple(draws), failed)
+def _result(plan: StepPlan, draws: list[Draw | None], masks: Masks) -> StepResult:
+    """The draws, but for those of requests that failed."""
+    failed = dict(masks.failed)
+    kept: list[Draw | None] = []
+    for part, draw in zip(plan.slices, draws, strict=True):
+        if part.sample_index is not None and draw is None:
+            failed.setdefault(part.request.request_id, _NOT_FINITE)
+        kept.append(None if part.request.request_id in dict(masks.failed) else draw)
+    return StepResult(tuple(kept), tuple(failed.items()))
