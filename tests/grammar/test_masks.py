@@ -15,7 +15,12 @@ END, NEVER = 0, 1
 TOKENS = ("<|end|>", "<|other|>", *map(chr, range(32, 127)), '{"', '":', '"}', "true", "false")
 VOCABULARY = Vocabulary(TokenTable(tuple(token.encode() for token in TOKENS), (END, NEVER)))
 LETTERS = '%llguidance {"no_forcing": true}\nstart: "a" "b"+ "c"?\n'
-SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
 OBJECT = f'%llguidance {{"no_forcing": true}}\nstart: %json {json.dumps(SCHEMA)}\n'
 
 
@@ -55,7 +60,7 @@ def test_what_the_grammar_says_and_its_end() -> None:
     """An end is permitted where the text is complete, and only there; tokens of several characters where they fit."""
     assert [{"a"}, {"b"}, {"b", "c", "<|end|>"}, {"<|end|>"}] == [after(text) for text in ("", "a", "ab", "abbc")]
     assert {"{", '{"'} == after("", OBJECT)
-    assert {"t", "f", "true", "false"} == after('{"ok":', OBJECT)
+    assert {" ", "t", "f", "true", "false"} == after('{"ok":', OBJECT)
 
 
 def test_only_rows_with_a_grammar_have_masks() -> None:

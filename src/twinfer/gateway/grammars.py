@@ -30,10 +30,7 @@ class Grammars:
             InvalidRequest: a schema is not supported, or nothing satisfies it.
         """
         output = conversation.output
-        if output is None:
-            schema = None
-        else:
-            schema = ANY_OBJECT if output.schema is None else check_schema(output.schema, output.where)
+        schema = None if output is None else output.schema
         forced = conversation.calling is Calling.ANY
         arguments = {tool.name: self._arguments(tool, forced) for tool in conversation.tools}
         source = write_grammar(conversation, written, schema, arguments)

@@ -30,7 +30,7 @@ def read_response_format(field: Reader | None, *, flat: bool = False) -> JsonOut
     if field is None or (kind := field.need("type").one_of(FORMATS)) == "text":
         return None
     if kind == "json_object":
-        return JsonOutput(None, field.path)
+        return JsonOutput({"type": "object"}, field.path)
     named = field if flat else field.need("json_schema")
     named.need("name").string(pattern=_NAME)
     if (description := named.get("description")) is not None:

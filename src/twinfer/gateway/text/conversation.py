@@ -81,14 +81,14 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class JsonOutput:
-    """What is said in the answer must be one JSON object, or what a schema says.
+    """What is said in the answer must be JSON.
 
     Attributes:
-        schema: ``None`` for any object.
+        schema: of it; one that was checked.
         where: its place in the request, for complaints.
     """
 
-    schema: Mapping[str, Any] | None
+    schema: Mapping[str, Any]
     where: str
 
 

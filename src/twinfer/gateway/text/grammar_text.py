@@ -112,7 +112,7 @@ class _Writer:
 
     def _messages(self, calls: ToolFormat | None, said: str) -> str:
         """Harmony: what is said and what is not have channels."""
-        aside = ["analysis", "commentary"] if calls else ["analysis"]
+        aside = ["analysis", "commentary"] if calls and self.schema is None else ["analysis"]
         asides = [f"({self._literal(f'<|channel|>{name}<|message|>')})" for name in aside]
         thought = f"(({' | '.join(asides)}) TEXT {self._literal('<|end|><|start|>assistant')})*"
         final = f"{self._literal('<|channel|>final<|message|>')} {said}"

@@ -18,11 +18,15 @@ DESCRIPTIONS = (
 MAX_DEPTH = 32
 MAX_NODES = 5_000
 """Schemas in a schema."""
+_YEAR = "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+_LEAP = "[0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00"
+_REAL_DAY = f"^({_YEAR}-(0[13-9]|1[0-2]|02-([01]|2[0-8]))|({_LEAP})-02-29)"
+"""How dates begin that exist; llguidance lets 29 February pass in every year, and knows a year 0."""
 _DEFINITIONS = ("$defs", "definitions")
 
 
 def check_schema(schema: object, where: str) -> dict[str, Any]:
-    """The same schema without words that only describe, and with objects closed where it leaves them open.
+    """The same schema as llguidance is to have it: without words that only describe, and with objects closed.
 
     Args:
         schema: as the client wrote it.
@@ -99,6 +103,8 @@ class _Checker:
             found[keyword] = self._readers[keyword](value, f"{at}/{_escaped(keyword)}", depth)
         if closed and "properties" in found and "allOf" not in found:
             found["additionalProperties"] = False
+        if found.get("format") in ("date", "date-time"):
+            found["pattern"] = _REAL_DAY
         return found
 
     def _type(self, value: object, at: str, depth: int) -> object:
