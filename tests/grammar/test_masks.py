@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import a_request
 from twinfer.core.request import GenerationRequest, Grammar
 from twinfer.core.step import Slice
-from twinfer.grammar.masks import GrammarMasks, Masks
+from twinfer.grammar.masks import NO_MASKS, GrammarMasks, Masks
 from twinfer.grammar.token_table import TokenTable
 from twinfer.grammar.vocabulary import Vocabulary
 
@@ -64,12 +64,10 @@ def test_what_the_grammar_says_and_its_end() -> None:
 
 
 def test_only_rows_with_a_grammar_have_masks() -> None:
-    """Others are left as they are, and nobody waits for anything where there are none."""
+    """Others are left as they are."""
     masks = GrammarMasks(VOCABULARY)
-    assert masks.begin([part(request(None), [])]) is None
-    pending = masks.begin([part(request(None, "x"), []), part(request(), ids("a")), part(request(None, "y"), [])])
-    assert pending is not None
-    found = pending.result()
+    assert NO_MASKS is masks.compute([part(request(None), [])])
+    found = masks.compute([part(request(None, "x"), []), part(request(), ids("a")), part(request(None, "y"), [])])
     assert ((1,), [{"b"}], ()) == (found.rows, permitted(found), found.failed)
 
 

@@ -5,10 +5,11 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.e2e.deployment import serving
-from tests.schemas.run import ask_all
+from tests.schemas.run import SERVING, ask_all
 
 
 def main() -> int:
@@ -23,9 +24,13 @@ def main() -> int:
         tally = asyncio.run(ask_all(deployment.url, options.schemas, options.seed, options.max_tokens))
     for (door, outcome), count in sorted(tally.counts.items()):
         print(f"{door:10}{outcome:12}{count:6}")
-    outcomes = {outcome: sum(n for (_, what), n in tally.counts.items() if what == outcome) for _, outcome in tally.counts}
-    finished = outcomes.get("valid", 0) + outcomes.get("wrong", 0)
-    print(f"{finished} of {options.schemas} answers were finished, {outcomes.get('valid', 0)} of them are right;", end=" ")
+    outcomes = Counter[str]()
+    for (_, outcome), count in tally.counts.items():
+        outcomes[outcome] += count
+    finished = outcomes["valid"] + outcomes["wrong"]
+    print(
+        f"{finished} of {options.schemas} answers were finished, {outcomes.get('valid', 0)} of them are right;", end=" "
+    )
     print(f"routes: {dict(tally.routes)}; {time.monotonic() - started:.0f} s, seed {options.seed}")
     print(*tally.examples[:10], sep="\n")
     return 1 if tally.examples else 0

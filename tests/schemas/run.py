@@ -22,7 +22,7 @@ UNSUPPORTED: tuple[dict[str, Any], ...] = (
     {"$ref": "https://example.com/schema"},
     {"minItems": 2},
 )
-SERVING = ("--set", "model.tool_format=hermes")
+SERVING = ("model.0.tool_format=hermes",)
 """What a deployment of the demo model needs, which was never taught to call tools."""
 
 

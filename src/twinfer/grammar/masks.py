@@ -1,7 +1,7 @@
 """Which tokens each sequence of a step may draw.
 
-1. ``begin`` is called before a step is computed, and works on a thread of its own while the step is: what is permitted
-   depends on the tokens drawn before it only.
+1. Masks are made once a step's logits are under way: a device of its own goes on computing meanwhile. A thread for
+   them would be no gain on a CPU, whose cores all compute the step, and would fight for the interpreter's lock.
 2. A sequence has a matcher as long as every step has something of it; one that comes back has it made again. A matcher
    reads the tokens that were emitted since it was asked last, so whatever went before, here or elsewhere, is replayed.
 3. A guess is read, masked and taken back. What follows one that the grammar forbids is never used, and has no mask.
@@ -9,7 +9,6 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,20 +54,16 @@ class GrammarMasks:
         self._vocabulary = vocabulary
         self._sequences: dict[RequestId, _Follower] = {}
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
-        self._thread = ThreadPoolExecutor(1, "grammar-masks")
-
-    def begin(self, slices: Sequence[Slice]) -> "Future[Masks] | None":
-        """Start on the masks of a step; ``None`` where no sequence of it is held to a grammar."""
-        if not self._sequences and all(part.request.grammar is None for part in slices):
-            return None
-        return self._thread.submit(self.compute, slices)
 
     def compute(self, slices: Sequence[Slice]) -> Masks:
         """The masks of a step."""
+        if all(part.request.grammar is None for part in slices):
+            self._sequences = {}
+            return NO_MASKS
         self._keep(slices)
         drawing = [part for part in slices if part.sample_index is not None]
         rows: list[int] = []
-        bits: list[Bits] = []
+        bits: list[bytearray] = []
         failed: dict[RequestId, str] = {}
         for row, part in enumerate(drawing):
             request_id, grammar = part.request.request_id, part.request.grammar
@@ -82,7 +77,8 @@ class GrammarMasks:
             if found is not None:
                 rows.append(row)
                 bits.append(found)
-        return Masks(tuple(rows), np.stack(bits) if bits else NO_MASKS.bits, tuple(failed.items()))
+        joined = np.frombuffer(bytearray().join(bits), np.uint8).reshape(len(rows), -1) if rows else NO_MASKS.bits
+        return Masks(tuple(rows), joined, tuple(failed.items()))
 
     def _keep(self, slices: Sequence[Slice]) -> None:
         """Followers of the sequences in this step, and of no others."""
@@ -110,41 +106,44 @@ class _Follower:
         self._matcher = matcher
         self._end_ids = [token_id for token_id in grammar.end_ids if token_id < vocab_size]
         self._vocab_size = vocab_size
-        self._read: list[int] = []
+        self._nothing = bytes(-(-vocab_size // 8))
+        self._emitted: Sequence[int] = ()
+        self._num_read = 0
 
-    def permits(self, part: Slice) -> Bits | None:
+    def permits(self, part: Slice) -> bytearray | None:
         """A row of ``Masks.bits``: what the slice may draw; ``None`` for a guess that follows one not permitted.
 
         Raises:
             _Forbidden: the sequence cannot go on.
         """
-        emitted = list(part.emitted)
-        known = len(self._read)
-        if emitted[:known] != self._read:
-            self._matcher.reset()
-            self._read, known = [], 0
-        fresh = emitted[known:]
         if part.is_guess:
-            num_read = self._matcher.try_consume_tokens(fresh)
-            found = self._permitted() if num_read == len(fresh) else None
-            self._matcher.rollback(num_read)
-            return found
-        self._matcher.consume_tokens(fresh)
-        self._read = emitted
+            return self._after_guesses(part.emitted[self._num_read :])
+        if part.emitted is not self._emitted:  # the same list only ever grows
+            self._matcher.reset()
+            self._emitted, self._num_read = part.emitted, 0
+        self._matcher.consume_tokens(list(part.emitted[self._num_read :]))
+        self._num_read = len(part.emitted)
         return self._permitted()
 
-    def _permitted(self) -> Bits:
+    def _after_guesses(self, guessed: Sequence[int]) -> bytearray | None:
+        num_read = self._matcher.try_consume_tokens(list(guessed))
+        found = self._permitted() if num_read == len(guessed) else None
+        self._matcher.rollback(num_read)
+        return found
+
+    def _permitted(self) -> bytearray:
         size = self._vocab_size
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8).copy()
-        if error := self._matcher.get_error():
-            raise _Forbidden(f"the answer cannot follow its grammar: {error.partition(chr(10))[0]}")
+        bits = bytearray(self._matcher.compute_bitmask())
+        if self._matcher.is_error():
+            reason = self._matcher.get_error().partition("\n")[0]
+            raise _Forbidden(f"the answer cannot follow its grammar: {reason}")
         may_end = bits[size // 8] >> size % 8 & 1
-        bits = bits[: -(-size // 8)]
+        del bits[len(self._nothing) :]
         if size % 8:
             bits[-1] &= (1 << size % 8) - 1
         for token_id in self._end_ids:
-            bit = np.uint8(1 << token_id % 8)
+            bit = 1 << token_id % 8
             bits[token_id // 8] = bits[token_id // 8] & ~bit | bit * may_end
-        if not bits.any():
+        if bits == self._nothing:
             raise _Forbidden("the answer cannot follow its grammar: the vocabulary has no token that it permits here")
         return bits

@@ -16,6 +16,7 @@ from torch import Tensor
 from twinfer.core.ids import RequestId
 from twinfer.core.step import Slice
 from twinfer.grammar.masks import Masks
+from twinfer.model.kernels.library import forbid
 
 IntArray = NDArray[np.int64]
 _EIGHT_BITS = torch.where((torch.arange(256)[:, None] >> torch.arange(8)) % 2 == 1, 0.0, -torch.inf)
@@ -76,16 +77,17 @@ def adjust_(logits: Tensor, parts: Sequence[Slice], prompts: Sequence[IntArray |
             logits[index] += sign * values
 
 
-def forbidden(masks: Masks, num_rows: int, vocab_size: int, device: torch.device) -> Tensor:
-    """What grammars add to logits: ``[num_rows, vocab_size]``, minus infinity where they do not permit a token, else 0.
+def forbid_(logits: Tensor, masks: Masks) -> None:
+    """Set the logits ``[R, vocab]`` of what grammars do not permit to minus infinity, in place.
 
-    Bits become floats eight at a time, by a table. Filling by a mask costs ten times as much on a CPU, since what is
-    permitted is hard to foresee for it.
+    Without our kernel bits become floats eight at a time, by a table. Filling by a mask costs ten times as much on a
+    CPU, since what is permitted is hard to foresee for it.
     """
-    bits = np.full((num_rows, masks.bits.shape[1]), 255, np.uint8)
-    bits[list(masks.rows)] = masks.bits
-    table = _EIGHT_BITS.to(device)
-    return F.embedding(torch.from_numpy(bits).to(device).int(), table).flatten(1)[:, :vocab_size]
+    if forbid(logits, masks.bits, masks.rows):
+        return
+    bits = torch.from_numpy(masks.bits).to(logits.device)
+    forbidden = F.embedding(bits.int(), _EIGHT_BITS.to(logits.device)).flatten(1)[:, : logits.shape[1]]
+    logits.index_add_(0, torch.tensor(masks.rows, device=logits.device), forbidden.to(logits.dtype))
 
 
 def _stops_too_early(part: Slice) -> bool:

@@ -58,17 +58,16 @@ class ModelRunner:
     def execute(self, plan: StepPlan) -> StepResult:
         """Zero the fresh blocks, compute all slices, store their K and V, and draw.
 
-        Masks of grammars are made meanwhile. A request whose logits are not finite, or that cannot follow its grammar,
+        A request whose logits are not finite, or that cannot follow its grammar,
         is in the result's ``failed``; the others are not concerned.
         """
-        pending = None if self._masks is None else self._masks.begin(plan.slices)
         with torch.inference_mode():
             self._kv.zero(plan.fresh_blocks)
             if not plan.slices:
                 return StepResult(())
             logits = self._logits(plan.slices)
             drawing = [part for part in plan.slices if part.sample_index is not None]
-            masks = NO_MASKS if pending is None else pending.result()
+            masks = NO_MASKS if self._masks is None else self._masks.compute(plan.slices)
             draws = iter(self._sampler.sample(logits, drawing, masks) if drawing else ())
         return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices], masks)
 

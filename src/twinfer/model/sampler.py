@@ -2,8 +2,8 @@
 
 1. Rows whose logits are not all finite are set aside; their draw is ``None``.
 2. Where all rows are greedy and ask for nothing else, that is the end: the highest logit, lowest id among equals.
-3. Penalties, biases and masks of grammars change a copy of the logits, in this order; the log probabilities that are
-   reported do not see them.
+3. Penalties, biases and masks of grammars change the logits, in this order: a copy of them, wherever log probabilities
+   are reported, which do not see the changes.
 4. Greedy rows take the highest; the others divide by the temperature and go through ``inverse_cdf``.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from twinfer.core.step import Draw, Slice
 from twinfer.core.tokens import Logprob
 from twinfer.grammar.masks import NO_MASKS, Masks
-from twinfer.model.adjust import PromptIds, adjust_, forbidden, is_adjusted
+from twinfer.model.adjust import PromptIds, adjust_, forbid_, is_adjusted
 from twinfer.model.inverse_cdf import Truncation, decide, order, uniform
 
 _HEAD = 256
@@ -37,7 +37,7 @@ class Sampler:
         """Draw one token per row.
 
         Args:
-            logits: ``[R, vocab]`` in any floating type.
+            logits: ``[R, vocab]`` in any floating type. Masks may be written into them.
             parts: what each row is drawn for; all have a ``sample_index``.
             masks: of rows that are held to a grammar.
 
@@ -53,11 +53,13 @@ class Sampler:
         return [draw if ok else None for draw, ok in zip(draws, finite, strict=True)]
 
     def _choose(self, logits: Tensor, parts: Sequence[Slice], masks: Masks) -> list[int]:
-        if any(is_adjusted(part) for part in parts):
+        is_adjusting = any(is_adjusted(part) for part in parts)
+        if is_adjusting or (masks.rows and any(part.request.top_logprobs is not None for part in parts)):
             logits = logits.clone()
+        if is_adjusting:
             adjust_(logits, parts, self._prompts.update(parts))
         if masks.rows:
-            logits = logits + forbidden(masks, logits.shape[0], logits.shape[1], logits.device)
+            forbid_(logits, masks)
         sampled = [row for row, part in enumerate(parts) if part.request.sampling.temperature > 0]
         if len(sampled) == len(parts):
             return _sample_rows(logits, parts)

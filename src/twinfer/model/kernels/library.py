@@ -12,7 +12,9 @@ from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -156,6 +158,22 @@ def find_kernels(threads: int, isa: Isa | None = None) -> Kernels | None:
     return Kernels(library, Machine(threads, best if isa is None else isa))
 
 
+def forbid(logits: Tensor, masks: NDArray[np.uint8], rows: Sequence[int]) -> bool:
+    """Set what masks do not permit to minus infinity, in place; false if that cannot be done here.
+
+    Args:
+        logits: ``[R, vocab]``.
+        masks: ``[len(rows), ceil(vocab / 8)]``, a bit for each token, the lowest first.
+        rows: of the logits that the masks are for.
+    """
+    library = _load()
+    if library is None or logits.device.type != "cpu" or logits.dtype != torch.float32 or not logits.is_contiguous():
+        return False
+    where = (ctypes.c_int64 * len(rows))(*rows)
+    library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks.ctypes.data, where, len(rows))
+    return True
+
+
 @lru_cache(maxsize=1)
 def _load() -> ctypes.CDLL | None:
     for suffix in EXTENSION_SUFFIXES:
@@ -174,4 +192,5 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.twinfer_decode.argtypes = [machine, ctypes.POINTER(StoredModel), ctypes.POINTER(DecodeBatch), pointer]
     library.twinfer_read.argtypes = [machine, pointer, size]
     library.twinfer_read.restype = ctypes.c_uint64
+    library.twinfer_forbid.argtypes = [pointer, size, pointer, pointer, size]
     return library
