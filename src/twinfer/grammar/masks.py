@@ -57,46 +57,42 @@ class GrammarMasks:
 
     def compute(self, slices: Sequence[Slice]) -> Masks:
         """The masks of a step."""
-        if all(part.request.grammar is None for part in slices):
-            self._sequences = {}
-            return NO_MASKS
-        self._keep(slices)
-        drawing = [part for part in slices if part.sample_index is not None]
+        kept: dict[RequestId, _Follower] = {}
         rows: list[int] = []
         bits: list[bytearray] = []
         failed: dict[RequestId, str] = {}
-        for row, part in enumerate(drawing):
+        row = -1
+        for part in slices:
+            row += part.sample_index is not None
             request_id, grammar = part.request.request_id, part.request.grammar
-            if grammar is None or request_id in failed:
+            if grammar is None:
+                continue
+            follower = kept.get(request_id) or self._sequences.get(request_id) or self._follower(grammar)
+            kept[request_id] = follower
+            if part.sample_index is None or request_id in failed:
                 continue
             try:
-                found = self._sequences[request_id].permits(part)
+                found = follower.permits(part)
             except _Forbidden as error:
                 failed[request_id] = str(error)
                 continue
             if found is not None:
                 rows.append(row)
                 bits.append(found)
+        self._sequences = kept
+        if not kept:
+            return NO_MASKS
         joined = np.frombuffer(bytearray().join(bits), np.uint8).reshape(len(rows), -1) if rows else NO_MASKS.bits
         return Masks(tuple(rows), joined, tuple(failed.items()))
 
-    def _keep(self, slices: Sequence[Slice]) -> None:
-        """Followers of the sequences in this step, and of no others."""
-        kept: dict[RequestId, _Follower] = {}
-        for part in slices:
-            request_id, grammar = part.request.request_id, part.request.grammar
-            if grammar is not None and request_id not in kept:
-                known = self._sequences.get(request_id)
-                kept[request_id] = known or _Follower(self._matcher(grammar.source), grammar, self._vocabulary.size)
-        self._sequences = kept
-
-    def _matcher(self, source: str) -> LLMatcher:
-        """A fresh matcher; what was compiled is shared."""
+    def _follower(self, grammar: Grammar) -> "_Follower":
+        """One at the start of an answer; what was compiled is shared."""
+        source = grammar.source
         found = self._compiled.pop(source, None) or self._vocabulary.matcher(source)
         self._compiled[source] = found
         if len(self._compiled) > MAX_GRAMMARS:
             self._compiled.popitem(last=False)
-        return found.deep_copy()
+        return _Follower(found.deep_copy(), grammar, self._vocabulary.size)
 
 
 class _Follower:
@@ -121,7 +117,10 @@ class _Follower:
         if part.emitted is not self._emitted:  # the same list only ever grows
             self._matcher.reset()
             self._emitted, self._num_read = part.emitted, 0
-        self._matcher.consume_tokens(list(part.emitted[self._num_read :]))
+        if len(part.emitted) == self._num_read + 1:
+            self._matcher.consume_token(part.emitted[-1])
+        else:
+            self._matcher.consume_tokens(list(part.emitted[self._num_read :]))
         self._num_read = len(part.emitted)
         return self._permitted()
 

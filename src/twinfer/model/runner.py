@@ -95,9 +95,9 @@ class ModelRunner:
 def _result(plan: StepPlan, draws: list[Draw | None], masks: Masks) -> StepResult:
     """The draws, but for those of requests that failed."""
     failed = dict(masks.failed)
-    kept: list[Draw | None] = []
-    for part, draw in zip(plan.slices, draws, strict=True):
-        if part.sample_index is not None and draw is None:
-            failed.setdefault(part.request.request_id, _NOT_FINITE)
-        kept.append(None if part.request.request_id in dict(masks.failed) else draw)
-    return StepResult(tuple(kept), tuple(failed.items()))
+    for index, (part, draw) in enumerate(zip(plan.slices, draws, strict=True)):
+        if part.request.request_id in failed:
+            draws[index] = None
+        elif draw is None and part.sample_index is not None:
+            failed[part.request.request_id] = _NOT_FINITE
+    return StepResult(tuple(draws), tuple(failed.items()))

@@ -27,17 +27,18 @@ VECTOR static void forbid_sixteens(float *row, const uint8_t *bits, long count)
 }
 #endif
 
-/* logits[.][vocab] of fp32, masks[num_rows][ceil(vocab / 8)], and which row of the logits each mask is for. */
+/* logits[.][vocab] of fp32, masks[num_rows][ceil(vocab / 8)], and which row of the logits each mask is for: null where
+   the first is for the first, and so on. */
 API void twinfer_forbid(float *logits, int64_t vocab, const uint8_t *masks, const int64_t *rows, int64_t num_rows)
 {
     const long bytes = (vocab + 7) / 8;
     for (long r = 0; r < num_rows; r++) {
         const uint8_t *bits = masks + r * bytes;
-        uint32_t *row = (uint32_t *)(logits + rows[r] * vocab);
+        uint32_t *row = (uint32_t *)(logits + (rows ? rows[r] : r) * vocab);
         long i = 0;
 #if X86
         if (__builtin_cpu_supports("avx512f")) {
-            forbid_sixteens(logits + rows[r] * vocab, bits, vocab / 16);
+            forbid_sixteens((float *)row, bits, vocab / 16);
             i = vocab / 16 * 2;
         }
 #endif

@@ -164,13 +164,14 @@ def forbid(logits: Tensor, masks: NDArray[np.uint8], rows: Sequence[int]) -> boo
     Args:
         logits: ``[R, vocab]``.
         masks: ``[len(rows), ceil(vocab / 8)]``, a bit for each token, the lowest first.
-        rows: of the logits that the masks are for.
+        rows: of the logits that the masks are for; rising.
     """
     library = _load()
     if library is None or logits.device.type != "cpu" or logits.dtype != torch.float32 or not logits.is_contiguous():
         return False
-    where = (ctypes.c_int64 * len(rows))(*rows)
-    library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks.ctypes.data, where, len(rows))
+    where = None if len(rows) == len(logits) else (ctypes.c_int64 * len(rows))(*rows)
+    masks_address = masks.__array_interface__["data"][0]  # as .ctypes.data, in a tenth of the time
+    library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks_address, where, len(rows))
     return True
 
 
