@@ -59,7 +59,7 @@ class Grammar(msgspec.Struct, frozen=True):
 
     Args:
         source: the grammar, as llguidance reads it. It refers to tokens by their ids, or by their bytes.
-        end_ids: the model's own ends: they may be drawn where the answer may end, and nowhere else.
+        end_ids: the model's own ends: they may be drawn where the answer may end.
     """
 
     source: str

@@ -59,7 +59,7 @@ class GrammarMasks:
         """The masks of a step."""
         kept: dict[RequestId, _Follower] = {}
         rows: list[int] = []
-        bits: list[bytearray] = []
+        bits: list[bytes] = []
         failed: dict[RequestId, str] = {}
         row = -1
         for part in slices:
@@ -106,7 +106,7 @@ class _Follower:
         self._emitted: Sequence[int] = ()
         self._num_read = 0
 
-    def permits(self, part: Slice) -> bytearray | None:
+    def permits(self, part: Slice) -> bytes | None:
         """A row of ``Masks.bits``: what the slice may draw; ``None`` for a guess that follows one not permitted.
 
         Raises:
@@ -124,25 +124,27 @@ class _Follower:
         self._num_read = len(part.emitted)
         return self._permitted()
 
-    def _after_guesses(self, guessed: Sequence[int]) -> bytearray | None:
+    def _after_guesses(self, guessed: Sequence[int]) -> bytes | None:
         num_read = self._matcher.try_consume_tokens(list(guessed))
         found = self._permitted() if num_read == len(guessed) else None
         self._matcher.rollback(num_read)
         return found
 
-    def _permitted(self) -> bytearray:
-        size = self._vocab_size
-        bits = bytearray(self._matcher.compute_bitmask())
+    def _permitted(self) -> bytes:
+        bits = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             reason = self._matcher.get_error().partition("\n")[0]
             raise _Forbidden(f"the answer cannot follow its grammar: {reason}")
-        may_end = bits[size // 8] >> size % 8 & 1
-        del bits[len(self._nothing) :]
-        if size % 8:
-            bits[-1] &= (1 << size % 8) - 1
-        for token_id in self._end_ids:
-            bit = 1 << token_id % 8
-            bits[token_id // 8] = bits[token_id // 8] & ~bit | bit * may_end
-        if bits == self._nothing:
+        may_end = bits[self._vocab_size // 8] >> self._vocab_size % 8 & 1
+        permitted = self._with_ends(bits) if may_end else bits[: len(self._nothing)]
+        if permitted == self._nothing:
             raise _Forbidden("the answer cannot follow its grammar: the vocabulary has no token that it permits here")
-        return bits
+        return permitted
+
+    def _with_ends(self, bits: bytes) -> bytes:
+        """The request's own ends in place of the vocabulary's, which is no token of the model."""
+        changed = bytearray(bits)
+        changed[self._vocab_size // 8] &= ~(1 << self._vocab_size % 8)
+        for token_id in self._end_ids:
+            changed[token_id // 8] |= 1 << token_id % 8
+        return bytes(changed[: len(self._nothing)])
