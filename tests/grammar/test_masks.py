@@ -44,9 +44,14 @@ def part(asked: GenerationRequest, emitted: Sequence[int], *, is_guess: bool = F
     return Slice(asked, (5,), 0, (0,), len(emitted), emitted, is_guess)
 
 
+def set_bits(bits: bytes) -> list[int]:
+    """Which are set."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")).tolist()
+
+
 def permitted(masks: Masks) -> list[set[str]]:
     """What each row may draw."""
-    rows = [np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist() for bits in masks.bits]
+    rows = [set_bits(bits) for bits in masks.row_bits()]
     return [{TOKENS[token_id] for token_id in row} for row in rows]
 
 
@@ -129,7 +134,7 @@ def test_any_size_of_vocabulary(size: int) -> None:
     tokens = (b"<|end|>", b"a", b"b", b"c", *([b""] * (size - 5)), b"d")
     source = '%llguidance {"no_forcing": true}\nstart: "a"? "d"?\n'
     masks = GrammarMasks(Vocabulary(TokenTable(tokens, (0,))))
-    [bits] = masks.compute([part(request(source), [])]).bits
-    assert [0, 1, size - 1] == np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist()
-    [bits] = masks.compute([part(request(source, "other", ()), [])]).bits
-    assert [1, size - 1] == np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist()
+    [bits] = masks.compute([part(request(source), [])]).row_bits()
+    assert [0, 1, size - 1] == set_bits(bits)
+    [bits] = masks.compute([part(request(source, "other", ()), [])]).row_bits()
+    assert [1, size - 1] == set_bits(bits)

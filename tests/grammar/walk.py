@@ -31,7 +31,7 @@ class Walker:
         for index in range(max_tokens):
             masks = self._masks.compute([Slice(request, (0,), 0, (0,), index, emitted)])
             assert masks.failed == ()
-            permitted = np.flatnonzero(np.unpackbits(masks.bits[0], bitorder="little")).tolist()
+            permitted = np.flatnonzero(np.unpackbits(np.frombuffer(masks.bits, np.uint8), bitorder="little")).tolist()
             if self._end in permitted and (len(permitted) == 1 or rng.random() < 0.2):
                 self._masks.compute([])
                 return emitted

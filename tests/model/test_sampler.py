@@ -171,7 +171,7 @@ def masks_of(rows: dict[int, Sequence[int]], vocab_size: int) -> Masks:
     permits = np.zeros((len(rows), vocab_size), np.bool_)
     for place, permitted in enumerate(rows.values()):
         permits[place, list(permitted)] = True
-    return Masks(tuple(rows), np.packbits(permits, axis=1, bitorder="little"))
+    return Masks(tuple(rows), np.packbits(permits, axis=1, bitorder="little").tobytes())
 
 
 @pytest.mark.parametrize("vocab_size", [7, 8, 4097])

@@ -28,7 +28,7 @@ from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Logprob
 from twinfer.engine.pacer import Pacer
 from twinfer.engine.step_times import FixedTimes, StepTimes
-from twinfer.grammar.masks import NO_MASKS, Bits, GrammarMasks
+from twinfer.grammar.masks import NO_MASKS, GrammarMasks
 from twinfer.kv.elements import ElementView
 
 U64 = NDArray[np.uint64]
@@ -124,7 +124,7 @@ class EmulatedRunner:
             self._view.zero_block(block)
         masks = NO_MASKS if self._masks is None else self._masks.compute(plan.slices)
         drawing = [part for part in plan.slices if part.sample_index is not None]
-        permits = {id(drawing[row]): bits for row, bits in zip(masks.rows, masks.bits, strict=True)}
+        permits = {id(drawing[row]): bits for row, bits in zip(masks.rows, masks.row_bits(), strict=True)}
         draws: list[Draw | None] = []
         failed = dict(masks.failed)
         for part in plan.slices:
@@ -147,12 +147,14 @@ class EmulatedRunner:
         elements = (splitmix64(states[:, None] ^ self._lane_keys) >> np.uint64(60)).astype(np.int8) - np.int8(8)
         self._view.write_tokens(part.block_table, part.start, elements)
 
-    def _draw(self, part: Slice, bits: Bits | None) -> Draw:
+    def _draw(self, part: Slice, bits: bytes | None) -> Draw:
         if script := self._config.script_ids:
             return self._certain(part.request, script[min(part.sample_index or 0, len(script) - 1)])
         if bits is None:
             return self._certain(part.request, self._number_from_kv(part) % self._vocab_size)
-        permitted = np.flatnonzero(np.unpackbits(bits, count=self._vocab_size, bitorder="little")).tolist()
+        permitted = np.flatnonzero(
+            np.unpackbits(np.frombuffer(bits, np.uint8), count=self._vocab_size, bitorder="little")
+        ).tolist()
         choice = sorted(set(permitted).intersection(part.request.stopping.stop_token_ids)) or permitted
         return self._certain(part.request, choice[self._number_from_kv(part) % len(choice)])
 

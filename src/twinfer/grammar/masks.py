@@ -11,16 +11,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from llguidance import LLMatcher
-from numpy.typing import NDArray
 
 from twinfer.core.ids import RequestId
 from twinfer.core.request import Grammar
 from twinfer.core.step import Slice
 from twinfer.grammar.vocabulary import Vocabulary
 
-Bits = NDArray[np.uint8]
 MAX_GRAMMARS = 64
 """Compiled ones that are kept for the next request with the same."""
 
@@ -31,16 +28,21 @@ class Masks:
 
     Attributes:
         rows: those that are held to a grammar, by their place among the slices that draw; rising.
-        bits: ``[len(rows), ceil(vocab / 8)]``: a bit for each token, the lowest first; at least one in each row.
+        bits: row after row, a bit for each token, the lowest first, in ``ceil(vocab / 8)`` bytes. Each row has one set.
         failed: requests that cannot go on, and why; none of their rows is among ``rows``.
     """
 
     rows: tuple[int, ...]
-    bits: Bits
+    bits: bytes
     failed: tuple[tuple[RequestId, str], ...] = ()
 
+    def row_bits(self) -> list[bytes]:
+        """The bits of each row."""
+        size = len(self.bits) // max(1, len(self.rows))
+        return [self.bits[size * place : size * (place + 1)] for place in range(len(self.rows))]
 
-NO_MASKS = Masks((), np.empty((0, 0), np.uint8))
+
+NO_MASKS = Masks((), b"")
 
 
 class _Forbidden(Exception):
@@ -82,8 +84,7 @@ class GrammarMasks:
         self._sequences = kept
         if not kept:
             return NO_MASKS
-        joined = np.frombuffer(bytearray().join(bits), np.uint8).reshape(len(rows), -1) if rows else NO_MASKS.bits
-        return Masks(tuple(rows), joined, tuple(failed.items()))
+        return Masks(tuple(rows), b"".join(bits), tuple(failed.items()))
 
     def _follower(self, grammar: Grammar) -> "_Follower":
         """One at the start of an answer; what was compiled is shared."""

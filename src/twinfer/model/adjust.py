@@ -85,7 +85,7 @@ def forbid_(logits: Tensor, masks: Masks) -> None:
     """
     if forbid(logits, masks.bits, masks.rows):
         return
-    bits = torch.from_numpy(masks.bits).to(logits.device)
+    bits = torch.frombuffer(bytearray(masks.bits), dtype=torch.uint8).view(len(masks.rows), -1).to(logits.device)
     forbidden = F.embedding(bits.int(), _EIGHT_BITS.to(logits.device)).flatten(1)[:, : logits.shape[1]]
     logits.index_add_(0, torch.tensor(masks.rows, device=logits.device), forbidden.to(logits.dtype))
 

@@ -12,9 +12,7 @@ from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -158,20 +156,19 @@ def find_kernels(threads: int, isa: Isa | None = None) -> Kernels | None:
     return Kernels(library, Machine(threads, best if isa is None else isa))
 
 
-def forbid(logits: Tensor, masks: NDArray[np.uint8], rows: Sequence[int]) -> bool:
+def forbid(logits: Tensor, masks: bytes, rows: Sequence[int]) -> bool:
     """Set what masks do not permit to minus infinity, in place; false if that cannot be done here.
 
     Args:
         logits: ``[R, vocab]``.
-        masks: ``[len(rows), ceil(vocab / 8)]``, a bit for each token, the lowest first.
+        masks: row after row, a bit for each token, the lowest first, in ``ceil(vocab / 8)`` bytes.
         rows: of the logits that the masks are for; rising.
     """
     library = _load()
-    if library is None or logits.device.type != "cpu" or logits.dtype != torch.float32 or not logits.is_contiguous():
+    if library is None or not logits.is_cpu or logits.dtype != torch.float32 or not logits.is_contiguous():
         return False
     where = None if len(rows) == len(logits) else (ctypes.c_int64 * len(rows))(*rows)
-    masks_address = masks.__array_interface__["data"][0]  # as .ctypes.data, in a tenth of the time
-    library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks_address, where, len(rows))
+    library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks, where, len(rows))
     return True
 
 
