@@ -75,9 +75,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(load_model(ModelConfig(id="m"), directory), walker)
 
 
-FAMILIES = {
+FAMILIES: dict[str, tuple[Any, ...]] = {
     "hermes": (Hermes(), "none"),
     "hermes that thinks": (Hermes(), "think"),
+    "hermes that may think": (Hermes(), "think", templates.HERMES),
     "llama3": (Llama3(), "none"),
     "mistral": (Mistral(newer=False), "none"),
     "newer mistral": (Mistral(newer=True), "none"),
@@ -181,11 +182,11 @@ def test_an_answer_may_begin_a_call_only_to_finish_it(models: Models, name: str)
 @pytest.mark.parametrize("offered", [(), (WEATHER,)])
 def test_what_is_said_is_json(models: Models, name: str, offered: tuple[Tool, ...]) -> None:
     """After thoughts, where there are any; unless it is a call."""
-    tools, reasoning = FAMILIES.get(name, (None, "none"))
-    if offered and tools is None:
+    manner = FAMILIES.get(name, (None, "none"))
+    if offered and manner[0] is None:
         return
     conversation = talk(tools=offered, output=JsonOutput(check_schema(SCHEMA, "here"), "here"))
-    for blocks in answers(models, models.of(tools, reasoning), conversation):
+    for blocks in answers(models, models.of(*manner), conversation):
         check_arguments(blocks)
         texts = [block.text for block in blocks if isinstance(block, TextBlock) and not is_blank(block)]
         assert len(texts) == 1 or calls(blocks)
