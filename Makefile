@@ -5,8 +5,8 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway kills \
-	bench bench-gateway bench-setup bench-engine validate claims clean
+.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas kills \
+	bench bench-gateway bench-masks bench-setup bench-engine validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ fuzz-mutants: setup ## break one rule of the product at a time: the fuzzer must 
 fuzz-gateway: setup ## 10,000 spoilt requests to every route; ARGS="--first N --requests 1" replays one
 	$(BIN)/python -m tests.gateway.fuzz $(ARGS)
 
+schemas: setup ## 500 random schemas through three doors of the demo model; ARGS="--schemas N --seed N"
+	$(BIN)/python -m tests.schemas $(ARGS)
+
 kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--demo --workers 2 --seed N"
 	$(BIN)/python -m tests.kills $(ARGS)
 
@@ -65,6 +68,9 @@ bench: setup ## what moving KV between two processes costs, next to memcpy
 
 bench-gateway: setup ## requests and streamed tokens per second of one gateway core, next to an echo
 	$(BIN)/python -m bench.gateway $(ARGS)
+
+bench-masks: setup ## what holding answers to a schema costs a decode step; ARGS= names another checkpoint
+	$(BIN)/python -m bench.masks $(ARGS)
 
 bench-setup: setup ## environments of vLLM and llama.cpp below .venv-peers, which the benchmarks compare with; 15 minutes
 	@PYTHON="$(PYTHON)" tools/install_peers.sh

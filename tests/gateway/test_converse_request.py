@@ -25,6 +25,17 @@ def read(**fields: Any) -> Converse:
     return read_converse(msgspec.json.encode(converse_body() | fields))
 
 
+def output(schema: str) -> dict[str, Any]:
+    """An answer held to a schema."""
+    structure = {"jsonSchema": {"schema": schema, "name": "it", "description": "What is wanted."}}
+    return {"outputConfig": {"textFormat": {"type": "json_schema", "structure": structure}}}
+
+
+def strict_tool(schema: Any) -> dict[str, Any]:
+    """A tool whose calls are held to a schema."""
+    return {"toolConfig": {"tools": [{"toolSpec": {"name": "it", "inputSchema": {"json": schema}, "strict": True}}]}}
+
+
 def content(*blocks: Any) -> dict[str, Any]:
     """One user turn of these blocks."""
     return {"messages": [{"role": "user", "content": list(blocks)}]}
@@ -217,7 +228,10 @@ MEANING = [
     (content({"guardContent": {"image": {}}}), "doesn't support the image field"),
     (content({"document": {}}), "doesn't support the document field"),
     ({"system": [{"text": ""}]}, "'system.0.text' failed.*length greater"),
-    ({"outputConfig": {"textFormat": {}}}, "doesn't support the textFormat field"),
+    ({"outputConfig": {"textFormat": {}}}, "'outputConfig.textFormat.type' failed.*must not be null"),
+    (output("{"), "structure.jsonSchema.schema' failed.*Member must be JSON"),
+    (output('{"type": "integer", "minimum": 1}'), "at outputConfig.*jsonSchema.schema.*'minimum' is not supported"),
+    (strict_tool({"type": "object", "properties": {"a": {"maxLength": 1}}}), "#/properties/a: the keyword 'maxLength'"),
     ({"guardrailConfig": {"guardrailIdentifier": "x", "guardrailVersion": "1"}}, "does not exist"),
 ]
 

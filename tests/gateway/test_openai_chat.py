@@ -23,6 +23,11 @@ PATH = "/v1/chat/completions"
 USER: Any = [{"role": "user", "content": "hi"}]
 
 
+def json_schema(schema: Any) -> Any:
+    """An answer held to a schema."""
+    return {"type": "json_schema", "json_schema": {"name": "it", "strict": True, "schema": schema}}
+
+
 async def complete(house: House, **fields: Any) -> Any:
     """What the SDK returns."""
     async with house.openai() as client:
@@ -289,7 +294,10 @@ async def test_refusals_raise_the_sdk_s_classes(house: House) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": json_schema({"type": "number", "minimum": 1})}, "response_format.json_schema.schema"),
+        ({"response_format": json_schema({"enum": ["a"], "type": "null"})}, "response_format.json_schema.schema"),
+        ({"response_format": {"type": "json_object"}, "min_tokens": 3}, "min_tokens"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
         ({"seed": 2**70}, "seed"),

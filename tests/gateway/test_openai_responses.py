@@ -161,7 +161,7 @@ async def test_nothing_is_stored(house: House) -> None:
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
-        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}}, "text.format"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}}, "text.format.schema"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"tools": [WEATHER, WEATHER]}, "tools.1"),
         ({"tool_choice": "required"}, "tool_choice"),

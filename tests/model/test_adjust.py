@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.model.driver import make_request
 from twinfer.core.request import Sampling, Stopping
 from twinfer.core.step import Slice
-from twinfer.model.adjust import PromptIds, adjust_, is_adjusted
+from twinfer.grammar.masks import Masks
+from twinfer.model.adjust import PromptIds, adjust_, forbid_, is_adjusted
 
 pytestmark = pytest.mark.torch
 
@@ -79,3 +80,18 @@ def test_prompts_are_kept_while_they_draw() -> None:
     assert first is prompts.update([part])[0]
     assert prompts.update([drawing("b", Sampling(), [2], [], Stopping(9))]) == [None]
     assert first is not prompts.update([part])[0]
+
+
+@pytest.mark.parametrize("vocab_size", [5, 16, 77, 4096])
+def test_forbidden_tokens_are_impossible_with_and_without_the_kernel(vocab_size: int) -> None:
+    """In the rows of the masks and nowhere else; what is permitted stays as it was."""
+    generator = torch.Generator().manual_seed(vocab_size)
+    logits = torch.randn((5, vocab_size), generator=generator)
+    permits = torch.rand((2, vocab_size), generator=generator) < 0.5
+    masks = Masks((1, 4), np.packbits(permits.numpy(), axis=1, bitorder="little").tobytes())
+    expected = logits.clone()
+    expected[[1, 4]] = torch.where(permits, expected[[1, 4]], -torch.inf)
+    contiguous, strided = logits.clone(), torch.zeros((5, 2 * vocab_size))[:, ::2].copy_(logits)
+    for each in (contiguous, strided):
+        forbid_(each, masks)
+        assert torch.equal(expected, each)

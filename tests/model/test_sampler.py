@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tests.model.driver import GREEDY, make_request
 from twinfer.core.request import Sampling, Stopping
 from twinfer.core.step import Draw, Slice
+from twinfer.grammar.masks import Masks
 from twinfer.model import sampler
 from twinfer.model.sampler import Sampler
 
@@ -162,3 +164,44 @@ def test_best_of_long_rows(length: int) -> None:
     assert torch.equal(values.topk(200).values, best)
     assert torch.equal(values.gather(1, ids), best)
     assert [200] * 3 == [len(set(row)) for row in ids.tolist()]
+
+
+def masks_of(rows: dict[int, Sequence[int]], vocab_size: int) -> Masks:
+    """What some rows may draw."""
+    permits = np.zeros((len(rows), vocab_size), np.bool_)
+    for place, permitted in enumerate(rows.values()):
+        permits[place, list(permitted)] = True
+    return Masks(tuple(rows), np.packbits(permits, axis=1, bitorder="little").tobytes())
+
+
+@pytest.mark.parametrize("vocab_size", [7, 8, 4097])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_only_what_a_grammar_permits_is_drawn(vocab_size: int, temperature: float) -> None:
+    """Whatever penalties and biases say, with one token left or some; rows without a mask are as they were."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn((4, vocab_size), generator=generator)
+    bias = {0: 100.0}
+    parts = [
+        drawing(Sampling(temperature=temperature, seed=row, top_p=0.9, logit_bias=bias), name=str(row))
+        for row in range(3)
+    ]
+    parts.append(drawing(Sampling(temperature=temperature, seed=9)))
+    masks = masks_of({0: [vocab_size - 1], 2: [1, 3, 5]}, vocab_size)
+    free = Sampler().sample(logits, parts)
+    held = Sampler().sample(logits, parts, masks)
+    assert held[0] is not None
+    assert held[2] is not None
+    assert vocab_size - 1 == held[0].token_id
+    assert held[2].token_id in (1, 3, 5)
+    assert (free[1], free[3]) == (held[1], held[3])
+
+
+def test_masks_do_not_change_reported_logprobs() -> None:
+    """They are the model's own, of the token that was drawn."""
+    logits = torch.tensor([[3.0, 2.0, 1.0]])
+    part = drawing(GREEDY, top_logprobs=1)
+    [draw] = Sampler().sample(logits, [part], masks_of({0: [2]}, 3))
+    assert draw is not None
+    expected = logits.log_softmax(-1)[0]
+    assert (2, pytest.approx(expected[2].item())) == (draw.token_id, draw.logprob)
+    assert [(0, pytest.approx(expected[0].item()))] == [(top.token_id, top.logprob) for top in draw.top]

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.config import RoutingConfig
-from twinfer.core.errors import CapacityError, ContextOverflow, TwinferError
+from twinfer.core.errors import CapacityError, ContextOverflow, InvalidRequest, TwinferError
 from twinfer.core.ids import Epoch, ModelId, WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.core.request import Grammar
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.engine.assemble import emulated_capabilities
@@ -171,3 +172,22 @@ def test_models_do_not_mix() -> None:
 def ends(route: Route) -> tuple[str, str | None]:
     """The two workers of a route."""
     return route.decode, route.prefill
+
+
+def test_answers_to_a_schema_go_where_they_can_be_held_to_it() -> None:
+    """Prefill and decode alike, for both draw; where nobody can, that is said at once."""
+    asked = msgspec.structs.replace(LONG, grammar=Grammar("start: /a/", (1,)))
+    free = (a_worker("p0", Role.PREFILL), a_worker("d0", Role.DECODE))
+    able = tuple(
+        msgspec.structs.replace(
+            state,
+            identity=msgspec.structs.replace(
+                state.identity, capabilities=msgspec.structs.replace(state.identity.capabilities, grammars=True)
+            ),
+        )
+        for state in (a_worker("p1", Role.PREFILL, waiting_tokens=99), a_worker("d1", Role.DECODE, in_flight=9))
+    )
+    route = choose_route(asked, snapshot(*free, *able), ROUTING)
+    assert ("d1", "p1") == (route.decode, route.prefill)
+    with pytest.raises(InvalidRequest, match="ask for plain text"):
+        choose_route(asked, snapshot(*free), ROUTING)

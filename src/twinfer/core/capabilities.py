@@ -74,6 +74,7 @@ class Capabilities(msgspec.Struct, frozen=True):
         vocab_size: token ids are below it.
         sight_tokens: positions back to which any query looks, with its own; KV further back is let go while an answer
             is computed. 0 where some layer sees everything.
+        grammars: whether its answers can be held to a grammar.
     """
 
     model: ModelId
@@ -84,6 +85,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     max_context_tokens: int
     vocab_size: int
     sight_tokens: int = 0
+    grammars: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -54,6 +54,18 @@ class Stopping(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_token_ids: tuple[int, ...] = ()
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer must be.
+
+    Args:
+        source: the grammar, as llguidance reads it. It refers to tokens by their ids, or by their bytes.
+        end_ids: the model's own ends: they may be drawn where the answer may end.
+    """
+
+    source: str
+    end_ids: tuple[int, ...]
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer to generate.
 
@@ -68,6 +80,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         top_logprobs: alternatives to report for every token; ``None`` reports no log probabilities.
         cache_salt: only requests with the same one share KV; the client's choice, within its tenant.
         deadline_s: seconds the request may take in all, from its arrival at whoever holds it.
+        grammar: what the answer must be; ``None`` leaves it free.
     """
 
     request_id: RequestId
@@ -80,3 +93,4 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     top_logprobs: int | None = None
     cache_salt: str = ""
     deadline_s: float = 600.0
+    grammar: Grammar | None = None

@@ -64,6 +64,7 @@ def assemble(
             GUESS_ROWS if guesses else 0,
             LAST_STRIDE if pool.engine == "native" else 0,
             MAX_RUN if pool.engine == "emulated" else 1,
+            capabilities.grammars,
         ),
         capabilities.vocab_size,
     )

@@ -5,7 +5,8 @@
 3. The next token is a hash over the KV *read back from the pool* at every position up to the last one. A wrong, stale,
    foreign or missing block therefore gives a wrong token, and a hundred thousand handoffs can be checked without a
    model.
-4. A step lasts as long as its times say, until an absolute deadline. Of decode steps that may be taken as one, as many
+4. Of what a grammar permits, that hash chooses; an answer ends as soon as its grammar lets it. Scripts know none.
+5. A step lasts as long as its times say, until an absolute deadline. Of decode steps that may be taken as one, as many
    are as fit into a frame; something that comes from outside ends them with the step that it falls into.
 """
 
@@ -25,6 +26,7 @@ from twinfer.engine.kv_content import Elements, Fingerprints, KVContent
 from twinfer.engine.pacer import Pacer
 from twinfer.engine.step_times import FixedTimes, SteadyTimes, StepTimes
 from twinfer.engine.token_states import U64, RunningStates, salt, splitmix64, token_hashes
+from twinfer.grammar.masks import NO_MASKS, GrammarMasks
 
 FRAME_S = 1.25e-3
 """Steps are taken as one only as long as they end within that: nobody waits longer for a token because of it."""
@@ -40,6 +42,7 @@ class EmulatedRunner:
         config: perhaps an answer to play (the KV is made all the same), or a failure to inject.
         clock: for the absolute deadlines of steps.
         times: how long steps take; those of ``config`` where there are no others.
+        masks: of requests with a grammar; without them there may be none.
 
     Attributes:
         changed: set from outside when something has changed after a plan was made.
@@ -53,6 +56,7 @@ class EmulatedRunner:
         config: EmulationConfig,
         clock: Clock,
         times: StepTimes | None = None,
+        masks: GrammarMasks | None = None,
     ) -> None:
         self._content: KVContent = Fingerprints(pool, layout) if layout.is_virtual else Elements(pool, layout)
         self._draw_below = np.uint64(min(config.draw_below or vocab_size, vocab_size))
@@ -62,6 +66,7 @@ class EmulatedRunner:
         self.changed = threading.Event()
         self._pacer = Pacer(clock, self.changed)
         self._states = RunningStates()
+        self._masks = masks
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Write the KV of every slice, read back what the drawing ones attend to, and wait for the deadline."""
@@ -99,24 +104,33 @@ class EmulatedRunner:
             len(part.token_ids) == 1
             and part.sample_index is not None
             and part.request.top_logprobs is None
+            and part.request.grammar is None
             and not part.is_guess
             for part in plan.slices
         )
 
     def _step(self, parts: Sequence[Slice]) -> StepResult:
+        masks = NO_MASKS if self._masks is None else self._masks.compute(parts)
+        drawing = [part for part in parts if part.sample_index is not None]
+        permits = {id(drawing[row]): bits for row, bits in zip(masks.rows, masks.row_bits(), strict=True)}
         draws: list[Draw | None] = []
-        failed = []
+        failed = dict(masks.failed)
         for part in parts:
             self._content.write(part.block_table, part.start, self._states.of(part))
             if part.sample_index is not None and part.sample_index == self._config.fail_at:
-                failed.append((part.request.request_id, "the emulated device was told to fail here"))
-                draws.append(None)
-            elif part.sample_index is None:
-                draws.append(None)
-            else:
-                total = self._content.folds([part.block_table], [part.end])
-                draws.append(_certain(part.request, self._tokens([part], total, 0)[0]))
-        return StepResult(tuple(draws), tuple(failed))
+                failed[part.request.request_id] = "the emulated device was told to fail here"
+            may_draw = part.sample_index is not None and part.request.request_id not in failed
+            draws.append(_certain(part.request, self._token(part, permits.get(id(part)))) if may_draw else None)
+        return StepResult(tuple(draws), tuple(failed.items()))
+
+    def _token(self, part: Slice, permitted: bytes | None) -> int:
+        fold = self._content.folds([part.block_table], [part.end])
+        if permitted is None or self._config.script_ids:
+            return self._tokens([part], fold, 0)[0]
+        bits = np.unpackbits(np.frombuffer(permitted, np.uint8), bitorder="little")
+        token_ids = np.flatnonzero(bits).tolist()
+        choice = sorted(set(token_ids).intersection(part.request.stopping.stop_token_ids)) or token_ids
+        return int(choice[int(splitmix64(fold & self._content.mask)[0]) % len(choice)])
 
     def _draw_rows(self, run: "_DecodeRun", steps: int) -> list[list[int]]:
         """The tokens of each step, up to the one that draws a stop token."""

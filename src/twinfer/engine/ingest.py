@@ -44,7 +44,7 @@ class IngestLedger:
         size, pool = self._loop.block_tokens, self._loop.pool
         if request.request_id in self._open:
             return self._open[request.request_id].to_come
-        self._loop.check(request.prompt)
+        self._loop.check(request)
         sequence = TokenSequence(request, Purpose.ANSWER, arrived=now, foreign=foreign)
         num_tokens = len(request.prompt)
         end = num_tokens // size * size if use is Use.CACHE else num_tokens

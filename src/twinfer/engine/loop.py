@@ -73,8 +73,9 @@ class EngineLoop:
         self._guesses = 0
         self._right_guesses = 0
 
-    def check(self, prompt: tuple[int, ...], num_emitted: int = 0) -> None:
+    def check(self, request: GenerationRequest, num_emitted: int = 0) -> None:
         """Raise ``InvalidRequest`` unless such a sequence fits this engine."""
+        prompt = request.prompt
         if not prompt:
             raise InvalidRequest("the prompt is empty; send at least one token")
         if len(prompt) + num_emitted >= self.limits.max_context_tokens:
@@ -84,6 +85,8 @@ class EngineLoop:
             )
         if self._vocab_size is not None and not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
             raise InvalidRequest(f"the prompt holds token ids outside [0, {self._vocab_size})")
+        if request.grammar is not None and not self.limits.grammars:
+            raise InvalidRequest("this engine has no tokenizer.json to hold an answer to a grammar; ask for plain text")
 
     def submit(
         self,
@@ -105,7 +108,7 @@ class EngineLoop:
         """
         if request.request_id in self._sequences:
             return
-        self.check(request.prompt, len(emitted))
+        self.check(request, len(emitted))
         if len(self._scheduler.waiting) >= self.limits.max_waiting:
             raise CapacityError(f"the queue is full with {self.limits.max_waiting} requests; try again later")
         sequence = TokenSequence(request, purpose, arrived=now, output=list(emitted), foreign=foreign)

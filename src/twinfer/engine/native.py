@@ -16,6 +16,7 @@ from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId
 from twinfer.core.step import StepPlan, StepResult
 from twinfer.engine.assemble import num_blocks
+from twinfer.grammar.vocabulary import has_vocabulary
 from twinfer.model.load import load_runner
 from twinfer.model.paged_kv import pool_tensor
 from twinfer.model.runner import ModelRunner
@@ -45,6 +46,7 @@ def native_capabilities(served: ServedModel, model: ModelConfig, pool: PoolConfi
         max_context_tokens=min(served.max_context_tokens, count * pool.block_tokens),
         vocab_size=served.spec.vocab_size,
         sight_tokens=served.spec.sight,
+        grammars=has_vocabulary(served.checkpoint.directory),
     )
 
 

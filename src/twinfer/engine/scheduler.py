@@ -39,6 +39,7 @@ class Limits:
         last_stride: positions at the end of a prompt that is handed over; fewer would be computed less efficiently. 0
             takes as many as fit.
         max_run: decode steps that may be taken as one; 1 takes each by itself.
+        grammars: whether answers can be held to a grammar.
     """
 
     max_step_tokens: int
@@ -49,6 +50,7 @@ class Limits:
     guess_rows: int = 0
     last_stride: int = 0
     max_run: int = 1
+    grammars: bool = False
 
 
 class Scheduler:

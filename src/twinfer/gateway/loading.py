@@ -11,11 +11,13 @@ import msgspec
 from twinfer.core.config import ModelConfig
 from twinfer.core.errors import CheckpointError
 from twinfer.core.ids import ModelId
+from twinfer.gateway.grammars import Grammars
 from twinfer.gateway.models import SamplingDefaults, ServedModel
 from twinfer.gateway.text.chat import ChatTemplate
 from twinfer.gateway.text.manner import Manner, detect
 from twinfer.gateway.text.think import OPEN
 from twinfer.gateway.text.tokenizer import Tokenizer
+from twinfer.grammar.vocabulary import load_vocabulary
 
 _MAX_NAME = 20
 """Characters Bedrock allows in a model's and a provider's name."""
@@ -46,6 +48,8 @@ def load_model(config: ModelConfig, directory: Path, limits: Limits | None = Non
     generation = _read(directory / "generation_config.json")
     special = _special_tokens(words)
     template, tool_template = _templates(directory, words, special)
+    vocab_size = limits.vocab_size or int(shape.get("vocab_size", tokenizer.num_tokens))
+    vocabulary = load_vocabulary(directory, vocab_size)
     provider, rest = config.id.split(".", 1) if "." in config.id else ("", config.id)
     return ServedModel(
         id=ModelId(config.id),
@@ -55,12 +59,13 @@ def load_model(config: ModelConfig, directory: Path, limits: Limits | None = Non
         tokenizer=tokenizer,
         template=template,
         max_context_tokens=_context(config, limits, shape, directory),
-        vocab_size=limits.vocab_size or int(shape.get("vocab_size", tokenizer.num_tokens)),
+        vocab_size=vocab_size,
         eos_token_ids=_eos_token_ids(generation, shape, tokenizer, special),
         created=int(time.time()),
         defaults=_defaults(generation, directory),
         tool_template=tool_template,
         manner=_manner(config, tool_template or template, tokenizer),
+        grammars=None if vocabulary is None else Grammars(vocabulary),
     )
 
 

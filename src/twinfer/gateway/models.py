@@ -8,6 +8,7 @@ import msgspec
 
 from twinfer.core.errors import UnknownModel
 from twinfer.core.ids import ModelId
+from twinfer.gateway.grammars import Grammars
 from twinfer.gateway.names import WILDCARD, is_foreign_arn, plain_name, without_version
 from twinfer.gateway.text.chat import ChatTemplate
 from twinfer.gateway.text.conversation import Prompt, RawPrompt
@@ -57,6 +58,7 @@ class ServedModel:
         created: Unix time at which it was loaded.
         tool_template: for conversations with tools, where there is one of its own.
         manner: how it writes calls and thoughts.
+        grammars: what its answers can be held to; ``None`` where its tokens are not known by their bytes.
     """
 
     id: ModelId
@@ -72,6 +74,7 @@ class ServedModel:
     defaults: SamplingDefaults = field(default=SamplingDefaults())
     tool_template: ChatTemplate | None = None
     manner: Manner = field(default=Manner())
+    grammars: Grammars | None = None
 
     def prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids, up to where the answer begins; see ``lay_out``."""
@@ -97,6 +100,13 @@ class ServedModel:
         if thinking and opening:
             text, thinking = f"{text.rstrip()}\n{CLOSE}\n\n", False
         return Layout(self.tokenizer.encode(text + opening, add_special_tokens=False), thinking, opening)
+
+    def special_marks(self) -> dict[str, int]:
+        """Ids of those marks of calls and thoughts that the detokenizer would leave out."""
+        found = {mark: self.tokenizer.id_of(mark) for mark in self.manner.marks}
+        return {
+            mark: number for mark, number in found.items() if number is not None and self.tokenizer.is_special(number)
+        }
 
     def _raw(self, prompt: RawPrompt) -> tuple[int, ...]:
         if not isinstance(prompt.content, str):

@@ -9,12 +9,13 @@ import msgspec
 from twinfer.core.config import RoutingConfig
 from twinfer.core.errors import ContextOverflow, Forbidden, InvalidRequest
 from twinfer.core.ids import RequestId
-from twinfer.core.request import GenerationRequest, Sampling, Stopping
+from twinfer.core.request import GenerationRequest, Grammar, Sampling, Stopping
 from twinfer.core.route import RouteKind
 from twinfer.gateway.exchange import Call, Choice, Context, Work
 from twinfer.gateway.models import Layout, ServedModel
 from twinfer.gateway.readings import ReadingPlan
 from twinfer.gateway.text.conversation import Prompt, RawPrompt
+from twinfer.gateway.text.grammar_text import Written, needs_grammar
 from twinfer.gateway.text.stop import StopSet
 
 ROUTE_HEADER = "x-twinfer-route"
@@ -107,6 +108,8 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
             model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix, asked.whole_calls
         )
         request, fills_context = _request(call, context, asked, layout.ids, model)
+        if (grammar := await _grammar(model, asked, layout)) is not None:
+            request = msgspec.structs.replace(request, grammar=grammar)
         for _ in range(asked.options.n):
             number = len(choices)
             own = msgspec.structs.replace(request, request_id=RequestId(f"{call.request_id}/{number}"), choice=number)
@@ -155,6 +158,21 @@ def _request(
         deadline_s=context.config.gateway.request_timeout_s,
     )
     return request, fills_context
+
+
+async def _grammar(model: ServedModel, asked: Asked, layout: Layout) -> Grammar | None:
+    """What the answer is held to, if anything; made beside the event loop."""
+    prompt, options = asked.prompt, asked.options
+    if isinstance(prompt, RawPrompt) or not needs_grammar(prompt):
+        return None
+    for name, chosen in (("ignore_eos", options.ignore_eos), ("min_tokens", options.min_tokens)):
+        if chosen:
+            raise InvalidRequest(f"{name} contradicts a schema, which says where an answer ends; leave it out.", name)
+    if model.grammars is None:
+        raise InvalidRequest("This model's answers cannot be held to a schema; ask for plain text.", where="model")
+    written = Written(model.manner, layout.thinking, layout.opening, model.special_marks())
+    source = await asyncio.to_thread(model.grammars.write, prompt, written)
+    return Grammar(source, model.eos_token_ids)
 
 
 async def _lay_out(model: ServedModel, prompt: Prompt) -> Layout:

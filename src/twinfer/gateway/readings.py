@@ -35,14 +35,9 @@ class ReadingPlan:
             return PlainReading(detokenizer, self.stops)
         only_one = bool(prompt.tool) or not prompt.parallel
         rules = CallRules(self._draw_id, layout.opening, only_one, self.whole_calls)
-        return StructuredReading(detokenizer, self.stops, self._marks(), stage, rules)
+        marks = {number: mark for mark, number in model.special_marks().items()}
+        return StructuredReading(detokenizer, self.stops, marks, stage, rules)
 
     def _draw_id(self) -> str:
         """22 letters and digits, as Bedrock's ids have."""
         return self.call_prefix + secrets.token_hex(11)
-
-    def _marks(self) -> dict[int, str]:
-        """Those that the detokenizer would leave out."""
-        tokenizer = self.model.tokenizer
-        found = [(tokenizer.id_of(mark), mark) for mark in self.model.manner.marks]
-        return {number: mark for number, mark in found if number is not None and tokenizer.is_special(number)}

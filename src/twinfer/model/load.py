@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from twinfer.core.layout import KVLayout
+from twinfer.grammar.masks import GrammarMasks
+from twinfer.grammar.vocabulary import load_vocabulary
 from twinfer.model.kernels.library import find_kernels
 from twinfer.model.prepared import load_weights, prepare
 from twinfer.model.runner import ModelRunner
@@ -22,8 +24,10 @@ def load_runner(model: ServedModel, pool: Tensor, layout: KVLayout, cache_dir: P
         cache_dir: where prepared weights are kept.
 
     Raises:
-        CheckpointError: prepared weights cannot be written.
+        CheckpointError: prepared weights cannot be written, or the tokenizer cannot be read.
     """
     path = prepare(model.checkpoint, model.fingerprint.weights, model.weights, cache_dir)
     weights = load_weights(path, model.spec, torch.device(pool.device), find_kernels(torch.get_num_threads()))
-    return ModelRunner(model.spec, weights, pool, layout, model.max_context_tokens)
+    vocabulary = load_vocabulary(model.checkpoint.directory, model.spec.vocab_size)
+    masks = None if vocabulary is None else GrammarMasks(vocabulary)
+    return ModelRunner(model.spec, weights, pool, layout, model.max_context_tokens, masks)

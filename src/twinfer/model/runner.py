@@ -9,6 +9,7 @@ from twinfer.core.ids import ModelId, RequestId, TenantId
 from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
+from twinfer.grammar.masks import NO_MASKS, GrammarMasks, Masks
 from twinfer.model.batch import BatchBuilder
 from twinfer.model.decoder import forward
 from twinfer.model.kernel_step import kernel_step
@@ -30,10 +31,17 @@ class ModelRunner:
         pool: ``[num_blocks, *stored_shape(layout)]`` on the same device; the caller's, and written by every step.
         layout: of the pool.
         max_context_tokens: positions of a sequence, at most.
+        masks: of requests with a grammar; without them there may be none.
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: Weights, pool: Tensor, layout: KVLayout, max_context_tokens: int
+        self,
+        spec: ModelSpec,
+        weights: Weights,
+        pool: Tensor,
+        layout: KVLayout,
+        max_context_tokens: int,
+        masks: GrammarMasks | None = None,
     ) -> None:
         self._spec = spec
         self._weights = weights
@@ -45,11 +53,13 @@ class ModelRunner:
         self._kernel_step = kernel_step(spec, weights, self._ropes, pool, layout)
         self._sampler = Sampler()
         self._max_context_tokens = max_context_tokens
+        self._masks = masks
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Zero the fresh blocks, compute all slices, store their K and V, and draw.
 
-        A request whose logits are not finite is in the result's ``failed``; the others are not concerned.
+        A request whose logits are not finite, or that cannot follow its grammar,
+        is in the result's ``failed``; the others are not concerned.
         """
         with torch.inference_mode():
             self._kv.zero(plan.fresh_blocks)
@@ -57,8 +67,9 @@ class ModelRunner:
                 return StepResult(())
             logits = self._logits(plan.slices)
             drawing = [part for part in plan.slices if part.sample_index is not None]
-            draws = iter(self._sampler.sample(logits, drawing) if drawing else ())
-        return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices])
+            masks = NO_MASKS if self._masks is None else self._masks.compute(plan.slices)
+            draws = iter(self._sampler.sample(logits, drawing, masks) if drawing else ())
+        return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices], masks)
 
     def _logits(self, slices: Sequence[Slice]) -> Tensor:
         if self._kernel_step is not None and self._kernel_step.takes(slices):
@@ -81,10 +92,12 @@ class ModelRunner:
         self.execute(StepPlan((), fresh_blocks=blocks))
 
 
-def _result(plan: StepPlan, draws: list[Draw | None]) -> StepResult:
-    failed = tuple(
-        (part.request.request_id, _NOT_FINITE)
-        for part, draw in zip(plan.slices, draws, strict=True)
-        if part.sample_index is not None and draw is None
-    )
-    return StepResult(tuple(draws), failed)
+def _result(plan: StepPlan, draws: list[Draw | None], masks: Masks) -> StepResult:
+    """The draws, but for those of requests that failed."""
+    failed = dict(masks.failed)
+    for index, (part, draw) in enumerate(zip(plan.slices, draws, strict=True)):
+        if part.request.request_id in failed:
+            draws[index] = None
+        elif draw is None and part.sample_index is not None:
+            failed[part.request.request_id] = _NOT_FINITE
+    return StepResult(tuple(draws), tuple(failed.items()))

@@ -2,7 +2,8 @@
 
 1. Rows whose logits are not all finite are set aside; their draw is ``None``.
 2. Where all rows are greedy and ask for nothing else, that is the end: the highest logit, lowest id among equals.
-3. Penalties and biases change a copy of the logits; the log probabilities that are reported do not see them.
+3. Penalties, biases and masks of grammars change the logits, in this order: a copy of them, wherever log probabilities
+   are reported, which do not see the changes.
 4. Greedy rows take the highest; the others divide by the temperature and go through ``inverse_cdf``.
 """
 
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from twinfer.core.step import Draw, Slice
 from twinfer.core.tokens import Logprob
-from twinfer.model.adjust import PromptIds, adjust_, is_adjusted
+from twinfer.grammar.masks import NO_MASKS, Masks
+from twinfer.model.adjust import PromptIds, adjust_, forbid_, is_adjusted
 from twinfer.model.inverse_cdf import Truncation, decide, order, uniform
 
 _HEAD = 256
@@ -31,12 +33,13 @@ class Sampler:
     def __init__(self) -> None:
         self._prompts = PromptIds()
 
-    def sample(self, logits: Tensor, parts: Sequence[Slice]) -> list[Draw | None]:
+    def sample(self, logits: Tensor, parts: Sequence[Slice], masks: Masks = NO_MASKS) -> list[Draw | None]:
         """Draw one token per row.
 
         Args:
-            logits: ``[R, vocab]`` in any floating type.
+            logits: ``[R, vocab]`` in any floating type. Masks may be written into them.
             parts: what each row is drawn for; all have a ``sample_index``.
+            masks: of rows that are held to a grammar.
 
         Returns:
             One draw per row; ``None`` where the logits are not finite.
@@ -45,14 +48,18 @@ class Sampler:
         finite = _finite_rows(logits)
         if not all(finite):
             logits = logits.masked_fill(~torch.tensor(finite, device=logits.device)[:, None], 0.0)
-        tokens = self._choose(logits, parts)
+        tokens = self._choose(logits, parts, masks)
         draws = _with_logprobs(logits, tokens, parts)
         return [draw if ok else None for draw, ok in zip(draws, finite, strict=True)]
 
-    def _choose(self, logits: Tensor, parts: Sequence[Slice]) -> list[int]:
-        if any(is_adjusted(part) for part in parts):
+    def _choose(self, logits: Tensor, parts: Sequence[Slice], masks: Masks) -> list[int]:
+        is_adjusting = any(is_adjusted(part) for part in parts)
+        if is_adjusting or (masks.rows and any(part.request.top_logprobs is not None for part in parts)):
             logits = logits.clone()
+        if is_adjusting:
             adjust_(logits, parts, self._prompts.update(parts))
+        if masks.rows:
+            forbid_(logits, masks)
         sampled = [row for row, part in enumerate(parts) if part.request.sampling.temperature > 0]
         if len(sampled) == len(parts):
             return _sample_rows(logits, parts)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 
 from twinfer.core.config import RoutingConfig
-from twinfer.core.errors import CapacityError, ContextOverflow
+from twinfer.core.errors import CapacityError, ContextOverflow, InvalidRequest
 from twinfer.core.ids import WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
@@ -26,6 +26,7 @@ def choose_route(
     Raises:
         CapacityError: none of the workers that could do a phase is alive.
         ContextOverflow: the prompt fits none of them.
+        InvalidRequest: none of them can hold the answer to the request's grammar.
     """
     serving = _fitting(request, snapshot)
     decoders = [state for state in serving if state.identity.role.decodes]
@@ -63,6 +64,10 @@ def _fitting(request: GenerationRequest, snapshot: ClusterSnapshot) -> list[Work
     alive = snapshot.serving(request.model)
     if not alive:
         raise CapacityError(f"no worker of {request.model} is ready; see /readyz, and try again shortly")
+    if request.grammar is not None:
+        alive = tuple(state for state in alive if state.identity.capabilities.grammars)
+        if not alive:
+            raise InvalidRequest(f"no worker of {request.model} can hold an answer to a schema; ask for plain text")
     num_tokens = len(request.prompt)
     serving = [state for state in alive if num_tokens < state.identity.capabilities.max_context_tokens]
     if not serving:

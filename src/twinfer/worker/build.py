@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
 from twinfer.core.errors import ConfigError
@@ -12,7 +14,10 @@ from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.engine.step_times import device_times
+from twinfer.grammar.masks import GrammarMasks
+from twinfer.grammar.vocabulary import load_vocabulary
 from twinfer.kv.memory import PoolMemory
+from twinfer.model.checkpoint import locate
 
 Progress = Callable[[str], None]
 """Told what is being done, in a few words."""
@@ -39,9 +44,13 @@ def _emulated(spec: WorkerSpec, clock: Clock, progress: Progress) -> tuple[Capab
     emulation = spec.pool.emulation
     times = device_times(emulation, Path(spec.cache_dir)) if emulation.device else None
     max_kv_tokens = None if times is None else times.kv_tokens(emulation.max_context_tokens)
-    capabilities = emulated_capabilities(spec.model, spec.pool, max_kv_tokens)
+    vocabulary = load_vocabulary(locate(spec.model.source), emulation.vocab_size)
+    capabilities = msgspec.structs.replace(
+        emulated_capabilities(spec.model, spec.pool, max_kv_tokens), grammars=vocabulary is not None
+    )
     memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
-    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, emulation, clock, times)
+    masks = None if vocabulary is None else GrammarMasks(vocabulary)
+    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, emulation, clock, times, masks)
     return capabilities, memory, runner
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from twinfer.core.errors import InvalidRequest
+from twinfer.gateway.dialects.output_schema import check_tool
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.text.conversation import Calling, Message, Part, Reasoning, Text, Tool, ToolCall, ToolResult
 
@@ -150,12 +151,13 @@ def _read_function(function: Reader) -> Tool:
     """A function's name, description and schema."""
     name = function.need("name").string(pattern=TOOL_NAME)
     description, parameters, strict = (function.get(key) for key in ("description", "parameters", "strict"))
-    return Tool(
+    tool = Tool(
         name,
         "" if description is None else description.string(),
         {"type": "object", "properties": {}} if parameters is None else parameters.mapping(),
         strict is not None and strict.boolean(),
     )
+    return check_tool(tool, parameters)
 
 
 def _read_choice(choice: Reader | None, names: Collection[str]) -> tuple[Calling, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.chat_messages import read_messages, read_offer, unsupported
 from twinfer.gateway.dialects.options import read_extras, read_stop_strings, read_template_arguments
+from twinfer.gateway.dialects.output_schema import read_response_format
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
 from twinfer.gateway.text.conversation import Conversation
@@ -42,7 +43,9 @@ def read_chat_fields(fields: Reader) -> Chat:
     """Read a request that was decoded already."""
     model = fields.need("model").string(at_least=1, at_most=2048)
     offer = read_offer(fields)
-    conversation = Conversation(read_messages(fields), *offer, arguments=read_template_arguments(fields))
+    output = read_response_format(fields.get("response_format"))
+    arguments = read_template_arguments(fields)
+    conversation = Conversation(read_messages(fields), *offer, arguments=arguments, output=output)
     options = read_options(fields, _read_logprobs(fields))
     stream, include_usage = read_streaming(fields)
     read_tier(fields)
@@ -104,8 +107,6 @@ def read_tier(fields: Reader) -> None:
 
 
 def _refuse_unsupported(fields: Reader) -> None:
-    if (wanted := fields.get("response_format")) is not None and wanted.need("type").string() != "text":
-        raise unsupported("response_format", wanted.path)
     modalities = fields.get("modalities")
     if modalities is not None and any(item.string() != "text" for item in modalities.items()):
         raise unsupported("modalities", modalities.path)

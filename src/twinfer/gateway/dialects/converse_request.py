@@ -2,12 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+import msgspec
+
 from twinfer.core.errors import InvalidRequest
-from twinfer.gateway.dialects.converse_blocks import Block, read_content_block, read_system_block, unsupported
+from twinfer.gateway.dialects.converse_blocks import (
+    Block,
+    one_member,
+    read_content_block,
+    read_system_block,
+    unsupported,
+)
 from twinfer.gateway.dialects.converse_tools import Turn, check_calls, read_tool_config
 from twinfer.gateway.dialects.options import (
     EXTRA_NAMES,
@@ -16,9 +24,10 @@ from twinfer.gateway.dialects.options import (
     read_template_arguments,
     refuse_others,
 )
+from twinfer.gateway.dialects.output_schema import schema_output
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.conversation import Conversation, Message, Text, ToolResult, merge_turns
+from twinfer.gateway.text.conversation import Conversation, JsonOutput, Message, Text, ToolResult, merge_turns
 
 LATENCIES = ("standard", "optimized")
 TIERS = ("priority", "default", "flex", "reserved")
@@ -65,7 +74,7 @@ def read_converse_fields(fields: Reader) -> Converse:
     names_latency, names_tier = _read_service(fields)
     if (metadata := fields.get("requestMetadata")) is not None:
         check_metadata(metadata)
-    conversation = read_conversation(fields, arguments)
+    conversation = replace(read_conversation(fields, arguments), output=_read_output(fields))
     _refuse_unsupported(fields)
     return Converse(conversation, options, response_fields, names_latency, names_tier)
 
@@ -208,9 +217,24 @@ def _check_kinds(blocks: list[Block]) -> None:
         )
 
 
+def _read_output(fields: Reader) -> JsonOutput | None:
+    """What the answer must be; the schema is JSON in a string."""
+    if (config := fields.get("outputConfig")) is None or (wanted := config.get("textFormat")) is None:
+        return None
+    wanted.need("type").one_of(("json_schema",))
+    _, structure = one_member(wanted.need("structure"), ("jsonSchema",))
+    for name in ("name", "description"):
+        if (member := structure.get(name)) is not None:
+            member.string()
+    field = structure.need("schema")
+    try:
+        schema = msgspec.json.decode(field.string())
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise field.violation(f"Member must be JSON: {error}") from error
+    return schema_output(schema, field.path)
+
+
 def _refuse_unsupported(fields: Reader) -> None:
-    if (output := fields.get("outputConfig")) is not None and output.get("textFormat") is not None:
-        raise unsupported("textFormat", "outputConfig.textFormat")
     if (guardrail := fields.get("guardrailConfig")) is not None and guardrail.get("guardrailIdentifier") is not None:
         raise InvalidRequest(
             "The guardrail identifier or version provided in the request does not exist; remove guardrailConfig.",

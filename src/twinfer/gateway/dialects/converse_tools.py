@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.converse_blocks import TOOL_NAME, Block, check_cache_point, one_member, unsupported
+from twinfer.gateway.dialects.output_schema import check_tool
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.text.conversation import Calling, Tool, ToolCall, ToolResult
 
@@ -53,14 +54,15 @@ def read_tool_config(config: Reader | None) -> ToolConfig:
 
 def _read_tool(spec: Reader) -> Tool:
     name = spec.need("name").string(pattern=TOOL_NAME)
-    parameters = spec.need("inputSchema").need("json").mapping()
+    parameters = spec.need("inputSchema").need("json")
     description, strict = spec.get("description"), spec.get("strict")
-    return Tool(
+    tool = Tool(
         name,
         "" if description is None else description.string(at_least=1),
-        parameters,
+        parameters.mapping(),
         strict is not None and strict.boolean(),
     )
+    return check_tool(tool, parameters)
 
 
 def _read_choice(choice: Reader | None, names: Collection[str]) -> tuple[Calling, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from twinfer.gateway.dialects.chat_messages import ROLES, read_arguments, read_offer, read_text, unsupported
 from twinfer.gateway.dialects.chat_request import read_options, read_tier
+from twinfer.gateway.dialects.output_schema import read_response_format
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
 from twinfer.gateway.text.conversation import (
@@ -54,15 +55,18 @@ def read_ask(body: bytes) -> Ask:
     arguments = {}
     if (reasoning := fields.get("reasoning")) is not None and (effort := reasoning.get("effort")) is not None:
         arguments["reasoning_effort"] = effort.string(at_most=64)
-    conversation = Conversation(messages, *offer, arguments=arguments)
+    text = fields.get("text")
+    wanted = None if text is None else text.get("format")
+    output = read_response_format(wanted, flat=True)
+    conversation = Conversation(messages, *offer, arguments=arguments, output=output)
     most = fields.get("max_output_tokens")
     options = read_options(fields, None, None if most is None else most.integer(at_least=1, at_most=2**31 - 1))
     read_tier(fields)
     stream = (flag := fields.get("stream")) is not None and flag.boolean()
-    return Ask(model, conversation, options, stream, _echoed(fields, conversation))
+    return Ask(model, conversation, options, stream, _echoed(fields, conversation, wanted))
 
 
-def _echoed(fields: Reader, conversation: Conversation) -> dict[str, Any]:
+def _echoed(fields: Reader, conversation: Conversation, written: Reader | None) -> dict[str, Any]:
     """The response tells how it was asked; what was not said, by its default."""
     body = fields.mapping()
     choice: Any = {Calling.NONE: "none", Calling.AUTO: "auto", Calling.ANY: "required"}[conversation.calling]
@@ -75,7 +79,7 @@ def _echoed(fields: Reader, conversation: Conversation) -> dict[str, Any]:
         "tools": [_echoed_tool(tool) for tool in conversation.tools],
         "tool_choice": choice,
         "parallel_tool_calls": conversation.parallel,
-        "text": {"format": {"type": "text"}},
+        "text": {"format": {"type": "text"} if written is None else written.value},
         "truncation": "disabled" if truncation is None else truncation.one_of(("auto", "disabled")),
         "previous_response_id": None,
         "store": False,
@@ -149,7 +153,3 @@ def _refuse_unsupported(fields: Reader) -> None:
         raise unsupported("background", background.path)
     if (n := fields.get("n")) is not None and n.integer() != 1:
         raise unsupported("n", n.path, "send the request several times")
-    text = fields.get("text")
-    wanted = None if text is None else text.get("format")
-    if wanted is not None and wanted.need("type").string() != "text":
-        raise unsupported("text.format", wanted.path)

@@ -79,6 +79,19 @@ class Tool:
     strict: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class JsonOutput:
+    """What is said in the answer must be JSON.
+
+    Attributes:
+        schema: of it; one that was checked.
+        where: its place in the request, for complaints.
+    """
+
+    schema: Mapping[str, Any]
+    where: str
+
+
 class Calling(StrEnum):
     """Whether tools are called."""
 
@@ -96,6 +109,7 @@ class Conversation:
         tool: with ``Calling.ANY``: the one that must be called, and only once; empty for any of them.
         parallel: whether one answer may hold several calls.
         arguments: what a client hands to the template by name.
+        output: what the answer must be, unless it is a call.
     """
 
     messages: tuple[Message, ...]
@@ -104,6 +118,7 @@ class Conversation:
     tool: str = ""
     parallel: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    output: JsonOutput | None = None
 
     @property
     def num_characters(self) -> int:

@@ -8,6 +8,7 @@ import tokenizers
 
 from twinfer.core.errors import CheckpointError
 from twinfer.gateway.text.detokenizer import REPLACEMENT, ByteDetokenizer, Detokenizer, WindowDetokenizer
+from twinfer.grammar.token_table import is_byte_level, token_bytes
 
 
 class Tokenizer:
@@ -18,7 +19,7 @@ class Tokenizer:
         backend.no_padding()
         self._backend = backend
         self._special = frozenset(i for i, token in backend.get_added_tokens_decoder().items() if token.special)
-        self._byte_level = _is_byte_level(backend)
+        self._byte_level = backend.decoder is not None and is_byte_level(json.loads(backend.decoder.__getstate__()))
         self._bytes: dict[int, bytes] = {}
 
     @classmethod
@@ -80,35 +81,4 @@ class Tokenizer:
         token = self._backend.id_to_token(token_id)
         if token is None:
             return REPLACEMENT.encode()
-        if self._byte_level:
-            return _from_alphabet(token)
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes([int(token[3:5], 16)])
-        return str(token).replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
-
-
-def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
-    """Whether the decoder only maps GPT-2's byte alphabet back, so that tokens decode one by one."""
-    if backend.decoder is None:
-        return False
-    state = json.loads(backend.decoder.__getstate__())
-    parts = state["decoders"] if state["type"] == "Sequence" else [state]
-    return [part["type"] for part in parts] == ["ByteLevel"]
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's one printable character per byte: most bytes stand for themselves, the others start at U+0100."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()
-
-
-def _from_alphabet(token: str) -> bytes:
-    """Bytes of a token written in the alphabet; a token with a character outside of it stands for itself."""
-    try:
-        return bytes(_BYTE_OF[character] for character in token)
-    except KeyError:
-        return token.encode()
+        return token_bytes(str(token), byte_level=self._byte_level)

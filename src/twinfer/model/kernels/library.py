@@ -156,6 +156,22 @@ def find_kernels(threads: int, isa: Isa | None = None) -> Kernels | None:
     return Kernels(library, Machine(threads, best if isa is None else isa))
 
 
+def forbid(logits: Tensor, masks: bytes, rows: Sequence[int]) -> bool:
+    """Set what masks do not permit to minus infinity, in place; false if that cannot be done here.
+
+    Args:
+        logits: ``[R, vocab]``.
+        masks: row after row, a bit for each token, the lowest first, in ``ceil(vocab / 8)`` bytes.
+        rows: of the logits that the masks are for; rising.
+    """
+    library = _load()
+    if library is None or not logits.is_cpu or logits.dtype != torch.float32 or not logits.is_contiguous():
+        return False
+    where = None if len(rows) == len(logits) else (ctypes.c_int64 * len(rows))(*rows)
+    library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks, where, len(rows))
+    return True
+
+
 @lru_cache(maxsize=1)
 def _load() -> ctypes.CDLL | None:
     for suffix in EXTENSION_SUFFIXES:
@@ -174,4 +190,5 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.twinfer_step.argtypes = [machine, ctypes.POINTER(StoredModel), ctypes.POINTER(Batch), pointer]
     library.twinfer_read.argtypes = [machine, pointer, size]
     library.twinfer_read.restype = ctypes.c_uint64
+    library.twinfer_forbid.argtypes = [pointer, size, pointer, pointer, size]
     return library

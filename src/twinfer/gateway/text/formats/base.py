@@ -59,8 +59,34 @@ class Stage(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CallFrame:
+    """What stands around the arguments of calls, besides what ``ToolFormat.opening`` says.
+
+    Attributes:
+        trigger: the beginning of every opening that nothing else may begin with.
+        anywhere: calls may follow text; else an answer is calls or text.
+        begin: what of an opening the second call and later ones have not.
+        tail: after a call's arguments.
+        between: between two calls; ``None`` where one call ends the answer.
+        end: after the last call.
+    """
+
+    trigger: str
+    anywhere: bool = True
+    begin: str = ""
+    tail: str = ""
+    between: str | None = ""
+    end: str = ""
+
+
 class ToolFormat(Protocol):
     """One family's way."""
+
+    @property
+    def frame(self) -> CallFrame:
+        """How a grammar writes calls."""
+        ...
 
     @property
     def marks(self) -> Sequence[str]:

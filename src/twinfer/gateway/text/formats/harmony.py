@@ -14,7 +14,7 @@ import re
 
 from twinfer.gateway.text.calls import named_call
 from twinfer.gateway.text.content import ReasoningDelta, TextDelta
-from twinfer.gateway.text.formats.base import BegunCall, BrokenCall, CallPart, Event, Stage
+from twinfer.gateway.text.formats.base import BegunCall, BrokenCall, CallFrame, CallPart, Event, Stage
 from twinfer.gateway.text.json_object import ObjectStream
 from twinfer.gateway.text.marks import MarkWatch
 
@@ -29,6 +29,7 @@ class Harmony:
     """Thoughts, calls and text are told apart by their messages' headers."""
 
     marks = (_START, _CHANNEL, _MESSAGE, _CONSTRAIN, *_ENDS)
+    frame = CallFrame(f"{_CHANNEL}commentary to=functions.", anywhere=False, between=None)
 
     def opening(self, tool: str) -> str:
         """The header of a message to the tool. There is no thinking before it."""

@@ -1,7 +1,7 @@
 """Hermes' and Qwen's way: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, once for each call."""
 
 from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, peek_in_object
-from twinfer.gateway.text.formats.base import FoundCall, Stage
+from twinfer.gateway.text.formats.base import CallFrame, FoundCall, Stage
 
 _BEGIN, _END = "<tool_call>", "</tool_call>"
 
@@ -10,6 +10,7 @@ class Hermes:
     """Marks are words to some tokenizers and special tokens to others."""
 
     marks = (_BEGIN, _END)
+    frame = CallFrame(_BEGIN, tail=f"}}\n{_END}", between="\n")
 
     def opening(self, tool: str) -> str:
         """As the templates tell the model to write it."""

@@ -1,7 +1,7 @@
 """Llama 3's way: ``{"name": ..., "parameters": {...}}`` and nothing before it but perhaps ``<|python_tag|>``."""
 
 from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, peek_in_object
-from twinfer.gateway.text.formats.base import FoundCall, Stage
+from twinfer.gateway.text.formats.base import CallFrame, FoundCall, Stage
 
 _BEGIN = "<|python_tag|>"
 
@@ -10,6 +10,7 @@ class Llama3:
     """An object without a mark is a call only if it names a tool that was offered: answers may be JSON as well."""
 
     marks = (_BEGIN,)
+    frame = CallFrame('{"name": "', anywhere=False, tail="}", between="; ")
 
     def opening(self, tool: str) -> str:
         """As the templates tell the model to write it."""

@@ -5,7 +5,7 @@ import hashlib
 import re
 
 from twinfer.gateway.text.calls import CallStage, CallSyntax, call_in_object, named_call, peek_in_object
-from twinfer.gateway.text.formats.base import FoundCall, Stage
+from twinfer.gateway.text.formats.base import CallFrame, FoundCall, Stage
 
 _BEGIN, _ARGS, _ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 _HEAD = re.compile(r"([a-zA-Z0-9_-]+)(?:\[CALL_ID\][a-zA-Z0-9]*)?(?:\[ARGS\])?")
@@ -23,6 +23,11 @@ class Mistral:
 
     def __init__(self, newer: bool) -> None:
         self._newer = newer
+
+    @property
+    def frame(self) -> CallFrame:
+        """In the way the model was trained on."""
+        return CallFrame(_BEGIN) if self._newer else CallFrame(_BEGIN, True, f"{_BEGIN}[", "}", ", ", "]")
 
     def opening(self, tool: str) -> str:
         """In the way the model was trained on."""
