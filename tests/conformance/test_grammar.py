@@ -49,9 +49,9 @@ SAMPLINGS = {
 }
 
 
-def emulated(pool: PoolConfig) -> tuple[PagedEngine, PoolMemory]:
-    """An emulated engine with the demo model's tokens."""
-    emulation = EmulationConfig(num_layers=1, num_kv_heads=1, head_dim=8, vocab_size=SIZE)
+def emulated(pool: PoolConfig, script_ids: tuple[int, ...] = ()) -> tuple[PagedEngine, PoolMemory]:
+    """An emulated engine with the demo model's tokens, perhaps one that plays an answer."""
+    emulation = EmulationConfig(num_layers=1, num_kv_heads=1, head_dim=8, vocab_size=SIZE, script_ids=script_ids)
     pool = msgspec.structs.replace(pool, engine="emulated", emulation=emulation)
     capabilities = msgspec.structs.replace(
         emulated_capabilities(MODEL, pool), num_blocks=128, max_context_tokens=1000, grammars=True
@@ -178,3 +178,12 @@ def test_an_engine_without_tokens_refuses() -> None:
 def test_the_schema_s_answers_are_told_apart() -> None:
     """What the other tests rely on: something else is no answer."""
     assert complaint(SCHEMA, json.dumps({"name": "other"})) is not None
+
+
+def test_a_script_is_played_whatever_the_grammar() -> None:
+    """A client's test can ask for a schema and be given what its script says."""
+    engine, memory = emulated(pool(), script_ids=(5, 6, 7))
+    with closing(memory):
+        engine.submit(msgspec.structs.replace(held("r", SAMPLINGS["greedy"]), stopping=Stopping(4)))
+        steps = iter(engine.step, None)
+        assert [5, 6, 7, 7] == [token.token_id for outcome in steps for token in outcome.tokens]

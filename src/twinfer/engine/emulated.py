@@ -66,7 +66,7 @@ class EmulatedRunner:
         self.changed = threading.Event()
         self._pacer = Pacer(clock, self.changed)
         self._states = RunningStates()
-        self._masks = masks
+        self._masks = None if config.script_ids else masks
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Write the KV of every slice, read back what the drawing ones attend to, and wait for the deadline."""
