@@ -87,6 +87,21 @@ def test_packed_product(weights: str, m: int, n: int, k: int, seed: int) -> None
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize(("m", "n", "k"), [(165, 16, 32), (513, 40, 1056), (170, 33, 896)], ids=str)
+def test_packed_product_of_many_rows(weights: str, m: int, n: int, k: int) -> None:
+    """With many rows what a matrix stands for is rounded to bf16, or rows to 8 bits: near the exact product both."""
+    torch.manual_seed(m)
+    packing = PACKINGS[weights]  # type: ignore[index]
+    rows, bias = torch.randn(m, k).bfloat16(), torch.randn(n).bfloat16()
+    packed, scales = packing.pack(torch.randn(n, k))
+    meant = packing.unpack(packed, scales, k)[:n].double()
+    for kernels in available():
+        tolerance = 4e-3 if kernels.isa == Isa.AMX else 2e-2
+        found = kernels.product(stored_matrix(packed, scales, (n, k), packing.bits), rows, bias, torch.float32)
+        assert close(rows.double() @ meant.T + bias.double(), found, tolerance), kernels.isa
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
 def test_rows_that_are_not_finite_stay_so(weights: str, broken: float) -> None:
     """A broken row breaks its own results and no other's."""

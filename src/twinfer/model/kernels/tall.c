@@ -1,4 +1,4 @@
-/* Products of bf16 matrices with many rows, on tiles (AMX).
+/* Products with many rows, on tiles (AMX) of bf16; packed matrices are unpacked on the way.
  *
  * A stretch is as many rows and elements of k as fit the second-level cache, packed as tiles. A thread takes 32 outputs
  * at a time, copies so much of their weights as fits the first-level cache, and goes through all rows of the stretch.
@@ -13,7 +13,11 @@ enum { SIDE = 32, TILE = 32, ROWS = 512 };  /* rows and outputs of a block; elem
 enum { OUTER = 32, INNER = 8 };             /* tiles of k: of a stretch, and of the weights that are copied */
 enum { BLOCK_BYTES = SIDE * TILE * sizeof(bf16), BLOCK_SUMS = SIDE * SIDE };
 
-int is_tall(const product *job) { return job->isa == AMX && job->m > 64 && job->w.bits == 16 && job->w.k % TILE == 0; }
+/* Fewer rows than these do not pay for copied weights; at 8 bits packed.c is faster for some more. */
+int is_tall(const product *job)
+{
+    return job->isa == AMX && job->m > (job->w.bits == 8 ? 160 : 64) && job->w.k % TILE == 0;
+}
 
 #ifdef X86
 typedef struct {
@@ -46,23 +50,68 @@ VECTOR static void pack(const void *argument, long first, long last)
 #define ROWS_A 6
 #define ROWS_B 7
 
-/* Weights of SIDE outputs, `tiles` tiles wide, in the order in which they are used. */
-VECTOR static void copy(const product *job, long output, long tile, long tiles, char *to)
+INLINE long padded(long k) { return (k + 127) / 128 * 128; } /* of packed weights; see packed.c */
+
+/* Of sixteen outputs four elements of 8 bits each, from `shift` on two of them: pairs of bf16 with their scales. */
+VECTOR INLINE __m512i pair_of(__m512i bytes, int shift, __m512 scales)
 {
+    const __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(bytes, 24 - shift), 24);
+    const __m512i high = _mm512_srai_epi32(_mm512_slli_epi32(bytes, 16 - shift), 24);
+    const __m256i first = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_cvtepi32_ps(low), scales));
+    const __m256i second = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_cvtepi32_ps(high), scales));
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+}
+
+/* A tile of a packed matrix, [16 outputs][TILE elements of k]. */
+VECTOR static void unpack(const matrix *w, long panel, long tile, char *to)
+{
+    const long group = w->bits == 8 ? 64 : 32, bytes = TILE * PANEL * w->bits / 8;
+    const uint8_t *from = w->weights + panel * PANEL * padded(w->k) * w->bits / 8 + tile * bytes;
+    const __m512 scales = widen16(w->scales + (panel * (padded(w->k) / group) + tile * TILE / group) * PANEL, 0xffff);
+    __m512i pairs[16];
+    for (int i = 0; i < 16; i += 2) {
+        __m512i four = _mm512_loadu_si512(from + (w->bits == 8 ? i / 2 : i / 4) * 64);
+        if (w->bits == 4) {
+            four = i % 4 ? _mm512_srli_epi32(four, 4) : four;
+            four = _mm512_sub_epi8(_mm512_and_si512(four, _mm512_set1_epi8(15)), _mm512_set1_epi8(8));
+        }
+        pairs[i] = pair_of(four, 0, scales);
+        pairs[i + 1] = pair_of(four, 16, scales);
+    }
+    transpose(pairs);
+    for (int i = 0; i < 16; i++)
+        _mm512_store_si512(to + i * 64, pairs[i]);
+}
+
+/* Weights of SIDE outputs, `tiles` tiles wide, in the order in which they are used; zeros past the last output. */
+VECTOR static void copy(const matrix *w, long output, long tile, long tiles, char *to)
+{
+    if (w->bits != 16) {
+        for (long t = 0; t < tiles * 2; t++)
+            if (output + t % 2 * PANEL < w->n)
+                unpack(w, output / PANEL + t % 2, tile + t / 2, to + t * BLOCK_BYTES / 2);
+            else
+                memset(to + t * BLOCK_BYTES / 2, 0, BLOCK_BYTES / 2);
+        return;
+    }
     for (long i = 0; i < SIDE; i++) {
-        const char *from = (const char *)job->w.weights + ((output + i) * job->w.k + tile * TILE) * (long)sizeof(bf16);
+        const uint8_t *from = w->weights + ((output + i) * w->k + tile * TILE) * (long)sizeof(bf16);
         for (long t = 0; t < tiles; t++)
             _mm512_store_si512(to + t * BLOCK_BYTES + i * 64,
-                               output + i < job->w.n ? _mm512_loadu_si512(from + t * 64) : _mm512_setzero_si512());
+                               output + i < w->n ? _mm512_loadu_si512(from + t * 64) : _mm512_setzero_si512());
     }
 }
 
-/* One line in `of` of the weights that are copied next. */
-INLINE void fetch(const product *job, long output, long tile, long tiles, long turn, long turns)
+/* One of `turns` parts of the weights that are copied next, into the second-level cache. */
+INLINE void fetch(const matrix *w, long output, long tile, long tiles, long turn, long turns)
 {
-    const long lines = SIDE * tiles, each = (lines + turns - 1) / turns;
-    for (long line = turn * each; line < least((turn + 1) * each, lines); line++)
-        __builtin_prefetch(job->w.weights + ((output + line / tiles) * job->w.k + (tile + line % tiles) * TILE) * 2, 0, 2);
+    const long lanes = w->bits == 16 ? SIDE : SIDE / PANEL, outputs = SIDE / lanes; /* runs, and the outputs in each */
+    const long stride = outputs * (w->bits == 16 ? w->k : padded(w->k)) * w->bits / 8;
+    const long width = outputs * TILE * w->bits / 8, lines = tiles * width / 64;
+    const uint8_t *start = w->weights + output / outputs * stride + tile * width;
+    const long each = (lanes * lines + turns - 1) / turns;
+    for (long line = turn * each; line < least((turn + 1) * each, lanes * lines); line++)
+        __builtin_prefetch(start + line / lines * stride + line % lines * 64, 0, 2);
 }
 
 TILES static void multiply_block(const char *w, const char *x, long tiles, int fresh, float *sums)
@@ -118,12 +167,12 @@ static void outputs(const stretch *part, long unit, char *weights, float *spare)
         const long first = part->first + step * width, last = least(first + width, part->last);
         const long next = last < part->last ? last : part->first, next_unit = last < part->last ? unit : unit + 1;
         const int fetches = next_unit * SIDE < job->w.n - SIDE;
-        copy(job, unit * SIDE, first, last - first, weights);
+        copy(&job->w, unit * SIDE, first, last - first, weights);
         for (long block = 0; block < blocks; block++) {
             float *here = sums + block * BLOCK_SUMS;
             const char *x = part->x + (block * tiles + first - part->first) * BLOCK_BYTES;
             if (fetches)
-                fetch(job, next_unit * SIDE, next, least(width, part->last - next), block, blocks);
+                fetch(&job->w, next_unit * SIDE, next, least(width, part->last - next), block, blocks);
             multiply_block(weights, x, last - first, first == 0, here);
             if (last == all)
                 emit_block(job, unit * SIDE, part->row + block * SIDE, here);
