@@ -1,0 +1,266 @@
+"""Writes quantised checkpoints, each format from its definition: what stands for a matrix, and the numbers it means."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+GROUP = 16
+E4M3_MAX = 448.0
+Encoded = tuple[dict[str, Tensor], Tensor]
+"""Tensors by the last part of their names, and the numbers ``[out, in]`` in fp32."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A method with its parameters: the ``quantization_config`` and what it makes of a matrix."""
+
+    config: dict[str, Any]
+    encode: Callable[[Tensor], Encoded]
+
+
+def words(values: Tensor, bits: int, order: tuple[int, ...] = ()) -> Tensor:
+    """``[rows, N]`` non-negative integers in words along the rows, padded with zeros; the first of ``order`` lowest."""
+    per_word = 32 // bits
+    padded = np.zeros((len(values), -(-values.shape[1] // per_word) * per_word), np.uint32)
+    padded[:, : values.shape[1]] = values.numpy()
+    packed = np.zeros((len(padded), padded.shape[1] // per_word), np.uint32)
+    for place, element in enumerate(order or range(per_word)):
+        packed |= padded[:, element::per_word] << np.uint32(bits * place)
+    return torch.from_numpy(packed.view(np.int32))
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A matrix in integers from 0 on: ``elements [out, in]``, ``zeros`` and ``scales [out, groups]``."""
+
+    elements: Tensor
+    zeros: Tensor
+    scales: Tensor
+    groups: Tensor
+
+    @property
+    def numbers(self) -> Tensor:
+        """What they mean."""
+        return (self.elements - self.zeros[:, self.groups]).float() * self.scales.float()[:, self.groups]
+
+
+def integers(matrix: Tensor, bits: int, groups: Tensor, symmetric: bool, dtype: torch.dtype) -> Integers:
+    """Round a matrix; ``groups [in]`` says which inputs share a scale."""
+    highest, middle = (1 << bits) - 1, 1 << (bits - 1)
+    scales, zeros = [], []
+    for group in range(int(groups.max()) + 1):
+        part = matrix[:, groups == group]
+        low, high = part.amin(1).clamp(max=0), part.amax(1).clamp(min=0)
+        scale = (torch.maximum(-low, high) / (middle - 1) if symmetric else (high - low) / highest).to(dtype)
+        scales.append(scale)
+        zeros.append(torch.full_like(low, middle) if symmetric else (-low / scale.float()).round())
+    scale, zero = torch.stack(scales, 1), torch.stack(zeros, 1).clamp(0, highest).int()
+    elements = ((matrix / scale.float()[:, groups]).round().int() + zero[:, groups]).clamp(0, highest)
+    return Integers(elements, zero, scale, groups)
+
+
+def consecutive(inputs: int, group: int) -> Tensor:
+    """The group of each input."""
+    return torch.arange(inputs) // (group or inputs)
+
+
+def gptq(bits: int = 4, symmetric: bool = True, version: int = 1, group: int = GROUP, **options: bool) -> Format:
+    """GPTQ. ``reordered`` deals inputs out to groups; ``other_zeros`` names the other format than it writes."""
+    reordered = options.get("reordered", False)
+
+    def encode(matrix: Tensor) -> Encoded:
+        groups = consecutive(matrix.shape[1], group)
+        if reordered:
+            groups = groups[torch.randperm(len(groups), generator=torch.Generator().manual_seed(len(groups)))]
+        found = integers(matrix, bits, groups, symmetric, torch.float16)
+        zeros = (found.zeros - (2 - version)) % (1 << bits)
+        tensors = {
+            "qweight": words(found.elements, bits).T.contiguous(),
+            "qzeros": words(zeros.T, bits),
+            "scales": found.scales.T.contiguous(),
+            "g_idx": groups.int(),
+        }
+        return tensors, found.numbers
+
+    named = 3 - version if options.get("other_zeros") else version
+    config = {
+        "quant_method": "gptq",
+        "bits": bits,
+        "group_size": group or -1,
+        "sym": symmetric,
+        "desc_act": reordered,
+        "checkpoint_format": "gptq" if named == 1 else "gptq_v2",
+    }
+    return Format(config, encode)
+
+
+def awq(group: int = GROUP) -> Format:
+    """AWQ for "gemm" kernels."""
+
+    def encode(matrix: Tensor) -> Encoded:
+        found = integers(matrix, 4, consecutive(matrix.shape[1], group), False, torch.float16)
+        order = (0, 2, 4, 6, 1, 3, 5, 7)
+        tensors = {
+            "qweight": words(found.elements.T, 4, order),
+            "qzeros": words(found.zeros.T, 4, order),
+            "scales": found.scales.T.contiguous(),
+        }
+        return tensors, found.numbers
+
+    config = {"quant_method": "awq", "bits": 4, "group_size": group or -1, "version": "gemm", "zero_point": True}
+    return Format(config, encode)
+
+
+def compressed(file_format: str, **weights: Any) -> Format:
+    """A configuration of compressed-tensors without its encoder."""
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": None}
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": file_format,
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head"],
+        "quantization_status": "compressed",
+    }
+    return Format(config, lambda matrix: ({}, matrix))
+
+
+def packed(bits: int = 4, symmetric: bool = True, group: int = GROUP, reordered: bool = False) -> Format:
+    """compressed-tensors' packed integers; a group of 0 is a channel."""
+
+    def encode(matrix: Tensor) -> Encoded:
+        groups = consecutive(matrix.shape[1], group)
+        if reordered:
+            groups = groups[torch.randperm(len(groups), generator=torch.Generator().manual_seed(len(groups)))]
+        found = integers(matrix, bits, groups, symmetric, torch.bfloat16)
+        tensors = {
+            "weight_packed": words(found.elements, bits),
+            "weight_scale": found.scales,
+            "weight_shape": torch.tensor(matrix.shape),
+        }
+        if not symmetric:
+            tensors["weight_zero_point"] = words(found.zeros.T, bits).T.contiguous()
+        if reordered:
+            tensors["weight_g_idx"] = groups.int()
+        return tensors, found.numbers
+
+    strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+    order = "group" if reordered else None
+    config = compressed("pack-quantized", num_bits=bits, type="int", symmetric=symmetric, actorder=order, **strategy)
+    return Format(config.config, encode)
+
+
+def int8(symmetric: bool = True) -> Format:
+    """compressed-tensors' int8 with a scale per channel."""
+
+    def encode(matrix: Tensor) -> Encoded:
+        found = integers(matrix, 8, consecutive(matrix.shape[1], 0), symmetric, torch.float32)
+        tensors = {"weight": (found.elements - 128).to(torch.int8), "weight_scale": found.scales}
+        if not symmetric:
+            tensors["weight_zero_point"] = (found.zeros - 128).to(torch.int8)
+        return tensors, found.numbers
+
+    config = compressed("int-quantized", num_bits=8, type="int", symmetric=symmetric, strategy="channel")
+    return Format(config.config, encode)
+
+
+def in_cells(matrix: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """E4M3, a scale in fp32 for each cell, and the numbers; one cell after the other."""
+    height, width = -(-matrix.shape[0] // rows), -(-matrix.shape[1] // columns)
+    scales, numbers = torch.empty(height, width), torch.empty_like(matrix)
+    elements = torch.empty(matrix.shape, dtype=torch.float8_e4m3fn)
+    for i in range(height):
+        for j in range(width):
+            cell = slice(i * rows, (i + 1) * rows), slice(j * columns, (j + 1) * columns)
+            scales[i, j] = matrix[cell].abs().max() / E4M3_MAX
+            elements[cell] = (matrix[cell] / scales[i, j]).to(torch.float8_e4m3fn)
+            numbers[cell] = elements[cell].float() * scales[i, j]
+    return elements, scales, numbers
+
+
+def floats(strategy: str) -> Format:
+    """compressed-tensors' fp8."""
+
+    def encode(matrix: Tensor) -> Encoded:
+        outputs, inputs = matrix.shape
+        sizes = {"tensor": (outputs, inputs), "channel": (1, inputs), "block": (32, 24)}[strategy]
+        elements, scales, numbers = in_cells(matrix, *sizes)
+        stored = {"weight": elements, "weight_scale": scales.flatten() if strategy == "tensor" else scales}
+        return stored | {"input_scale": torch.tensor([0.5])}, numbers
+
+    block = [32, 24] if strategy == "block" else None
+    config = compressed("float-quantized", num_bits=8, type="float", strategy=strategy, block_structure=block)
+    return Format(config.config, encode)
+
+
+def fp8(block: tuple[int, int] | None = (32, 48), name: str = "weight_scale_inv") -> Format:
+    """FP8 with a scale per block, or one."""
+
+    def encode(matrix: Tensor) -> Encoded:
+        elements, scales, numbers = in_cells(matrix, *(block or matrix.shape))
+        return {"weight": elements, name: scales if block else scales[0, 0].clone()}, numbers
+
+    config = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": block}
+    return Format(config, encode)
+
+
+FORMATS: Mapping[str, Format] = {
+    "gptq": gptq(),
+    "gptq with zeros": gptq(symmetric=False),
+    "gptq_v2 with zeros": gptq(symmetric=False, version=2),
+    "gptq in 8 bits": gptq(bits=8, symmetric=False),
+    "gptq reordered": gptq(symmetric=False, reordered=True),
+    "gptq in one group": gptq(group=0),
+    "gptq with gptq_v2's zeros": gptq(version=2, other_zeros=True),
+    "awq": awq(),
+    "awq in one group": awq(group=0),
+    "packed": packed(),
+    "packed with zero points": packed(symmetric=False),
+    "packed reordered": packed(symmetric=False, reordered=True),
+    "packed in 8 bits by channel": packed(bits=8, group=0),
+    "packed in 8 bits by channel with zero points": packed(bits=8, group=0, symmetric=False),
+    "int8": int8(),
+    "int8 with zero points": int8(symmetric=False),
+    "float by tensor": floats("tensor"),
+    "float by channel": floats("channel"),
+    "float by block": floats("block"),
+    "fp8 by block": fp8(),
+    "fp8 by tensor": fp8(None, "weight_scale"),
+    "fp8 by tensor under the other name": fp8(None),
+}
+
+
+def is_linear(name: str) -> bool:
+    """Whether writers quantise a tensor where nobody says otherwise: projections, but no router."""
+    return name.endswith("_proj.weight") or ".experts." in name
+
+
+def quantise(
+    plain: Path, quantised: Path, dequantised: Path, written: Format, chosen: Callable[[str], bool] = is_linear
+) -> None:
+    """From a plain checkpoint, one that is quantised and one that stores the same numbers plainly, in fp32."""
+    for directory in (quantised, dequantised):
+        shutil.copytree(plain, directory)
+    tensors = load_file(plain / WEIGHTS)
+    stored, numbers = dict(tensors), dict(tensors)
+    for name in filter(chosen, tensors):
+        pieces, numbers[name] = written.encode(tensors[name])
+        del stored[name]
+        stored |= {f"{name.removesuffix('weight')}{last}": piece for last, piece in pieces.items()}
+    save_file(stored, quantised / WEIGHTS)
+    save_file(numbers, dequantised / WEIGHTS)
+    change_config(quantised, quantization_config=written.config)
+
+
+def change_config(directory: Path, **changes: Any) -> None:
+    """Change fields of a checkpoint's configuration."""
+    config = json.loads((directory / "config.json").read_text()) | changes
+    (directory / "config.json").write_text(json.dumps(config))
