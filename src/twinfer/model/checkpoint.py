@@ -72,9 +72,9 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     config = _read_json(directory / "config.json")
     generation = directory / "generation_config.json"
     spec = read_spec(config, _read_json(generation) if generation.is_file() else None)
+    scheme = read_scheme(config)
     paths = _weight_files(directory)
     tensors = _read_tensors(paths)
-    scheme = read_scheme(config)
     matrices = find_matrices(spec, scheme, tensors, directory) if scheme is not None else {}
     _check_tensors(directory, spec, tensors, matrices)
     if "dtype" not in config and "torch_dtype" not in config:

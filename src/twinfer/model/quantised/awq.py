@@ -56,7 +56,8 @@ class Awq:
 def read_awq(fields: Fields) -> Awq:
     """From a ``quantization_config``."""
     choice(fields, "bits", (_BITS,))
-    choice(fields, "version", ("gemm", "GEMM"), "gemm")
+    for name in ("version", "checkpoint_format"):
+        choice(fields, name, ("gemm", "GEMM"), "gemm")
     choice(fields, "zero_point", (True,), True)
     return Awq(group_size(fields, "group_size", 128))
 

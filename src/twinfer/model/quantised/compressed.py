@@ -61,13 +61,13 @@ class Compressed:
         if self.cell[0]:
             packed = words_for(outputs, self.bits), grid(self.cell, outputs, inputs)[1]
             zeros = (Layout(("I32",), packed, 0, WORD_BITS // self.bits), *zeros)
-        return (
+        found = (
             Piece("weight_packed", (Layout(("I32",), (outputs, words_for(inputs, self.bits)), 0),)),
             scales,
             Piece("weight_zero_point", zeros, required=not self.symmetric),
             Piece("weight_shape", (Layout(("I64", "I32"), (2,)),), required=False),
-            Piece("weight_g_idx", (Layout(("I32",), (inputs,)),), required=self.reordered),
         )
+        return (*found, Piece("weight_g_idx", (Layout(("I32",), (inputs,)),))) if self.reordered else found
 
     def rows(self, slab: Slab) -> "Tensor":
         """See ``Scheme``."""
@@ -114,11 +114,11 @@ def _read_group(fields: Fields, group: Fields) -> Compressed:
     if file_format == _FLOAT:
         choice(weights, "type", ("float",))
     bits = choice(weights, "num_bits", (4, 8) if file_format == _PACKED else (8,))
-    order = weights.get("actorder")
-    # Other orders only decide in which one weights were rounded.
-    reordered = order is True or order == "group"
-    if reordered and file_format != _PACKED:
-        raise CheckpointError(f"{weights.where}: actorder {order!r} is supported only in {_PACKED}")
+    # By "weight", alias "static", only the order in which weights were rounded was another.
+    order = weights.get("actorder") or "weight"
+    reordered = order is True or order in ("group", "dynamic")
+    if order not in ("weight", "static") and (not reordered or file_format != _PACKED):
+        raise CheckpointError(f"{weights.where}: actorder {order!r} is not supported in {file_format}")
     return Compressed(file_format, bits, _cell(weights), weights.flag("symmetric", True), reordered)
 
 

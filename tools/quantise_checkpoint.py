@@ -1,8 +1,15 @@
-"""Writes quantised checkpoints, each format from its definition: what stands for a matrix, and the numbers it means."""
+"""Quantise a checkpoint in one of the formats that are published, each written from its definition.
 
+    python tools/quantise_checkpoint.py src/twinfer/demo /tmp/gptq --format gptq --group 128
+
+Every element is rounded to the nearest: that is enough for tests and for trying a format, while the tools that the
+formats come from choose what to round how by what a model is used for.
+"""
+
+import argparse
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 WEIGHTS = "model.safetensors"
-GROUP = 16
 E4M3_MAX = 448.0
 Encoded = tuple[dict[str, Tensor], Tensor]
 """Tensors by the last part of their names, and the numbers ``[out, in]`` in fp32."""
@@ -73,8 +79,8 @@ def consecutive(inputs: int, group: int) -> Tensor:
     return torch.arange(inputs) // (group or inputs)
 
 
-def gptq(bits: int = 4, symmetric: bool = True, version: int = 1, group: int = GROUP, **options: bool) -> Format:
-    """GPTQ. ``reordered`` deals inputs out to groups; ``other_zeros`` names the other format than it writes."""
+def gptq(bits: int = 4, symmetric: bool = True, version: int = 1, group: int = 128, **options: bool) -> Format:
+    """GPTQ. ``reordered`` deals inputs out to groups; ``misnamed`` names the other version."""
     reordered = options.get("reordered", False)
 
     def encode(matrix: Tensor) -> Encoded:
@@ -91,7 +97,7 @@ def gptq(bits: int = 4, symmetric: bool = True, version: int = 1, group: int = G
         }
         return tensors, found.numbers
 
-    named = 3 - version if options.get("other_zeros") else version
+    named = 3 - version if options.get("misnamed") else version
     config = {
         "quant_method": "gptq",
         "bits": bits,
@@ -103,7 +109,7 @@ def gptq(bits: int = 4, symmetric: bool = True, version: int = 1, group: int = G
     return Format(config, encode)
 
 
-def awq(group: int = GROUP) -> Format:
+def awq(group: int) -> Format:
     """AWQ for "gemm" kernels."""
 
     def encode(matrix: Tensor) -> Encoded:
@@ -133,7 +139,7 @@ def compressed(file_format: str, **weights: Any) -> Format:
     return Format(config, lambda matrix: ({}, matrix))
 
 
-def packed(bits: int = 4, symmetric: bool = True, group: int = GROUP, reordered: bool = False) -> Format:
+def packed(bits: int = 4, symmetric: bool = True, group: int = 128, reordered: bool = False) -> Format:
     """compressed-tensors' packed integers; a group of 0 is a channel."""
 
     def encode(matrix: Tensor) -> Encoded:
@@ -212,30 +218,32 @@ def fp8(block: tuple[int, int] | None = (32, 48), name: str = "weight_scale_inv"
     return Format(config, encode)
 
 
-FORMATS: Mapping[str, Format] = {
-    "gptq": gptq(),
-    "gptq with zeros": gptq(symmetric=False),
-    "gptq_v2 with zeros": gptq(symmetric=False, version=2),
-    "gptq in 8 bits": gptq(bits=8, symmetric=False),
-    "gptq reordered": gptq(symmetric=False, reordered=True),
-    "gptq in one group": gptq(group=0),
-    "gptq with gptq_v2's zeros": gptq(version=2, other_zeros=True),
-    "awq": awq(),
-    "awq in one group": awq(group=0),
-    "packed": packed(),
-    "packed with zero points": packed(symmetric=False),
-    "packed reordered": packed(symmetric=False, reordered=True),
-    "packed in 8 bits by channel": packed(bits=8, group=0),
-    "packed in 8 bits by channel with zero points": packed(bits=8, group=0, symmetric=False),
-    "int8": int8(),
-    "int8 with zero points": int8(symmetric=False),
-    "float by tensor": floats("tensor"),
-    "float by channel": floats("channel"),
-    "float by block": floats("block"),
-    "fp8 by block": fp8(),
-    "fp8 by tensor": fp8(None, "weight_scale"),
-    "fp8 by tensor under the other name": fp8(None),
-}
+def formats(group: int) -> dict[str, Format]:
+    """All that can be written, with so many inputs in a group where there are groups."""
+    return {
+        "gptq": gptq(group=group),
+        "gptq-zeros": gptq(symmetric=False, group=group),
+        "gptq-v2-zeros": gptq(symmetric=False, version=2, group=group),
+        "gptq-8-zeros": gptq(bits=8, symmetric=False, group=group),
+        "gptq-reordered": gptq(symmetric=False, reordered=True, group=group),
+        "gptq-one-group": gptq(group=0),
+        "gptq-misnamed": gptq(version=2, misnamed=True, group=group),
+        "awq": awq(group),
+        "awq-one-group": awq(group=0),
+        "packed": packed(group=group),
+        "packed-zeros": packed(symmetric=False, group=group),
+        "packed-reordered": packed(symmetric=False, reordered=True, group=group),
+        "packed-8-channel": packed(bits=8, group=0),
+        "packed-8-channel-zeros": packed(bits=8, group=0, symmetric=False),
+        "int8": int8(),
+        "int8-zeros": int8(symmetric=False),
+        "float-tensor": floats("tensor"),
+        "float-channel": floats("channel"),
+        "float-block": floats("block"),
+        "fp8-block": fp8(),
+        "fp8-tensor": fp8(None, "weight_scale"),
+        "fp8-tensor-other-name": fp8(None),
+    }
 
 
 def is_linear(name: str) -> bool:
@@ -243,24 +251,44 @@ def is_linear(name: str) -> bool:
     return name.endswith("_proj.weight") or ".experts." in name
 
 
-def quantise(
-    plain: Path, quantised: Path, dequantised: Path, written: Format, chosen: Callable[[str], bool] = is_linear
-) -> None:
-    """From a plain checkpoint, one that is quantised and one that stores the same numbers plainly, in fp32."""
-    for directory in (quantised, dequantised):
-        shutil.copytree(plain, directory)
+def quantise(plain: Path, out: Path, written: Format, chosen: Callable[[str], bool] = is_linear) -> dict[str, Tensor]:
+    """Write a plain checkpoint quantised, and return all its tensors in the numbers that are now meant.
+
+    Args:
+        plain: a directory with its weights in one file.
+        out: a new directory.
+        written: the format.
+        chosen: by their names, the matrices to quantise.
+    """
+    shutil.copytree(plain, out, ignore=shutil.ignore_patterns(WEIGHTS))
     tensors = load_file(plain / WEIGHTS)
     stored, numbers = dict(tensors), dict(tensors)
     for name in filter(chosen, tensors):
-        pieces, numbers[name] = written.encode(tensors[name])
+        pieces, numbers[name] = written.encode(tensors[name].float())
         del stored[name]
         stored |= {f"{name.removesuffix('weight')}{last}": piece for last, piece in pieces.items()}
-    save_file(stored, quantised / WEIGHTS)
-    save_file(numbers, dequantised / WEIGHTS)
-    change_config(quantised, quantization_config=written.config)
+    save_file(stored, out / WEIGHTS)
+    change_config(out, quantization_config=written.config)
+    return numbers
 
 
 def change_config(directory: Path, **changes: Any) -> None:
     """Change fields of a checkpoint's configuration."""
     config = json.loads((directory / "config.json").read_text()) | changes
     (directory / "config.json").write_text(json.dumps(config))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plain", type=Path, help="directory with config.json and model.safetensors")
+    parser.add_argument("out", type=Path, help="directory to make")
+    parser.add_argument("--format", choices=formats(128), default="gptq", help="default: gptq, symmetric in 4 bits")
+    parser.add_argument("--group", type=int, default=128, help="inputs that share a scale, where a format has groups")
+    options = parser.parse_args(arguments)
+    quantise(options.plain, options.out, formats(options.group)[options.format])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
