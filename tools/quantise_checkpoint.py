@@ -126,17 +126,15 @@ def awq(group: int) -> Format:
     return Format(config, encode)
 
 
-def compressed(file_format: str, **weights: Any) -> Format:
-    """A configuration of compressed-tensors without its encoder."""
+def _compressed_config(file_format: str, **weights: Any) -> dict[str, Any]:
     group = {"targets": ["Linear"], "weights": weights, "input_activations": None}
-    config = {
+    return {
         "quant_method": "compressed-tensors",
         "format": file_format,
         "config_groups": {"group_0": group},
         "ignore": ["lm_head"],
         "quantization_status": "compressed",
     }
-    return Format(config, lambda matrix: ({}, matrix))
 
 
 def packed(bits: int = 4, symmetric: bool = True, group: int = 128, reordered: bool = False) -> Format:
@@ -160,8 +158,10 @@ def packed(bits: int = 4, symmetric: bool = True, group: int = 128, reordered: b
 
     strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
     order = "group" if reordered else None
-    config = compressed("pack-quantized", num_bits=bits, type="int", symmetric=symmetric, actorder=order, **strategy)
-    return Format(config.config, encode)
+    config = _compressed_config(
+        "pack-quantized", num_bits=bits, type="int", symmetric=symmetric, actorder=order, **strategy
+    )
+    return Format(config, encode)
 
 
 def int8(symmetric: bool = True) -> Format:
@@ -174,8 +174,8 @@ def int8(symmetric: bool = True) -> Format:
             tensors["weight_zero_point"] = (found.zeros - 128).to(torch.int8)
         return tensors, found.numbers
 
-    config = compressed("int-quantized", num_bits=8, type="int", symmetric=symmetric, strategy="channel")
-    return Format(config.config, encode)
+    config = _compressed_config("int-quantized", num_bits=8, type="int", symmetric=symmetric, strategy="channel")
+    return Format(config, encode)
 
 
 def in_cells(matrix: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,8 +203,8 @@ def floats(strategy: str) -> Format:
         return stored | {"input_scale": torch.tensor([0.5])}, numbers
 
     block = [32, 24] if strategy == "block" else None
-    config = compressed("float-quantized", num_bits=8, type="float", strategy=strategy, block_structure=block)
-    return Format(config.config, encode)
+    config = _compressed_config("float-quantized", num_bits=8, type="float", strategy=strategy, block_structure=block)
+    return Format(config, encode)
 
 
 def fp8(block: tuple[int, int] | None = (32, 48), name: str = "weight_scale_inv") -> Format:

@@ -83,7 +83,7 @@ def belongs(name: str, tensor: StoredTensor, matrices: Mapping[str, QuantisedMat
     zeros, which some writers give every matrix."""
     module, _, last = name.rpartition(".")
     matrix = matrices.get(module + _WEIGHT)
-    if matrix is not None and (tensor in [stored for stored, _ in matrix.stored.values()]):
+    if matrix is not None and tensor in [stored for stored, _ in matrix.stored.values()]:
         return True
     return last in ACTIVATIONS or (matrix is not None and last == "bias" and _is_zero(tensor))
 
