@@ -1,7 +1,10 @@
-"""Measure what weight formats cost the demo model in quality: held-out bits per byte, and distances of logits.
+"""Measure what weight formats cost a model in quality: held-out bits per byte, and distances of logits.
 
     python tools/evaluate_weights.py
     python tools/evaluate_weights.py --files 12 --formats bf16 int4
+    python tools/evaluate_weights.py --model /tmp/gptq --formats fp32 bf16 int4
+
+The model is the demo's, or one in a directory that has a tokenizer.
 
 The files are those that training has not seen, the measure is `evaluate_demo_model.py`'s, and the decoder is the one
 that serves, with KV in bf16. A distance is the largest difference of a logit from the first format's, over all tokens
@@ -39,10 +42,10 @@ _BLOCK_TOKENS = 16
 
 
 class Scorer:
-    """The demo model in one weight format: logits of every position of a text."""
+    """A model in one weight format: logits of every position of a text."""
 
-    def __init__(self, weights: StoredFormat, cache_dir: Path) -> None:
-        served = describe(DEMO, cache_dir, weights, "fp32" if weights == "fp32" else "bf16")
+    def __init__(self, model: str, weights: StoredFormat, cache_dir: Path) -> None:
+        served = describe(model, cache_dir, weights, "fp32" if weights == "fp32" else "bf16")
         path = prepare(served.checkpoint, served.fingerprint.weights, weights, cache_dir)
         layout, num_blocks = served.layout(_BLOCK_TOKENS), WINDOW // _BLOCK_TOKENS
         buffer = memoryview(bytearray(num_blocks * layout.block_bytes))
@@ -63,16 +66,16 @@ class Scorer:
         return forward(every, self._weights, self._spec, {self._spec.rope: self._rope}, self._kv)[None].float(), None
 
 
-def evaluate(formats: Sequence[StoredFormat], num_files: int, cache_dir: Path) -> None:
+def evaluate(model: str, formats: Sequence[StoredFormat], num_files: int, cache_dir: Path) -> None:
     """Print a line for each format."""
-    tokenizer = Tokenizer.from_file(str(locate(DEMO) / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(locate(model) / "tokenizer.json"))
     files = split_corpus(read_corpus(Path(sysconfig.get_path("stdlib"))))[1][:num_files]
     documents = encode_files(tokenizer, files)
     num_bytes = sum(len(file.text.encode()) for file in files)
     sample = torch.tensor([[int(token) for document in documents for token in document][:2000]])
     first: tuple[float, Tensor] | None = None
     for weights in formats:
-        scorer: Any = Scorer(weights, cache_dir)
+        scorer: Any = Scorer(model, weights, cache_dir)
         bits, logits = held_out_bits(scorer, documents, num_bytes, WINDOW, STRIDE), scorer(sample)[0]
         first = first or (bits, logits)
         more, distance = bits / first[0] - 1, float((logits - first[1]).abs().max())
@@ -86,10 +89,11 @@ def main() -> None:
     parser.add_argument(
         "--formats", nargs="+", choices=choices, default=["bf16", "int8", "int4"], help="the first rules"
     )
+    parser.add_argument("--model", default=DEMO, help="a directory or a Hugging Face id (default: %(default)s)")
     parser.add_argument("--files", type=int, default=100, help="held-out files, at most (default: all)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        evaluate(options.formats, options.files, Path(folder))
+        evaluate(options.model, options.formats, options.files, Path(folder))
 
 
 if __name__ == "__main__":

@@ -170,11 +170,14 @@ def test_demo_is_bundled() -> None:
 
 
 def test_quantised_tensor(copy: Path) -> None:
-    """A type that is not served is named with its tensor."""
+    """A type that is not served, or not without a configuration that says so, is named with its tensor."""
     import torch
 
     rewrite(copy, lambda tensors: tensors.update({NORM: torch.zeros(64, dtype=torch.int8)}))
-    assert f"{copy / WEIGHTS}: tensor {NORM} is I8, but only F32, BF16, F16, U8 are supported" == refusal(copy)
+    assert f"tensor {NORM} is I8, but config.json asks for F32, BF16, F16" == refusal(copy)
+    rewrite(copy, lambda tensors: tensors.update({NORM: torch.zeros(64, dtype=torch.float64)}))
+    supported = "F32, BF16, F16, U8, F8_E4M3, I8, I32, I64"
+    assert f"{copy / WEIGHTS}: tensor {NORM} is F64, but only {supported} are supported" == refusal(copy)
 
 
 MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}}

@@ -294,10 +294,6 @@ def test_eos_ids(config: object, generation: object, expected: tuple[int, ...]) 
             {"architectures": ["LlamaForSequenceClassification"]},
             "config.json: architectures ['LlamaForSequenceClassification'] is not supported, only ['LlamaForCausalLM']",
         ),
-        (
-            {"quantization_config": {"quant_method": "awq"}},
-            "config.json: quantization_config is not supported, only weights in float32, bfloat16 or float16",
-        ),
         ({"hidden_act": "gelu"}, "config.json: hidden_act 'gelu' is not supported, only 'silu'"),
         ({"mlp_bias": True}, "config.json: mlp_bias true is not supported, only false"),
         ({"hidden_size": None}, "config.json: hidden_size is missing"),
@@ -347,11 +343,6 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
             "mixtral",
             {"num_local_experts": 1},
             "config.json: num_experts_per_tok 2 is more than num_local_experts 1",
-        ),
-        (
-            "mixtral",
-            {"num_local_experts": 2, "quantization_config": {"quant_method": "mxfp4"}},
-            "config.json: quantization_config is not supported, only weights in float32, bfloat16 or float16",
         ),
         ("qwen2_moe", QWEN_EXPERTS, "config.json: shared_expert_intermediate_size is missing"),
         (

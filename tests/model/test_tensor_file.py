@@ -79,8 +79,8 @@ def test_every_truncation_is_seen(written: Path) -> None:
         (b'{"x": 3}', "has no readable safetensors header"),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}', "has no readable safetensors header"),
         (
-            b'{"x": {"dtype": "I8", "shape": [4], "data_offsets": [0, 4]}}',
-            "tensor x is I8, but only F32, BF16, F16, U8 are",
+            b'{"x": {"dtype": "F64", "shape": [4], "data_offsets": [0, 32]}}',
+            "tensor x is F64, but only F32, BF16, F16, U8, F8_E4M3, I8, I32, I64 are",
         ),
         (b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "tensor x does not fill its place"),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}', "tensor x does not fill its place"),

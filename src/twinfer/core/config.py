@@ -101,8 +101,9 @@ class PoolConfig(_Table, frozen=True):
     """CPU cores for the whole pool, dealt out evenly; empty splits the machine's cores over all workers
     that compute, and leaves all of them to those that are emulated."""
     weights: WeightFormat = "checkpoint"
-    """Precision of the weights; ``checkpoint`` keeps the file's own. ``int8`` and ``int4`` quantise all matrices but
-    the embedding when weights are prepared, and compute in bf16: a CPU decodes as fast as it reads its weights."""
+    """Precision of the weights; ``checkpoint`` keeps the file's own, and is bf16 where a quantised one names float16.
+    ``int8`` and ``int4`` quantise all matrices but the embedding when weights are prepared, and compute in bf16: a CPU
+    decodes as fast as it reads its weights."""
     kv_dtype: KVDtype | Literal["weights"] = "weights"
     """Element type of the KV pool; ``weights`` takes theirs. Where a source's differs, ``accept`` must name it."""
     accept: tuple[str, ...] = ()

@@ -3,13 +3,16 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from twinfer.core.errors import CheckpointError
 from twinfer.model.hub import download
+from twinfer.model.quantised.matrix import QuantisedMatrix, belongs, find_matrices
+from twinfer.model.quantised.registry import read_scheme
+from twinfer.model.quantised.scheme import Scheme
 from twinfer.model.read_config import read_spec
 from twinfer.model.spec import ModelSpec, Precision
 from twinfer.model.tensor_file import PACKED, StoredTensor, read_header
@@ -29,13 +32,17 @@ class Checkpoint:
         directory: where it is.
         spec: what it says of the model.
         files: its weight files, in order of name.
-        tensors: every tensor that serving needs, by its name in the checkpoint.
+        tensors: every tensor that serving needs as it is, by its name in the checkpoint.
+        matrices: those that are quantised, by the names that they would have as plain tensors.
+        scheme: how they are quantised; ``None`` where none is.
     """
 
     directory: Path
     spec: ModelSpec
     files: tuple[Path, ...]
     tensors: Mapping[str, StoredTensor]
+    matrices: Mapping[str, QuantisedMatrix] = field(default_factory=dict)
+    scheme: Scheme | None = None
 
 
 def locate(source: str, hub_cache: Path | None = None) -> Path:
@@ -65,13 +72,18 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     config = _read_json(directory / "config.json")
     generation = directory / "generation_config.json"
     spec = read_spec(config, _read_json(generation) if generation.is_file() else None)
+    scheme = read_scheme(config)
     paths = _weight_files(directory)
     tensors = _read_tensors(paths)
-    _check_tensors(directory, spec, tensors)
+    matrices = find_matrices(spec, scheme, tensors, directory) if scheme is not None else {}
+    _check_tensors(directory, spec, tensors, matrices)
     if "dtype" not in config and "torch_dtype" not in config:
         spec = replace(spec, dtype=_STORED_PRECISION[tensors["model.embed_tokens.weight"].dtype])
-    needed = {name: tensors[name] for part in parts(spec) for name, _ in part.sources}
-    return Checkpoint(directory, spec, paths, needed)
+    if scheme is not None and spec.dtype == "fp16":
+        # Which is what the writer's kernels computed in; ours do in bf16.
+        spec = replace(spec, dtype="bf16")
+    needed = {name: tensors[name] for part in parts(spec) for name, _ in part.sources if name not in matrices}
+    return Checkpoint(directory, spec, paths, needed, matrices, scheme)
 
 
 def _has_files(directory: Path) -> bool:
@@ -114,8 +126,11 @@ def _read_tensors(paths: tuple[Path, ...]) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _check_tensors(directory: Path, spec: ModelSpec, tensors: Mapping[str, StoredTensor]) -> None:
-    expected = {name: shape for part in parts(spec) for name, shape in part.sources}
+def _check_tensors(
+    directory: Path, spec: ModelSpec, tensors: Mapping[str, StoredTensor], matrices: Mapping[str, QuantisedMatrix]
+) -> None:
+    """All but the tensors of quantised matrices, which are checked where they are found."""
+    expected = {name: shape for part in parts(spec) for name, shape in part.sources if name not in matrices}
     for name, shape in expected.items():
         if name not in tensors:
             raise CheckpointError(f"tensor {name} is missing from {directory}; copy or download it again")
@@ -124,9 +139,12 @@ def _check_tensors(directory: Path, spec: ModelSpec, tensors: Mapping[str, Store
             raise CheckpointError(f"tensor {name} has shape {found}, but config.json asks for {list(shape)}")
     packed = {name for part in parts(spec) if part.form == "mxfp4" for name, _ in part.sources}
     for name in expected:
-        if (tensors[name].dtype == PACKED) != (name in packed):
-            wanted = PACKED if name in packed else ", ".join(_STORED_PRECISION)
-            raise CheckpointError(f"tensor {name} is {tensors[name].dtype}, but config.json asks for {wanted}")
-    for name in tensors:
-        if name not in expected and not may_be_ignored(name, spec):
-            raise CheckpointError(f"tensor {name} in {tensors[name].file} has no place in a {spec.family} model")
+        wanted = [PACKED] if name in packed else list(_STORED_PRECISION)
+        if tensors[name].dtype not in wanted:
+            raise CheckpointError(
+                f"tensor {name} is {tensors[name].dtype}, but config.json asks for {', '.join(wanted)}"
+            )
+    for name, tensor in tensors.items():
+        known = name in expected or may_be_ignored(name, spec) or (matrices and belongs(name, tensor, matrices))
+        if not known:
+            raise CheckpointError(f"tensor {name} in {tensor.file} has no place in a {spec.family} model")

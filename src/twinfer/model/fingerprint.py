@@ -1,9 +1,9 @@
 """Identity of a checkpoint: equal for every copy, different for different weights, and cheap after the first time.
 
-The weights' digest is BLAKE2b over the model's geometry and over every byte of the weight files. That takes about a
-second per gigabyte and core, so each file's digest is kept in the cache directory under the file's identity: device,
-inode, size and the times of its last change. A file that changed within the last seconds is not remembered, since
-another write in the same tick of the file system's clock could go unseen.
+The weights' digest is BLAKE2b over the model's geometry, every byte of the weight files, and how they are quantised.
+That takes about a second per gigabyte and core, so each file's digest is kept in the cache directory under the file's
+identity: device, inode, size and the times of its last change. A file that changed within the last seconds is not
+remembered, since another write in the same tick of the file system's clock could go unseen.
 """
 
 import json
@@ -40,11 +40,13 @@ def fingerprint(checkpoint: Checkpoint, cache_dir: Path) -> Fingerprint:
 
 
 def weights_digest(checkpoint: Checkpoint, cache_dir: Path) -> str:
-    """Digest of the model's geometry and of all its weight files' bytes, in hexadecimal."""
+    """Digest of the model's geometry, of all its weight files' bytes and of how they are to be read, in hexadecimal."""
     geometry = {name: value for name, value in asdict(checkpoint.spec).items() if name not in _NOT_GEOMETRY}
     digest = blake2b(json.dumps(geometry, sort_keys=True).encode(), digest_size=_DIGEST_BYTES)
     for path in checkpoint.files:
         digest.update(file_digest(path, cache_dir))
+    if checkpoint.scheme is not None:
+        digest.update(repr(checkpoint.scheme).encode())
     return digest.hexdigest()
 
 

@@ -3,11 +3,12 @@
 1. The file's name holds the weights' digest, their format and the version of this layout.
 2. A worker that finds it whole (right tensors, right digest over their bytes) takes it as it is.
 3. Otherwise one worker makes it under a lock while the others wait; it gets its name only when it is complete.
-   Sources are read, converted or quantised, and written piece by piece, so no more than a piece is ever in memory.
+   Sources are read, decoded, converted or quantised, and written piece by piece, so no more than a piece is ever in
+   memory.
 4. ``load_weights`` maps it. On a CPU the tensors stay in the mapping, so its pages exist once per machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from twinfer.model.mapping import map_file, tensor_view
 from twinfer.model.packing import PACKINGS, PANEL, Packing
 from twinfer.model.part import Part
 from twinfer.model.spec import ModelSpec, StoredFormat, arithmetic
-from twinfer.model.tensor_file import PACKED, TensorShape, read_header, write_tensors
+from twinfer.model.tensor_file import PACKED, StoredTensor, TensorShape, read_header, write_tensors
 from twinfer.model.tensor_names import parts, scales_name
 from twinfer.model.unpack import pieces
 from twinfer.model.weights import Weights, assemble
@@ -97,8 +98,8 @@ class _Entry:
         packed, scales = self.packing.shapes(*shape)
         return [TensorShape(name, PACKED, packed), TensorShape(scales_name(name), "BF16", scales)]
 
-    def pieces(self, sources: list[Tensor]) -> Iterator[Tensor]:
-        """The data of ``shapes``, from the part's sources."""
+    def pieces(self, sources: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The data of ``shapes``, from the part's sources in order, each whole or some rows at a time."""
         if self.packing is None:
             for piece in pieces(self.part, sources):
                 yield piece.to(TORCH[arithmetic(self.weights)])
@@ -111,7 +112,7 @@ class _Entry:
         yield from kept
 
 
-def _slabs(sources: list[Tensor], num_rows: int) -> Iterator[Tensor]:
+def _slabs(sources: Iterable[Tensor], num_rows: int) -> Iterator[Tensor]:
     """The rows of all sources as if they were stacked, so many at once."""
     waiting: list[Tensor] = []
     for source in sources:
@@ -148,7 +149,17 @@ def _is_whole(path: Path, shapes: list[TensorShape]) -> bool:
 def _converted(checkpoint: Checkpoint, ordered: list[_Entry]) -> Iterator[memoryview]:
     """The bytes of all entries in order, in pieces."""
     mappings = {path: map_file(path) for path in checkpoint.files}
+
+    def view(stored: StoredTensor) -> Tensor:
+        return tensor_view(mappings[stored.file], stored)
+
+    def sources(part: Part) -> Iterator[Tensor]:
+        for name, _ in part.sources:
+            if name in checkpoint.matrices:
+                yield from checkpoint.matrices[name].slabs(view)
+            else:
+                yield view(checkpoint.tensors[name])
+
     for entry in ordered:
-        stored = [checkpoint.tensors[name] for name, _ in entry.part.sources]
-        for piece in entry.pieces([tensor_view(mappings[tensor.file], tensor) for tensor in stored]):
+        for piece in entry.pieces(sources(entry.part)):
             yield piece.contiguous().view(torch.uint8).numpy().data

@@ -23,13 +23,15 @@ _SLIDING, _FULL = "sliding_attention", "full_attention"
 def read_spec(config: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> ModelSpec:
     """Make a spec from the contents of ``config.json`` and, where there is one, ``generation_config.json``.
 
+    How matrices are quantised is not part of it: see ``quantised.registry``.
+
     Raises:
         CheckpointError: a field is missing, contradictory, or asks for something that is not supported.
     """
     fields = Fields(config, "config.json")
     family = _family(fields)
     traits = FAMILIES[family]
-    _refuse_unsupported(fields, family, traits)
+    _refuse_unsupported(fields, traits)
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     layers, vocab = fields.integer("num_hidden_layers"), fields.integer("vocab_size")
     max_positions = fields.integer("max_position_embeddings")
@@ -82,11 +84,7 @@ def _family(fields: Fields) -> Family:
     raise CheckpointError(f"config.json: model_type {model_type!r} is not supported, only {', '.join(FAMILIES)}")
 
 
-def _refuse_unsupported(fields: Fields, family: Family, traits: Traits) -> None:
-    if family != "gpt_oss" and fields.get("quantization_config") is not None:
-        raise CheckpointError(
-            "config.json: quantization_config is not supported, only weights in float32, bfloat16 or float16"
-        )
+def _refuse_unsupported(fields: Fields, traits: Traits) -> None:
     name, supported = ("hidden_activation", "gelu_pytorch_tanh") if traits.gemma else ("hidden_act", "silu")
     activation = fields.get(name) or supported
     if activation != supported:

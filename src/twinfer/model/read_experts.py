@@ -52,7 +52,7 @@ def _layers(fields: Fields, layers: int) -> tuple[bool, ...]:
 
 
 def _is_packed(fields: Fields, inner: int) -> bool:
-    """Whether the experts' matrices are in MXFP4, the only quantisation of checkpoints that is read."""
+    """Whether gpt-oss' experts are in MXFP4, the only quantisation of theirs that is read."""
     method = fields.table("quantization_config").get("quant_method")
     if fields.get("quantization_config") is None:
         return False

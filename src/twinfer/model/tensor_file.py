@@ -17,7 +17,7 @@ from twinfer.core.errors import CheckpointError
 
 PACKED = "U8"
 """Element type of what is no number by itself, such as MXFP4's blocks and scales, and our own packed matrices."""
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, PACKED: 1}
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, PACKED: 1, "F8_E4M3": 1, "I8": 1, "I32": 4, "I64": 8}
 """Element types that models are stored in, with their size."""
 _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 100_000_000

@@ -1,6 +1,6 @@
 """The checkpoint's tensors of a part, as the decoder wants them, piece by piece so that no more is ever in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from twinfer.model.part import Part
 _PIECE_ELEMENTS = 1024 * 1024
 
 
-def pieces(part: Part, sources: Sequence[Tensor]) -> Iterator[Tensor]:
-    """All elements of a part in order, in pieces of any shape; where experts are converted, one at a time."""
+def pieces(part: Part, sources: Iterable[Tensor]) -> Iterator[Tensor]:
+    """All elements of a part in order, in pieces of any shape; where experts are converted, one at a time. A stacked
+    part's sources may be cut into more."""
     if part.form == "stacked" and not part.interleaved:
         for source in sources:
             yield from torch.split(source.flatten(), _PIECE_ELEMENTS)
