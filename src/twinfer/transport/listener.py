@@ -57,6 +57,8 @@ class Listener:
         self._lock = threading.Lock()
         self._closed = False
         self._serving: dict[socket.socket, threading.Thread] = {}
+        self._ending: list[threading.Thread] = []
+        """That serve nobody any more and may not have ended yet."""
         self._newcomers: dict[socket.socket, float] = {}
         """With their deadlines, the next one first."""
         self._name = name
@@ -72,7 +74,7 @@ class Listener:
             self._closed = True
             for connection in self._serving:
                 cut(connection)
-            threads = tuple(self._serving.values())
+            threads = (*self._serving.values(), *self._ending)
         self._wake.send(b"x")
         for thread in (self._acceptor, *threads):
             thread.join()
@@ -139,19 +141,23 @@ class Listener:
             thread.start()
         except RuntimeError as error:
             self._complain("%s turned a peer away: %s", self._name, error)
-            self._forget(connection)
+            with self._lock:
+                self._forget(connection)
+            connection.close()
 
     def _run(self, connection: socket.socket) -> None:
         try:
             self._serve(connection, lambda: self._settle(connection))
         finally:
-            self._forget(connection)
+            with self._lock:
+                still_there = [thread for thread in self._ending if thread.is_alive()]
+                self._ending = [*still_there, self._forget(connection)]
+            connection.close()
 
-    def _forget(self, connection: socket.socket) -> None:
-        with self._lock:
-            del self._serving[connection]
-            self._newcomers.pop(connection, None)
-        connection.close()
+    def _forget(self, connection: socket.socket) -> threading.Thread:
+        """Its thread; the lock is held."""
+        self._newcomers.pop(connection, None)
+        return self._serving.pop(connection)
 
     def _settle(self, connection: socket.socket) -> None:
         with self._lock:
