@@ -9,11 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-REFUSED = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique", "aten::bincount")
-"""Operations with shapes or results that depend on what tensors hold: a capture fails on them."""
+REFUSED = (
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::_unique2",
+    "aten::bincount",
+    "aten::lift_fresh",
+)
+"""Operations with shapes or results that depend on what tensors hold, and tensors made of Python's numbers, which would
+have to be copied to the device: a capture fails on them."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,12 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        if name in REFUSED:
-            raise RuntimeError(f"{name} looks at what a tensor holds, so it cannot be recorded")
+        with self:
+            composed = func.decompose(*args, **kwargs)
+        if composed is not NotImplemented:
+            return composed
+        if name in REFUSED or any(each.dtype == torch.bool for each in _indices(name, args)):
+            raise RuntimeError(f"{name} makes host and device wait for each other, so it cannot be recorded")
         result = func(*args, **kwargs)
         there = {_memory(each) for each in _tensors([args, list(kwargs.values())])}
         owned = [None if _memory(each) in there else each for each in _tensors(result)]
@@ -78,6 +91,11 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, list | tuple):
         return [tensor for each in value for tensor in _tensors(each)]
     return []
+
+
+def _indices(name: str, args: Any) -> list[Tensor]:
+    """What selects elements by place, or by truth."""
+    return _tensors(args[1]) if name in ("aten::index", "aten::index_put", "aten::index_put_") else []
 
 
 def _memory(tensor: Tensor) -> int:

@@ -1,7 +1,7 @@
 """Recorded steps on a CPU, where a tape stands for a CUDA graph."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -196,7 +196,29 @@ def test_who_goes_the_general_way(tiny: TinyCheckpoints, cache_dir: Path) -> Non
     assert recorder_for(torch.device("cpu")) is None
 
 
-def test_a_tape_refuses_to_look() -> None:
-    """The stand-in is as strict as a graph: work that looks at a value cannot be recorded."""
-    with pytest.raises(RuntimeError, match="looks at what a tensor holds"):
-        Tapes().record(lambda: torch.zeros(int(torch.ones(1).item())))
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: torch.zeros(int(torch.ones(1).item())),
+        lambda: torch.ones(3)[torch.ones(3) > 0],
+        lambda: torch.zeros(2) + torch.tensor([1.0, 2.0]),
+    ],
+)
+def test_a_tape_refuses_what_a_graph_would(work: Callable[[], torch.Tensor]) -> None:
+    """No look at a value, no shape that depends on one, no numbers that come from the host."""
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="wait for each other"):
+        Tapes().record(work)
+
+
+def test_a_tape_repeats_what_was_done() -> None:
+    """On what the inputs hold then, and with the branch that was taken at first."""
+    inputs, kept = torch.zeros(3), torch.zeros(3)
+
+    def work() -> torch.Tensor:
+        kept[1:].add_(inputs[1:])
+        return (inputs + 1).view(3, 1).mul(2)[:, 0]
+
+    repeat = Tapes().record(work)
+    inputs.fill_(4.0)
+    assert [10.0, 10.0, 10.0] == repeat().tolist()
+    assert [0.0, 4.0, 4.0] == kept.tolist()

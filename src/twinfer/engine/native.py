@@ -21,7 +21,7 @@ from twinfer.engine.assemble import num_blocks
 from twinfer.grammar.vocabulary import has_vocabulary
 from twinfer.model.load import load_runner
 from twinfer.model.paged_kv import PagedKV, pool_tensor
-from twinfer.model.recorder import recorder_for
+from twinfer.model.recorder import Recorder, recorder_for
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import ServedModel, describe
 
@@ -66,11 +66,18 @@ def native_runner(
     host = pool_tensor(memory, capabilities.layout, capabilities.num_blocks)
     try:
         kv = PagedKV(host, capabilities.layout) if where.type == "cpu" else staged(host, capabilities.layout, where)
-        runner = load_runner(served, kv, cache_dir, recorder_for(where))
-        runner.warm_up()
+        return ready_runner(served, kv, host, cache_dir, recorder_for(where))
     except torch.OutOfMemoryError as error:
         size = memory.nbytes // 2**20
         raise ConfigError(f"device {device!r} cannot hold the weights and {size} MiB of KV; lower kv_mib") from error
+
+
+def ready_runner(
+    served: ServedModel, kv: PagedKV, host: Tensor, cache_dir: Path, recorder: Recorder | None
+) -> "NativeRunner":
+    """Load the weights to the device of ``kv`` and warm up; ``host`` is its pool, or where that is staged."""
+    runner = load_runner(served, kv, cache_dir, recorder)
+    runner.warm_up()
     return NativeRunner(runner, kv.pool, host)
 
 

@@ -129,7 +129,8 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, past: int, s
         found = F.scaled_dot_product_attention(own, *present, is_causal=True, enable_gqa=True, scale=scale)
         return found[0].transpose(0, 1)
     shared = own.shape[1] // keys.shape[1]
-    found, total = _flash(own, *(each.repeat_interleave(shared, 1) for each in present), True, scale)
+    own_keys, own_values = (each.repeat_interleave(shared, 1) for each in present)
+    found, total = _flash(own, own_keys, own_values, True, scale)
     grouped = own.reshape(1, keys.shape[1], -1, own.shape[3])
     earlier, before = _flash(grouped, keys[:, :, :past], values[:, :, :past], False, scale)
     share = torch.sigmoid(before.reshape(total.shape) - total)[..., None]
