@@ -25,7 +25,7 @@ pytestmark = pytest.mark.torch
 WITH_EXPERTS = ("mixtral", "moe", "gpt-oss")
 DENSE = {name: how for name, how in FAMILIES.items() if not any(word in name for word in WITH_EXPERTS)}
 LENGTHS = (1, 7, 8, 31, 90)
-SMALL = Buckets((1, 2, 4, 8), (4, 16, 32))
+SMALL = Buckets((1, 2, 4, 8), (4, 16, 32), 256)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ to one of a few shapes (``buckets``), recorded once, and launched as a whole fro
 3. Sequences that only pad write to the scratch block, which nobody owns, and see nothing but that position. A sequence
    never looks at what stands behind its last block.
 
-Steps with prompts in them, and models whose work depends on values (experts), go the general way.
+Steps with prompts in them, those that padding would make much larger, and models whose work depends on values (experts)
+go the general way.
 """
 
 from collections import OrderedDict
@@ -91,8 +92,7 @@ class CapturedStep:
         return recording
 
     def _bucket(self, slices: Sequence[Slice]) -> Bucket | None:
-        longest = max(part.end for part in slices)
-        return self._buckets.choose(len(slices), -(-longest // self._kv.layout.block_tokens))
+        return self._buckets.choose([self._kv.layout.blocks_for(part.end) for part in slices])
 
     def _laid_out(self, slices: Sequence[Slice], tables: Sequence[BlockArray], bucket: Bucket) -> BlockArray:
         assert self._kv.scratch is not None
