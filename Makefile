@@ -5,8 +5,8 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas kills \
-	bench bench-gateway bench-masks bench-setup bench-engine validate claims clean
+.PHONY: help setup nixl serve test test-e2e test-gpu clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas kills \
+	bench bench-gateway bench-masks bench-setup bench-engine bench-gpu validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ test: setup ## the fast tests: no GPU, no network, no other processes to start b
 
 test-e2e: setup ## tests that start whole deployments, the README's examples among them
 	$(BIN)/pytest -m "e2e and not gpu" $(ARGS)
+
+test-gpu: setup ## tests that need a CUDA device: the native engine there, and handoffs between it and the CPU
+	$(BIN)/pytest -m gpu $(ARGS)
 
 clients: ## environments of real clients below .venv-clients, half a gigabyte; see tests/clients
 	@for name in old new; do test -d .venv-clients/$$name/bin || $(PYTHON) -m venv .venv-clients/$$name; \
@@ -81,6 +84,13 @@ $(SHAPE)/config.json: setup
 
 bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next to vLLM, llama.cpp and transformers
 	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)
+
+GPU_SHAPE := .venv/llama-3.1-8b
+$(GPU_SHAPE)/config.json: setup
+	@test -e $@ || $(BIN)/python tools/make_checkpoint.py llama-3.1-8b $(GPU_SHAPE)
+
+bench-gpu: $(GPU_SHAPE)/config.json ## prefill and decode of an 8 B shape on a CUDA device, next to transformers; 32 GB of disk
+	$(BIN)/python -m bench.engine $(GPU_SHAPE) --device cuda $(ARGS)
 
 validate: setup ## hold the catalogue to what others measured: docs/validation.md; ARGS="--check" only compares
 	$(BIN)/python -m bench.validation $(ARGS)

@@ -4,8 +4,11 @@
     python tools/make_checkpoint.py qwen2.5-0.5b /tmp/half-a-billion
     python -m bench.engine /tmp/half-a-billion
     python -m bench.engine /tmp/half-a-billion --threads 1 --precisions bf16 --only twinfer llama.cpp
+    python tools/make_checkpoint.py llama-3.1-8b /tmp/eight-billion
+    python -m bench.engine /tmp/eight-billion --device cuda
 
-The machine's limits come first: how fast its cores read memory together, and multiply matrices in bf16. Then every
+The machine's limits come first: how fast its cores read memory together, and multiply matrices in bf16; on a GPU, which
+has not been measured yet, how fast it copies memory, of which half is reading, stands for the former. Then every
 engine runs in a process of its own, one after the other, `--rounds` times over: the prefill of one prompt of 512
 tokens, and 32 steps of decoding for 1, 4 and 16 sequences with 64 tokens of context. Weights are random, so no engine
 speculates and no cache of prefixes helps. What is printed are medians. A decode step reads all weights once: its limit
@@ -35,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 BITS = {"bf16": 16, "int8": 8, "int4": 4}
 READ_BYTES = 1 << 30
 MULTIPLY_SIZE = 2048
+GPU_MULTIPLY_SIZE = 8192
 Cell = tuple[str, int]
 """Phase and batch."""
 
@@ -47,6 +51,7 @@ class Engine:
     program: str
     environment: str
     precision: str = "bf16"
+    on_gpus: bool = False
 
     @property
     def label(self) -> str:
@@ -55,22 +60,35 @@ class Engine:
 
 
 ENGINES = (
-    *(Engine("twinfer", "twinfer_engine", "", precision) for precision in BITS),
+    *(Engine("twinfer", "twinfer_engine", "", precision, precision == "bf16") for precision in BITS),
     Engine("vllm", "vllm_engine", "vllm"),
     *(Engine("llama.cpp", "llama_engine", "llama", precision) for precision in BITS),
-    Engine("transformers", "transformers_engine", ""),
+    Engine("transformers", "transformers_engine", "", on_gpus=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the machine can do with so many threads: bytes read and bf16 operations, each per second."""
+    """What the machine can do: bytes read (on a GPU read or written) and bf16 operations, each per second."""
 
     read: float
     operations: float
 
     @classmethod
-    def measure(cls, threads: int) -> "Limits":
+    def of_gpu(cls, device: str) -> "Limits":
+        """Medians of five."""
+        source = torch.ones(READ_BYTES, dtype=torch.int8, device=device)
+        target = torch.empty_like(source)
+        matrix = torch.ones(GPU_MULTIPLY_SIZE, GPU_MULTIPLY_SIZE, dtype=torch.bfloat16, device=device)
+
+        def finish() -> None:
+            torch.cuda.synchronize(device)
+
+        copy, multiply = _seconds(lambda: target.copy_(source), finish), _seconds(lambda: matrix @ matrix, finish)
+        return cls(2 * READ_BYTES / copy, 2 * GPU_MULTIPLY_SIZE**3 / multiply)
+
+    @classmethod
+    def of_cores(cls, threads: int) -> "Limits":
         """Medians of five."""
         torch.set_num_threads(threads)
         kernels = find_kernels(threads)
@@ -79,11 +97,12 @@ class Limits:
         return cls(READ_BYTES / read, 2 * MULTIPLY_SIZE**3 / _seconds(lambda: matrix @ matrix))
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], finish: Callable[[], None] = lambda: None) -> float:
     times = []
     for _ in range(6):
         start = time.perf_counter()
         work()
+        finish()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
@@ -153,6 +172,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="directory in Hugging Face format, Qwen2's shape in bf16")
+    parser.add_argument("--device", default="cpu", help="a CUDA device takes the place of the cores (default: cpu)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="and cores (default: all)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="sequences at once")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement in a round (default: 5)")
@@ -164,13 +184,15 @@ def main() -> int:
     cores = set(sorted(os.sched_getaffinity(0))[: asked.threads])
     console = Console()
     os.sched_setaffinity(0, cores)
-    limits = Limits.measure(asked.threads)
-    console.print(
-        f"{asked.threads} threads: {limits.read / 1e9:.1f} GB/s read, {limits.operations / 1e12:.2f} TFLOP/s in bf16"
-    )
+    is_gpu = asked.device != "cpu"
+    if is_gpu and not torch.cuda.is_available():
+        parser.error(f"--device {asked.device}: torch finds no CUDA device on this machine; leave it out for the cores")
+    limits = Limits.of_gpu(asked.device) if is_gpu else Limits.of_cores(asked.threads)
+    what, done = (asked.device, "copied") if is_gpu else (f"{asked.threads} threads", "read")
+    console.print(f"{what}: {limits.read / 1e9:.1f} GB/s {done}, {limits.operations / 1e12:.2f} TFLOP/s in bf16")
     arguments = [str(asked.checkpoint.resolve()), "--threads", str(asked.threads), "--repeats", str(asked.repeats)]
-    arguments += ["--batches", *map(str, asked.batches)]
-    wanted = [engine for engine in ENGINES if engine.precision in asked.precisions]
+    arguments += ["--device", asked.device, "--batches", *map(str, asked.batches)]
+    wanted = [engine for engine in ENGINES if engine.precision in asked.precisions and (engine.on_gpus or not is_gpu)]
     wanted = [engine for engine in wanted if asked.only is None or engine.name in asked.only]
     rates: dict[Engine, dict[Cell, list[float]] | str] = {}
     for number in range(asked.rounds):

@@ -31,7 +31,7 @@ from twinfer.core.step import Slice, StepPlan
 from twinfer.model.kernels.library import Kernels, StoredMatrix, find_kernels, stored_matrix
 from twinfer.model.load import load_runner
 from twinfer.model.packing import PACKINGS
-from twinfer.model.paged_kv import pool_tensor
+from twinfer.model.paged_kv import PagedKV, pool_tensor
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import describe
 from twinfer.model.spec import StoredFormat
@@ -91,7 +91,7 @@ def runner_of(source: str, weights: StoredFormat, cache_dir: Path) -> tuple[Mode
     layout = served.layout(BLOCK_TOKENS)
     count = BLOCKS_EACH * max(BATCHES)
     pool = pool_tensor(memoryview(bytearray(count * layout.block_bytes)), layout, count)
-    runner = load_runner(served, pool, layout, cache_dir)
+    runner = load_runner(served, PagedKV(pool, layout), cache_dir)
     path = next((cache_dir / "weights").glob(f"{served.fingerprint.weights}-{weights}-*.safetensors"))
     tensors = read_header(path).tensors
     is_lookup = "head" in tensors

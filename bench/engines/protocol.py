@@ -54,6 +54,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("checkpoint", help="directory in Hugging Face format")
     parser.add_argument("--precision", default="bf16", help="of the weights")
+    parser.add_argument("--device", default="cpu", help="for engines that know others than the CPU")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--repeats", type=int, required=True)
     parser.add_argument("--batches", type=int, nargs="+", required=True)

@@ -21,7 +21,7 @@ CACHE = Path.home() / ".cache" / "twinfer"
 class TwinferBench:
     """An engine in this process, stepped by hand."""
 
-    def __init__(self, checkpoint: str, precision: WeightFormat, sequences: int) -> None:
+    def __init__(self, checkpoint: str, device: str, precision: WeightFormat, sequences: int) -> None:
         model = ModelConfig(id="bench.model-v1:0", source=checkpoint)
         step_tokens = max(PREFILL_TOKENS, sequences * CONTEXT_TOKENS)  # all prompts in one step, as elsewhere
         pool = PoolConfig(
@@ -30,7 +30,7 @@ class TwinferBench:
         served = native_model(model, pool, CACHE)
         capabilities = native_capabilities(served, model, pool)
         memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
-        runner = native_runner(served, capabilities, "cpu", memory.view, CACHE)
+        runner = native_runner(served, capabilities, device, memory.view, CACHE)
         self._engine = assemble(pool, capabilities, runner, b"bench", MonotonicClock())
         self._num_requests = 0
 
@@ -73,4 +73,5 @@ class TwinferBench:
 if __name__ == "__main__":
     asked = arguments(__doc__)
     torch.set_num_threads(asked.threads)
-    measure(TwinferBench(asked.checkpoint, asked.precision, max(asked.batches)), asked.repeats, asked.batches)
+    bench = TwinferBench(asked.checkpoint, asked.device, asked.precision, max(asked.batches))
+    measure(bench, asked.repeats, asked.batches)

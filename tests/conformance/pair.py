@@ -36,7 +36,7 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
 from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
-from twinfer.engine.paged import PagedEngine
+from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.kv.memory import PoolMemory
 from twinfer.transport.host import host_id
 from twinfer.transport.inproc import InprocHub, InprocSink, InprocSource
@@ -279,9 +279,9 @@ def emulated(pool: PoolConfig) -> tuple[PagedEngine, PoolMemory]:
 
 
 def native_maker(
-    source: str, cache_dir: Path, num_tokens: int = POOL_TOKENS
+    source: str, cache_dir: Path, num_tokens: int = POOL_TOKENS, make_runner: Callable[..., Runner] | None = None
 ) -> Callable[[PoolConfig], tuple[PagedEngine, PoolMemory]]:
-    """Makes native engines of one checkpoint."""
+    """Makes native engines of one checkpoint, on the devices of their pools."""
     from twinfer.engine.native import native_capabilities, native_model, native_runner
 
     model = msgspec.structs.replace(MODEL, source=source)
@@ -293,7 +293,7 @@ def native_maker(
             native_capabilities(served, model, pool), num_blocks=num_blocks, max_context_tokens=num_tokens
         )
         memory = PoolMemory(num_blocks, capabilities.layout.block_bytes, prefault=False)
-        runner = native_runner(served, capabilities, "cpu", memory.view, cache_dir)
+        runner = (make_runner or native_runner)(served, capabilities, pool.device, memory.view, cache_dir)
         return assemble(pool, capabilities, runner, KEY, MonotonicClock()), memory
 
     return make

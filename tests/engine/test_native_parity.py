@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import TinyCheckpoints
+from tests.engine.places import Place
 from tests.fakes import KEY, MODEL, POOL, a_request
 from tests.model.test_parity import FAMILIES, NUM_TOKENS, reference
 from twinfer.core.clock import MonotonicClock
@@ -18,19 +19,27 @@ from twinfer.engine.paged import PagedEngine
 
 pytestmark = pytest.mark.torch
 
+HOST: Place = ("cpu", native_runner)
+
 
 def an_engine(
-    directory: Path, cache_dir: Path, num_blocks: int, max_step_tokens: int = 24, filled_with: bytes = b"\0"
+    directory: Path,
+    cache_dir: Path,
+    num_blocks: int,
+    max_step_tokens: int = 24,
+    filled_with: bytes = b"\0",
+    place: Place = HOST,
 ) -> PagedEngine:
-    """A native engine with few blocks and small chunks."""
+    """A native engine with few blocks and small chunks, on the device that ``place`` names."""
     model = msgspec.structs.replace(MODEL, source=str(directory))
     pool = msgspec.structs.replace(POOL, engine="native", weights="fp32", max_step_tokens=max_step_tokens)
+    device, make_runner = place
     served = native_model(model, pool, cache_dir)
     capabilities = msgspec.structs.replace(
         native_capabilities(served, model, pool), num_blocks=num_blocks, max_context_tokens=num_blocks * 4
     )
     memory = memoryview(bytearray(filled_with * (num_blocks * capabilities.layout.block_bytes)))
-    runner = native_runner(served, capabilities, "cpu", memory, cache_dir)
+    runner = make_runner(served, capabilities, device, memory, cache_dir)
     return assemble(pool, capabilities, runner, KEY, MonotonicClock())
 
 
@@ -50,19 +59,23 @@ def answers(engine: PagedEngine, prompts: list[list[int]]) -> list[list[int]]:
 def test_same_tokens_as_transformers(family: str, tiny: TinyCheckpoints, cache_dir: Path) -> None:
     """In mixed batches with chunked prefill, again with prefix hits, and with blocks for less than all of them."""
     shape, changes = FAMILIES[family]
-    directory = tiny(shape, **changes)
+    check_answers(tiny(shape, **changes), cache_dir, HOST)
+
+
+def check_answers(directory: Path, cache_dir: Path, place: Place) -> None:
+    """Of a checkpoint in a place, against transformers' on the CPU."""
     numbers = random.Random(5)
     prompts = [[numbers.randrange(4096) for _ in range(length)] for length in (3, 16, 29, 50)]
     oracle = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
     expected = [reference(oracle, prompt) for prompt in prompts]
 
-    roomy = an_engine(directory, cache_dir, 128)
+    roomy = an_engine(directory, cache_dir, 128, place=place)
     assert expected == answers(roomy, prompts)
     assert roomy.load().counters.cached_tokens == 0
     assert expected == answers(roomy, prompts)
     assert roomy.load().counters.cached_tokens == 12 + 28 + 48
 
-    tight = an_engine(directory, cache_dir, 20 if roomy.capabilities.sight_tokens else 36)
+    tight = an_engine(directory, cache_dir, 20 if roomy.capabilities.sight_tokens else 36, place=place)
     assert expected == answers(tight, prompts)
     assert tight.load().counters.preemptions > 0
 

@@ -12,7 +12,8 @@ from twinfer.core.layout import KVDtype
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.model.load import load_runner
-from twinfer.model.paged_kv import pool_tensor
+from twinfer.model.paged_kv import PagedKV, pool_tensor
+from twinfer.model.recorder import Recorder
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import ServedModel, describe
 from twinfer.model.spec import StoredFormat
@@ -20,6 +21,19 @@ from twinfer.model.spec import StoredFormat
 GREEDY = Sampling(temperature=0.0)
 BLOCK_TOKENS = 4
 NUM_BLOCKS = 200
+SCRATCH = NUM_BLOCKS - 1
+"""Not dealt out where steps are recorded."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model runs, and what records its decode steps there."""
+
+    device: str = "cpu"
+    recorder: Recorder | None = None
+
+
+HOST = Place()
 
 
 def make_request(name: str, prompt: Sequence[int], sampling: Sampling = GREEDY, **options: object) -> GenerationRequest:
@@ -66,14 +80,16 @@ class Driver:
         weights: StoredFormat = "fp32",
         kv_dtype: KVDtype = "fp32",
         max_context_tokens: int = 0,
-        seed: int = 0,
+        place: Place = HOST,
     ) -> None:
         self.model: ServedModel = describe(str(directory), cache_dir, weights, kv_dtype, max_context_tokens)
         self.layout = self.model.layout(BLOCK_TOKENS)
         self.buffer = bytearray(NUM_BLOCKS * self.layout.block_bytes)
-        self.pool: torch.Tensor = pool_tensor(memoryview(self.buffer), self.layout, NUM_BLOCKS)
-        self.runner: ModelRunner = load_runner(self.model, self.pool, self.layout, cache_dir)
-        self.free = random.Random(0).sample(range(NUM_BLOCKS), NUM_BLOCKS)
+        self.pool: torch.Tensor = pool_tensor(memoryview(self.buffer), self.layout, NUM_BLOCKS).to(place.device)
+        kv = PagedKV(self.pool, self.layout, SCRATCH if place.recorder else None)
+        self.runner: ModelRunner = load_runner(self.model, kv, cache_dir, place.recorder)
+        dealt = SCRATCH if place.recorder else NUM_BLOCKS
+        self.free = random.Random(0).sample(range(dealt), dealt)
 
     def slice_of(self, sequence: Progress, chunk: int) -> Slice:
         """The next ``chunk`` positions of a sequence at most; the last ones draw."""

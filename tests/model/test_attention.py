@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinfer.model import attention
-from twinfer.model.attention import PLAIN, Scoring, decode_attention, prefill_attention
+from twinfer.model.attention import PLAIN, Scoring, causal_attention, decode_attention, fits_flash, prefill_attention
 
 pytestmark = pytest.mark.torch
 
@@ -65,7 +65,7 @@ def random_tensors(
     kv_heads=st.sampled_from([1, 2]),
     window=st.sampled_from([0, 1, 5, 33]),
     skipped=st.integers(0, 40),
-    how=st.tuples(st.sampled_from(list(SCORINGS.values())), st.integers(1, 40)),
+    how=st.tuples(st.sampled_from(list(SCORINGS.values())), st.integers(0, 40)),
 )
 def test_prefill(start: int, count: int, kv_heads: int, window: int, skipped: int, how: tuple[Scoring, int]) -> None:
     """Tiled attention with history, grouped heads, a window, skipped early keys and any scoring is the definition's."""
@@ -97,3 +97,45 @@ def test_decode(kv_heads: int, scoring: Scoring) -> None:
     for i, length in enumerate(lengths):
         expected = naive(*cases[i], (length - 1, 0), scoring)[0].float()
         torch.testing.assert_close(expected, result[i], rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    start=st.integers(0, 40),
+    count=st.integers(1, 60),
+    kv_heads=st.sampled_from([1, 2, 4]),
+    scale=st.sampled_from([None, 0.3]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_without_a_mask(start: int, count: int, kv_heads: int, scale: float | None, dtype: torch.dtype) -> None:
+    """What GPUs do with every chunk: from the start in one causal call, behind a past in two that are put together."""
+    queries, keys, values = (each.to(dtype) for each in random_tensors(4, kv_heads, start, count))
+    expected = naive(queries, keys, values, (start, 0), Scoring(scale)).float()
+    found = causal_attention(queries, keys[None], values[None], start, scale).float()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(expected, found, rtol=tolerance, atol=tolerance)
+
+
+def test_a_window_that_hides_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to as many positions as the window has, a chunk goes the way of models without one."""
+    monkeypatch.setattr(attention, "_LONG_PAST", 0)
+    ways: list[int] = []
+    monkeypatch.setattr(attention, "causal_attention", lambda *args: ways.append(args[3]) or causal_attention(*args))
+    queries, keys, values = random_tensors(4, 2, 3, 5)
+    for window in (0, 7, 8, 9):
+        result = torch.empty_like(queries)
+        prefill_attention(queries, keys[None], values[None], result, (3, 0, window))
+        torch.testing.assert_close(naive(queries, keys, values, (3, window)).float(), result, rtol=1e-5, atol=1e-5)
+    assert [3, 3, 3] == ways
+
+
+def test_what_flash_kernels_take() -> None:
+    """Half precision, and heads of a multiple of 8 elements up to 256; all else is attended in tiles."""
+    sizes = [
+        (torch.bfloat16, 128),
+        (torch.float16, 256),
+        (torch.float32, 128),
+        (torch.bfloat16, 12),
+        (torch.bfloat16, 264),
+    ]
+    assert [True, True, False, False, False] == [fits_flash(*size) for size in sizes]

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -5,11 +6,12 @@ from tools.make_checkpoint import SHAPES, main
 
 from twinfer.model.checkpoint import read_checkpoint
 from twinfer.model.read_config import read_spec
+from twinfer.model.tensor_names import parts
 
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("shape", sorted(set(SHAPES) - {"qwen2.5-0.5b"}))
+@pytest.mark.parametrize("shape", sorted(name for name in SHAPES if name.startswith("tiny-")))
 def test_shapes(shape: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every tiny shape is a whole checkpoint, with the tokenizer it is given."""
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -29,6 +31,12 @@ def test_seed(tmp_path: Path) -> None:
     first, second, third = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert first == second
     assert first != third
+
+
+def test_eight_billion() -> None:
+    """The shape that GPUs are measured with has Llama 3.1 8B's 8.03 billion elements."""
+    shapes = [part.shape for part in parts(read_spec(SHAPES["llama-3.1-8b"]))]
+    assert 8_030_261_248 == sum(math.prod(shape) for shape in shapes)
 
 
 def test_qwen_shape() -> None:

@@ -2,6 +2,7 @@
 
 On a CPU the runner's pool *is* the memory that KV leaves from and arrives in. On any other device that memory is the
 host's staging area: exported blocks are copied out when they are final, ingested ones in when they are committed.
+No GPU has run this yet; ``docs/gpu.md`` says what was proven without one.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from twinfer.core.capabilities import Capabilities
 from twinfer.core.config import ModelConfig, PoolConfig
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId
+from twinfer.core.layout import KVLayout
 from twinfer.core.step import StepPlan, StepResult
 from twinfer.engine.assemble import num_blocks
 from twinfer.grammar.vocabulary import has_vocabulary
 from twinfer.model.load import load_runner
-from twinfer.model.paged_kv import pool_tensor
+from twinfer.model.paged_kv import PagedKV, pool_tensor
+from twinfer.model.recorder import Recorder, recorder_for
 from twinfer.model.runner import ModelRunner
 from twinfer.model.served import ServedModel, describe
 
@@ -56,18 +59,42 @@ def native_runner(
     """Load the weights and warm up.
 
     Raises:
-        ConfigError: torch cannot use the device.
+        ConfigError: torch cannot use the device, or it has too little memory.
         CheckpointError: the prepared weights cannot be written.
     """
+    where = _usable(device)
     host = pool_tensor(memory, capabilities.layout, capabilities.num_blocks)
     try:
-        pool = host if torch.device(device).type == "cpu" else torch.zeros_like(host, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {device!r} cannot be used: {reason}; run 'twinfer doctor'") from error
-    runner = load_runner(served, pool, capabilities.layout, cache_dir)
+        kv = PagedKV(host, capabilities.layout) if where.type == "cpu" else staged(host, capabilities.layout, where)
+        return ready_runner(served, kv, host, cache_dir, recorder_for(where))
+    except torch.OutOfMemoryError as error:
+        size = memory.nbytes // 2**20
+        raise ConfigError(f"device {device!r} cannot hold the weights and {size} MiB of KV; lower kv_mib") from error
+
+
+def ready_runner(
+    served: ServedModel, kv: PagedKV, host: Tensor, cache_dir: Path, recorder: Recorder | None
+) -> "NativeRunner":
+    """Load the weights to the device of ``kv`` and warm up; ``host`` is its pool, or where that is staged."""
+    runner = load_runner(served, kv, cache_dir, recorder)
     runner.warm_up()
-    return NativeRunner(runner, pool, host)
+    return NativeRunner(runner, kv.pool, host)
+
+
+def staged(host: Tensor, layout: KVLayout, device: torch.device) -> PagedKV:
+    """A pool on a device, with one block more than its staging area on the host: scratch, which nobody is dealt."""
+    pool = torch.zeros((len(host) + 1, *host.shape[1:]), dtype=host.dtype, device=device)
+    return PagedKV(pool, layout, scratch=len(host))
+
+
+def _usable(device: str) -> torch.device:
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"device {device!r} cannot be used: {reason}; 'twinfer doctor' lists those that can, and \"cpu\" always can"
+        ) from error
 
 
 class NativeRunner:

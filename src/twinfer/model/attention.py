@@ -17,8 +17,10 @@ _TILE_SCORES = 16 * 1024 * 1024
 _KEPT_SCORES = 2 * 1024 * 1024
 """The same where we keep them ourselves: fp32 scores that stay in a core's cache."""
 _LONG_PAST = 2048
-"""Positions before a chunk from which it pays to attend to them apart: all queries see all of them."""
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""Positions before a chunk from which it pays on a CPU to attend to them apart: all queries see all of them."""
+_MAX_FLASH_HEAD = 256
+_FLASH_GENERATION = (8, 0)
+"""The oldest GPUs that torch's flash kernels run on: Ampere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,13 @@ def prefill_attention(
         place: position of the first query, position of the first key, and the window (0 for none).
     """
     start, first_key, window = place
-    if scoring.is_plain and not window and start - first_key >= _LONG_PAST and queries.device.type == "cpu":
-        result.copy_(past_and_present(queries, keys, values, start - first_key, scoring.scale))
-        return
     num_queries, num_heads, _ = queries.shape
+    if start + num_queries <= window:
+        window = 0
+    least = _least_past(queries)
+    if scoring.is_plain and not window and least is not None and start - first_key >= least:
+        result.copy_(causal_attention(queries, keys, values, start - first_key, scoring.scale))
+        return
     most = _TILE_SCORES if scoring.is_plain else _KEPT_SCORES
     tile = max(16, min(_TILE_QUERIES, most // (num_heads * keys.shape[2])))
     for first in range(0, num_queries, tile):
@@ -111,20 +116,52 @@ def prefill_attention(
         result[first:last] = _tile(tile_of, keys[:, :, span], values[:, :, span], visible, scoring)[0].transpose(0, 1)
 
 
-def past_and_present(queries: Tensor, keys: Tensor, values: Tensor, past: int, scale: float | None) -> Tensor:
-    """Causal attention of ``queries [n, H, D]`` in two parts, which the logarithms of their totals put together.
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, past: int, scale: float | None) -> Tensor:
+    """Causal attention of ``queries [n, H, D]`` without any mask: ``[n, H, D]``.
 
-    The first ``past`` of ``keys`` and ``values [1, K, S, D]`` need no mask, and the heads that share a key head attend
-    to them as one; the n after them are the queries' own. Needs a CPU.
+    The first ``past`` of ``keys`` and ``values [1, K, S, D]`` are seen by all queries, and the heads that share a key
+    head attend to them as one; the n after them are the queries' own. The logarithms of both parts' totals put them
+    together. Needs a device that ``_least_past`` knows a number for.
     """
     own = queries.transpose(0, 1)[None]
+    present = keys[:, :, past : past + len(queries)], values[:, :, past : past + len(queries)]
+    if not past:
+        found = F.scaled_dot_product_attention(own, *present, is_causal=True, enable_gqa=True, scale=scale)
+        return found[0].transpose(0, 1)
     shared = own.shape[1] // keys.shape[1]
-    present = (each[:, :, past : past + len(queries)].repeat_interleave(shared, 1) for each in (keys, values))
-    found, total = _flash(own, *present, 0.0, True, scale=scale)
+    own_keys, own_values = (each.repeat_interleave(shared, 1) for each in present)
+    found, total = _flash(own, own_keys, own_values, True, scale)
     grouped = own.reshape(1, keys.shape[1], -1, own.shape[3])
-    earlier, before = _flash(grouped, keys[:, :, :past], values[:, :, :past], 0.0, False, scale=scale)
+    earlier, before = _flash(grouped, keys[:, :, :past], values[:, :, :past], False, scale)
     share = torch.sigmoid(before.reshape(total.shape) - total)[..., None]
     return torch.lerp(found.float(), earlier.reshape(found.shape).float(), share)[0].transpose(0, 1)
+
+
+def _least_past(queries: Tensor) -> int | None:
+    """Positions before a chunk from which ``causal_attention`` is the faster way; ``None`` where there is none.
+
+    On a GPU a mask would keep torch from its flash kernels, so it is always the way that they can go.
+    """
+    if queries.device.type == "cpu":
+        return _LONG_PAST
+    if queries.device.type != "cuda" or not fits_flash(queries.dtype, queries.shape[-1]):
+        return None
+    return 0 if torch.cuda.get_device_capability(queries.device) >= _FLASH_GENERATION else None
+
+
+def fits_flash(dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether torch's flash kernels for GPUs take queries of this type and size."""
+    return dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0 and head_dim <= _MAX_FLASH_HEAD
+
+
+def _flash(queries: Tensor, keys: Tensor, values: Tensor, causal: bool, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Attention of ``[1, H, n, D]`` and the logarithm of each query's total, ``[1, H, n]`` in fp32."""
+    ops = torch.ops.aten
+    if queries.device.type == "cpu":
+        found, total = ops._scaled_dot_product_flash_attention_for_cpu(queries, keys, values, 0.0, causal, scale=scale)
+    else:
+        found, total, *_ = ops._scaled_dot_product_flash_attention(queries, keys, values, 0.0, causal, scale=scale)
+    return found, total
 
 
 def _tile(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, scoring: Scoring) -> Tensor:

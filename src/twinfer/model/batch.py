@@ -114,7 +114,7 @@ class BatchBuilder:
     ) -> AttentionView:
         first_blocks = [max(0, part.start - window + 1) // self._block_tokens if window else 0 for part in slices]
         seen = [table[first:] for table, first in zip(tables, first_blocks, strict=True)]
-        decoding = [i for i, part in enumerate(slices) if _decodes(part)]
+        decoding = [i for i, part in enumerate(slices) if is_decoding(part)]
         groups = group_by_length([len(seen[i]) for i in decoding])
         ends = np.array([part.end for part in slices])
         first_keys = np.array(first_blocks) * self._block_tokens
@@ -131,7 +131,7 @@ class BatchBuilder:
                 kv_rows=self._kv.read_rows(self._tensor(seen[i][None])),
             )
             for i, part in enumerate(slices)
-            if not _decodes(part)
+            if not is_decoding(part)
         ]
         return AttentionView(window, tuple(decodes), tuple(prefills))
 
@@ -156,5 +156,6 @@ class BatchBuilder:
         return torch.from_numpy(values).to(self._kv.pool.device)
 
 
-def _decodes(part: Slice) -> bool:
+def is_decoding(part: Slice) -> bool:
+    """Whether a slice is a decoding one: its blocks are whole or were zeroed."""
     return len(part.token_ids) == 1 and part.sample_index is not None

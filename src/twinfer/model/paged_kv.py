@@ -25,13 +25,20 @@ def pool_tensor(buffer: memoryview, layout: KVLayout, num_blocks: int) -> Tensor
 
 
 class PagedKV:
-    """Reads and writes a pool ``[num_blocks, *stored_shape(layout)]``; does not own it."""
+    """Reads and writes a pool ``[num_blocks, *stored_shape(layout)]``; does not own it.
 
-    def __init__(self, pool: Tensor, layout: KVLayout) -> None:
+    Args:
+        pool: on any device.
+        layout: of its blocks.
+        scratch: a block that no sequence is ever given, where steps may put what nobody needs; ``None`` for none.
+    """
+
+    def __init__(self, pool: Tensor, layout: KVLayout, scratch: int | None = None) -> None:
         if pool.shape[1:] != stored_shape(layout) or pool.dtype != TORCH[layout.dtype]:
             raise ValueError(f"a pool of {tuple(pool.shape)} {pool.dtype} does not have the layout {layout}")
         self.pool = pool
         self.layout = layout
+        self.scratch = scratch
         self._heads_per_layer = 2 * layout.num_kv_heads
         self._heads_per_block = layout.num_layers * self._heads_per_layer
         self._rows = kv_rows(pool, layout)

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from twinfer.core.ids import ModelId, RequestId, TenantId
-from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.grammar.masks import NO_MASKS, GrammarMasks, Masks
 from twinfer.model.batch import BatchBuilder
+from twinfer.model.captured_step import captured_step
 from twinfer.model.decoder import forward
 from twinfer.model.kernel_step import kernel_step
 from twinfer.model.paged_kv import PagedKV
+from twinfer.model.recorder import Recorder
 from twinfer.model.rope import RopeTable
 from twinfer.model.sampler import Sampler
 from twinfer.model.spec import ModelSpec
@@ -28,29 +29,30 @@ class ModelRunner:
     Args:
         spec: the model's shape.
         weights: on any torch device; their type is that of all arithmetic.
-        pool: ``[num_blocks, *stored_shape(layout)]`` on the same device; the caller's, and written by every step.
-        layout: of the pool.
+        kv: the pool on the same device; the caller's, and written by every step.
         max_context_tokens: positions of a sequence, at most.
         masks: of requests with a grammar; without them there may be none.
+        recorder: of the device; with it, and a scratch block, decode steps are recorded.
     """
 
     def __init__(
         self,
         spec: ModelSpec,
         weights: Weights,
-        pool: Tensor,
-        layout: KVLayout,
+        kv: PagedKV,
         max_context_tokens: int,
         masks: GrammarMasks | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._spec = spec
         self._weights = weights
-        self._kv = PagedKV(pool, layout)
+        self._kv = kv
         self._ropes = {
             rope: RopeTable(rope, spec.head_dim, max_context_tokens, weights.device) for rope in set(spec.ropes)
         }
         self._batches = BatchBuilder(self._kv, spec.windows, weights.dtype)
-        self._kernel_step = kernel_step(spec, weights, self._ropes, pool, layout)
+        self._kernel_step = kernel_step(spec, weights, self._ropes, kv.pool, kv.layout)
+        self._captured_step = captured_step(spec, weights, self._ropes, kv, max_context_tokens, recorder)
         self._sampler = Sampler()
         self._max_context_tokens = max_context_tokens
         self._masks = masks
@@ -72,8 +74,9 @@ class ModelRunner:
         return _result(plan, [None if part.sample_index is None else next(draws) for part in plan.slices], masks)
 
     def _logits(self, slices: Sequence[Slice]) -> Tensor:
-        if self._kernel_step is not None and self._kernel_step.takes(slices):
-            return self._kernel_step.logits(slices)
+        for step in (self._kernel_step, self._captured_step):
+            if step is not None and step.takes(slices):
+                return step.logits(slices)
         return forward(self._batches.build(slices), self._weights, self._spec, self._ropes, self._kv)
 
     def warm_up(self) -> None:

@@ -86,7 +86,7 @@ def _sample_rows(logits: Tensor, parts: Sequence[Slice]) -> list[int]:
     how = Truncation.of(samplings, uniforms, vocab_size)
     temperatures = torch.tensor([max(_COLDEST, sampling.temperature) for sampling in samplings], device=logits.device)
     scaled = (logits - logits.amax(dim=-1, keepdim=True)).div_(temperatures[:, None])
-    totals = scaled.exp().cpu().numpy().sum(axis=-1, dtype=np.float64)
+    totals = _totals(scaled.exp())
     best, ids = _head(scaled)
     places = decide(best, totals, how, vocab_size)
     tokens: list[int] = ids[np.arange(len(parts)), places].tolist()
@@ -95,6 +95,13 @@ def _sample_rows(logits: Tensor, parts: Sequence[Slice]) -> list[int]:
         place = decide(every, totals[row : row + 1], how.row(row), vocab_size)
         tokens[row] = int(ids_of_row[0, place[0]])
     return tokens
+
+
+def _totals(values: Tensor) -> np.ndarray:
+    """Sums of rows in fp64: by numpy, several times as fast as torch, but not at the price of leaving a GPU."""
+    if values.device.type == "cpu":
+        return np.asarray(values.numpy().sum(axis=-1, dtype=np.float64))
+    return values.sum(dim=-1, dtype=torch.float64).cpu().numpy()
 
 
 def _head(values: Tensor, at_least: int = 0) -> tuple[np.ndarray, np.ndarray]:
