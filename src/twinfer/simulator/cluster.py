@@ -116,10 +116,17 @@ class Cluster:
         loop = EngineLoop(
             BlockPool(capabilities.num_blocks),
             SpanHasher(KEY, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
-            Limits(pool.max_step_tokens, pool.max_running, pool.max_waiting, capabilities.max_context_tokens),
+            Limits(
+                pool.max_step_tokens,
+                pool.max_running,
+                pool.max_waiting,
+                capabilities.max_context_tokens,
+                max_run=self._scenario.max_run,
+                run_within_blocks=True,
+            ),
             vocab_size=None,
         )
-        pace = Pace(hardware.times, self._scenario.overheads.step_s, self._scenario.max_run)
+        pace = Pace(hardware.times, self._scenario.overheads.step_s)
         max_parked = int(capabilities.num_blocks * config.handoff.max_parked_fraction)
         engine = VirtualEngine(loop, pace, self.schedule, max_parked)
         life = Life(
