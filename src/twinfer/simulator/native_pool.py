@@ -6,7 +6,7 @@ from twinfer.core.config import EmulationConfig, ModelConfig, PoolConfig, Weight
 from twinfer.core.errors import ConfigError
 from twinfer.devices.catalogue import Catalogue
 from twinfer.devices.model_config import load_shape
-from twinfer.devices.shape import Precision
+from twinfer.devices.shape import ModelShape, Precision
 from twinfer.model.checkpoint import locate
 
 MEASURED = "this"
@@ -30,12 +30,6 @@ def as_emulated(model: ModelConfig, pool: PoolConfig, catalogue: Catalogue) -> P
         )
     directory = str(locate(model.source))
     shape = load_shape(directory)
-    precision = shape.native if pool.weights == "checkpoint" else _PRECISION.get(pool.weights)
-    if precision is None:
-        raise ConfigError(
-            f"pool {pool.name}: times of {pool.weights} weights are not known; set weights to one of "
-            f"checkpoint, {', '.join(_PRECISION)}"
-        )
     emulation = EmulationConfig(
         num_layers=shape.num_layers,
         num_kv_heads=shape.num_kv_heads,
@@ -44,8 +38,23 @@ def as_emulated(model: ModelConfig, pool: PoolConfig, catalogue: Catalogue) -> P
         device=device,
         devices=pool.emulation.devices,
         model_shape=directory,
-        precision=precision,
+        precision=precision_of(pool, shape),
         time_scale=pool.emulation.time_scale,
     )
     kv_dtype = "bf16" if pool.kv_dtype == "weights" else pool.kv_dtype
     return msgspec.structs.replace(pool, engine="emulated", kv_dtype=kv_dtype, emulation=emulation)
+
+
+def precision_of(pool: PoolConfig, shape: ModelShape) -> Precision:
+    """How wide the pool's weights are, in the catalogue's words.
+
+    Raises:
+        ConfigError: as no device of the catalogue reads them.
+    """
+    precision = shape.native if pool.weights == "checkpoint" else _PRECISION.get(pool.weights)
+    if precision is None:
+        raise ConfigError(
+            f"pool {pool.name}: times of {pool.weights} weights are not known; set weights to one of "
+            f"checkpoint, {', '.join(_PRECISION)}"
+        )
+    return precision
