@@ -101,8 +101,10 @@ def native(options: argparse.Namespace) -> Case:
         said=("native", "--model", Path(options.model).name),
         config=Config(model=(model,), pool=pools),
         workloads=(
-            Workload("servegen_reason_deepseek-r1_1h_2rps.csv", 2, 70, 50.0, (0.1, 0.03), longest=400),
-            Workload("azure_llm_2023_conv.csv", 1, 160, 100.0, (0.1, 0.1), longest=400),
+            Workload(
+                "servegen_reason_deepseek-r1_1h_2rps.csv", 2, 70, 60.0, (0.1, 0.03), longest=400, longest_answer=60
+            ),
+            Workload("azure_llm_2023_conv.csv", 1, 120, 90.0, (0.1, 0.1), longest=400, longest_answer=60),
         ),
         names=(*OVERHEADS, *SCALES),
         bars=Bars(0.15, 0.25),

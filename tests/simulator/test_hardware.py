@@ -84,7 +84,7 @@ def test_a_native_pool_takes_the_times_of_a_measured_machine(tmp_path: Path) -> 
 
 def test_what_is_not_known_of_native_pools(tmp_path: Path) -> None:
     """A machine that was not measured, and weights that no device of the catalogue has."""
-    with pytest.raises(ConfigError, match="devices measure --write"):
+    with pytest.raises(ConfigError, match="devices measure --model DIR --write"):
         hardware(ModelConfig(id="m"), a_native_pool(), tmp_path, {})
     on_h100 = a_native_pool(weights="fp32")
     on_h100 = msgspec.structs.replace(on_h100, emulation=EmulationConfig(device="h100"))

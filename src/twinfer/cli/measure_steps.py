@@ -57,7 +57,7 @@ def fitted_to_steps(device: RooflineProfile, steps: StepsOf, clock: Clock, origi
     offered = native_capabilities(served, model, pool)
     memory = PoolMemory(offered.num_blocks, offered.layout.block_bytes)
     runner = native_runner(served, offered, pool.device, memory.view, steps.cache_dir)
-    samples = list(probe(runner, offered.layout, offered.num_blocks, clock))
+    samples = probe(runner, offered.layout, offered.num_blocks, clock)
     source = f"{origin}; fitted to {len(samples)} timed steps of {shape.name} in {served.weights}"
     doubts = (f"Fitted to steps of {shape.name} in {served.weights}: other models may reach other shares.",)
     found = fit_steps(msgspec.structs.replace(device, doubts=doubts), shape, placement, samples, source)

@@ -17,7 +17,14 @@ from twinfer.devices.roofline import roofline_step_seconds
 from twinfer.devices.shape import ModelShape
 from twinfer.devices.value import Point, Quality, Value
 
-FITTED = ("bf16_flops", "memory_bytes_per_s", "layer_overhead_s", "sequence_overhead_s", "ramp_tokens")
+FITTED = (
+    "bf16_flops",
+    "memory_bytes_per_s",
+    "kv_bytes_per_s",
+    "layer_overhead_s",
+    "sequence_overhead_s",
+    "ramp_tokens",
+)
 PULL = 0.02
 _MOST_STEPS = 40
 _BY = 1e-4
@@ -38,14 +45,15 @@ def fit_steps(
     """The profile with which computed times come nearest to those of the samples.
 
     Args:
-        profile: where the fit begins; shares of its rates become whole, as what is fitted is what was reached.
+        profile: of which all but rates, shares and overheads stays as it is.
+        samples: at least one.
         source: of the fitted numbers, as the catalogue says it.
     """
-    begun = _whole(profile, source)
-    start = np.log([getattr(begun, name).value for name in FITTED])
+    start = np.log(_begin(shape, placement, samples))
+    begun = _with(_whole(profile, source), start, source)
 
     def residuals(at: Column) -> Column:
-        tried = _with(begun, at)
+        tried = _with(begun, at, source)
         apart = [np.log(roofline_step_seconds(tried, shape, placement, one.work) / one.seconds) for one in samples]
         return np.concatenate([np.array(apart), PULL * max(1, len(samples)) ** 0.5 * (at - start)])
 
@@ -61,7 +69,7 @@ def fit_steps(
             at, found, damping = tried, better, max(damping / 4, 1e-8)
         else:
             damping *= 4
-    return _with(begun, at)
+    return _with(begun, at, source)
 
 
 def step_errors(
@@ -72,17 +80,24 @@ def step_errors(
     return float(np.median(errors)), max(errors)
 
 
+def _begin(shape: ModelShape, placement: Placement, samples: Sequence[Sample]) -> list[float]:
+    """Values from the shortest and the longest step, as if each had one cause."""
+    shortest, longest = (pick(one.seconds for one in samples) for pick in (min, max))
+    flops = max(shape.linear_flops(sum(work.new_tokens for work in one.work)) / one.seconds for one in samples)
+    bandwidth = shape.read_weight_bytes(placement.precision, 1) / shortest
+    kv = max(sum(shape.kv_bytes(work.end) for work in one.work) for one in samples) / longest
+    return [flops, bandwidth, max(kv, bandwidth / 4), 0.1 * shortest / shape.num_layers, 0.03 * shortest, 8.0]
+
+
 def _whole(profile: RooflineProfile, source: str) -> RooflineProfile:
+    """What is reached of the rates is what was measured, and there are no other overheads."""
     share = Point(at=1.0, value=1.0, low=1.0, high=1.0, quality=Quality.MEASURED, source=source)
-    first = {
-        name: _value(held.value if (held := getattr(profile, name)) is not None else otherwise, source)
-        for name, otherwise in zip(FITTED, (1e12, 1e10, 1e-5, 1e-5, 8.0), strict=True)
-    }
-    return msgspec.structs.replace(profile, compute_efficiency=(share,), memory_efficiency=(share,), **first)
+    return msgspec.structs.replace(
+        profile, compute_efficiency=(share,), memory_efficiency=(share,), launch_s=None, step_overhead_s=None
+    )
 
 
-def _with(profile: RooflineProfile, at: Column) -> RooflineProfile:
-    source = profile.bf16_flops.source
+def _with(profile: RooflineProfile, at: Column, source: str) -> RooflineProfile:
     fitted = {name: _value(float(value), source) for name, value in zip(FITTED, np.exp(at), strict=True)}
     return msgspec.structs.replace(profile, **fitted)
 

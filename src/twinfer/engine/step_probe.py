@@ -1,7 +1,7 @@
 """How long a runner's steps take: chunks of prompts and batches of single tokens, of several sizes."""
 
-import statistics
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 
 from twinfer.core.clock import Clock
 from twinfer.core.ids import ModelId, RequestId, TenantId
@@ -15,7 +15,7 @@ from twinfer.engine.paged import Runner
 CHUNKS = (16, 32, 64, 128, 256, 512)
 BATCHES = (1, 2, 4, 8, 16)
 CONTEXTS = (64, 512, 1536)
-REPEATS = 5
+REPEATS = 7
 
 
 def probed_steps() -> list[tuple[Work, ...]]:
@@ -24,19 +24,20 @@ def probed_steps() -> list[tuple[Work, ...]]:
     return chunks + [(Work(1, context),) * size for size in BATCHES for context in CONTEXTS]
 
 
-def probe(runner: Runner, layout: KVLayout, num_blocks: int, clock: Clock) -> Iterator[Sample]:
-    """Median times of steps that fit into a pool of that many blocks; nothing else may use it meanwhile."""
-    for step in probed_steps():
-        plan = _plan(step, layout)
-        if sum(len(part.block_table) for part in plan.slices) > num_blocks:
-            continue
-        runner.execute(plan)
-        seconds = []
-        for _ in range(REPEATS):
+def probe(runner: Runner, layout: KVLayout, num_blocks: int, clock: Clock) -> list[Sample]:
+    """Times of steps that fit into a pool of that many blocks, which nothing else may use meanwhile.
+
+    All are timed in turn, several times, and the shortest time counts: what else the machine did is not the runner's.
+    """
+    plans = [(step, _plan(step, layout)) for step in probed_steps()]
+    fitting = [one for one in plans if sum(len(part.block_table) for part in one[1].slices) <= num_blocks]
+    shortest = [math.inf] * len(fitting)
+    for _ in range(REPEATS):
+        for index, (_, plan) in enumerate(fitting):
             started = clock.now()
             runner.execute(plan)
-            seconds.append(clock.now() - started)
-        yield Sample(step, statistics.median(seconds))
+            shortest[index] = min(shortest[index], clock.now() - started)
+    return [Sample(step, seconds) for (step, _), seconds in zip(fitting, shortest, strict=True)]
 
 
 def _plan(step: Sequence[Work], layout: KVLayout) -> StepPlan:

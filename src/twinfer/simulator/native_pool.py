@@ -25,8 +25,8 @@ def as_emulated(model: ModelConfig, pool: PoolConfig, catalogue: Catalogue) -> P
     device = pool.emulation.device or MEASURED
     if device == MEASURED and all(entry.name != MEASURED for entry in catalogue.entries):
         raise ConfigError(
-            f"pool {pool.name}: how fast this machine computes is not known; run `twinfer devices measure --write`, "
-            "or name a device of the catalogue in emulation.device"
+            f"pool {pool.name}: how fast this machine computes is not known; "
+            "run `twinfer devices measure --model DIR --write`, or name a device of the catalogue in emulation.device"
         )
     directory = str(locate(model.source))
     shape = load_shape(directory)
