@@ -1,8 +1,8 @@
 """The same requests through a deployment on this machine in real time, and through the simulator.
 
-python -m bench.simulator_check emulated --write
-python -m bench.simulator_check emulated --time-scale 3 --repetitions 1
-python -m bench.simulator_check native --model DIRECTORY --write
+python -m bench.simulator_check emulated --traces DIRECTORY --write
+python -m bench.simulator_check emulated --traces DIRECTORY --time-scale 3 --repetitions 1
+python -m bench.simulator_check native --traces DIRECTORY --write
 
 What neither devices nor links take is fitted on one workload, and tried on another, which the fit has not seen. With
 ``--write`` what was found is kept, and docs/validation.md shows it.
@@ -71,7 +71,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--traces", required=True, help="directory with the published traces")
     parser.add_argument("--repetitions", type=int, default=3, help="of the workload that is compared (default: 3)")
     parser.add_argument("--time-scale", type=float, default=10.0, help="of emulated devices and links (default: 10)")
-    parser.add_argument("--model", help="directory of the checkpoint that is served natively")
+    parser.add_argument("--model", default="demo", help="that is served natively: demo, or a directory (default: demo)")
     parser.add_argument("--cache-dir", help="for prepared weights and the profile of this machine (default: a new one)")
     parser.add_argument("--write", action="store_true", help="keep what is found, for docs/validation.md")
     return parser.parse_args(arguments)

@@ -81,8 +81,6 @@ def emulated(options: argparse.Namespace) -> Case:
 
 def native(options: argparse.Namespace) -> Case:
     """A checkpoint with one worker and one core for prompts and one for tokens; nobody guesses."""
-    if not options.model:
-        raise SystemExit("which checkpoint to serve is not said; give --model DIRECTORY")
     cores = sorted(os.sched_getaffinity(0))
     pools = tuple(
         PoolConfig(
@@ -104,7 +102,7 @@ def native(options: argparse.Namespace) -> Case:
             Workload(
                 "servegen_reason_deepseek-r1_1h_2rps.csv", 2, 70, 60.0, (0.1, 0.03), longest=400, longest_answer=60
             ),
-            Workload("azure_llm_2023_conv.csv", 1, 120, 90.0, (0.1, 0.1), longest=400, longest_answer=60),
+            Workload("azure_llm_2023_conv.csv", 1, 200, 60.0, (0.2, 0.3), longest=700, longest_answer=100),
         ),
         names=(*OVERHEADS, *SCALES),
         bars=Bars(0.15, 0.25),

@@ -65,7 +65,7 @@ def shown(result: Result) -> list[str]:
 
 
 def _part(result: Result) -> Iterator[str]:
-    found = ", ".join(f"`{name}` {value:.3g}" for name, value in result.parameters.items())
+    found = ", ".join(f"`{name}` {value:,.4g}" for name, value in result.parameters.items())
     yield f"### Against the {result.kind} engine"
     yield ""
     yield f"`{result.command}`: {result.what}. {result.where}."

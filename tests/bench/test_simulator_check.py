@@ -15,7 +15,7 @@ from tests.simulator.small import a_config, a_request, on_devices
 from twinfer.simulator.recorder import Journey
 
 STACK = Stack(a_config(block_tokens=64), Path("nowhere"), 0)
-ASKED = [Served(0.3 * n, 100 + 37 * n % 300, 5 + n % 7, 0.0, 0.0) for n in range(12)]
+ASKED = [Served(0.3 * n, 100 + 37 * n % 300, 5 + n % 7, 0.0, 0.0) for n in range(6)]
 BARS = Bars(0.05, 0.15)
 
 
