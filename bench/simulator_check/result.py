@@ -54,14 +54,23 @@ def read(folder: Path = FOUND) -> list[Result]:
 
 
 def section(results: Sequence[Result]) -> list[str]:
-    """Lines of the page, a part for each."""
-    return [line for result in results for line in (*_part(result), "")][:-1]
+    """Lines of the page: a part for each, and a word on those that are missing."""
+    there = {result.kind: list(_part(result)) for result in results}
+    return [line for kind in KINDS for line in (*there.get(kind, _missing(kind)), "")][:-1]
 
 
 def shown(result: Result) -> list[str]:
     """The table alone."""
     heads = ("", ">measured", ">simulated", ">error", ">bar", "", ">measured repetitions apart by")
     return table(heads, map(_row, result.rows))
+
+
+def _missing(kind: str) -> list[str]:
+    return [
+        f"### Against the {kind} engine",
+        "",
+        f"Not measured yet on a machine that was quiet enough: `python -m bench.simulator_check {kind}`.",
+    ]
 
 
 def _part(result: Result) -> Iterator[str]:
