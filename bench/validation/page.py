@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.markdown import table
+from bench.simulator_check import result
 from bench.svg import Labels, histogram
 from bench.validation import anchors
 from bench.validation.fitting import Errors, fitted, left_out
@@ -71,6 +72,7 @@ def page(judgement: Judgement, catalogue: Catalogue) -> str:
         "slower_wafers": table(heads, map(_row, anchors.wafers(catalogue, anchors.SLOWER_WAFER_SPEEDS))),
         "transfers": table(heads, map(_row, anchors.transfers(catalogue))),
         "losses": _losses(catalogue),
+        "ourselves": result.section(result.read()),
     }
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         {name: "\n".join(lines) for name, lines in tables.items()},

@@ -120,6 +120,23 @@ def test_measuring_this_machine(cache: Path, capsys: pytest.CaptureFixture[str])
     assert "measured" in capsys.readouterr().out
 
 
+@pytest.mark.torch
+@pytest.mark.usefixtures("small")
+def test_steps_of_a_model(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are timed, the device is fitted to them, and then the simulator knows native pools."""
+    assert 0 == main(["devices", "measure", "--model", "demo", "--weights", "bf16", "--write"])
+    assert "Fitted to 27 timed steps of demo" in capsys.readouterr().out
+    device = Catalogue((cache / "devices",)).device("this")[0]
+    assert "timed steps of demo in bf16" in device.bf16_flops.source
+    trace = cache / "trace.csv"
+    trace.write_text("timestamp_s,input_tokens,output_tokens\n0,100,9\n1,70,20\n")
+    bf16 = [part for pool in ("prefill", "decode") for part in ("--set", f"pool.{pool}.weights=bf16")]
+    config = cache / "twinfer.toml"
+    config.write_text("")
+    assert 0 == main(["simulate", "--trace", str(trace), "--config", str(config), *bf16])
+    assert "each 1 x this with demo in bf16" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("small")
 def test_without_torch_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Numpy's FP32 stands in, under its own name."""

@@ -64,7 +64,10 @@ def test_a_configuration(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ([*PAIR, "--rate-scale", "0"], "--rate-scale is 0"),
         ([*PAIR, "--message-us", "-1"], "--message-us is -1"),
         ([*PAIR, "--html", "/nowhere/at/all.html"], "there is no directory /nowhere/at"),
-        ([*PAIR, "--set", "pool.decode.engine=native"], "pool decode: only emulated pools"),
+        (
+            [*PAIR, "--set", "pool.decode.engine=native", "--set", "pool.decode.weights=fp32"],
+            "pool decode: times of fp32 weights are not known",
+        ),
         ([*PAIR, "--model-shape", "deepseek-v3", "--set", "pool.decode.emulation.devices=2"], "it would on"),
     ],
 )

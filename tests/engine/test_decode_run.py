@@ -53,12 +53,12 @@ class Played:
     ended_at: float = 0.0
 
 
-def play(arrivals: list[Arrival], num_blocks: int, max_run: int, layout: KVLayout) -> Played:
+def play(arrivals: list[Arrival], num_blocks: int, layout: KVLayout, max_run: int, within_blocks: bool) -> Played:
     """An engine under a clock that jumps from the end of a step to that of the next."""
     loop = EngineLoop(
         BlockPool(num_blocks),
         BlockHasher(KEY, emulated_capabilities(MODEL, POOL).fingerprint, "p", layout.block_tokens),
-        Limits(16, 4, 64, num_blocks * layout.block_tokens, max_run=max_run),
+        Limits(16, 4, 64, num_blocks * layout.block_tokens, max_run=max_run, run_within_blocks=within_blocks),
         VOCAB,
     )
     memory = memoryview(bytearray(num_blocks * layout.block_bytes))
@@ -129,14 +129,20 @@ def arrival_lists(draw: st.DrawFn) -> list[Arrival]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(arrivals=arrival_lists(), num_blocks=st.integers(8, 24), max_run=st.integers(2, 9), virtual=st.booleans())
+@given(
+    arrivals=arrival_lists(),
+    num_blocks=st.integers(8, 24),
+    max_run=st.integers(2, 9),
+    within_blocks=st.booleans(),
+    virtual=st.booleans(),
+)
 def test_a_run_of_steps_is_as_good_as_the_steps(
-    arrivals: list[Arrival], num_blocks: int, max_run: int, virtual: bool
+    arrivals: list[Arrival], num_blocks: int, max_run: int, within_blocks: bool, virtual: bool
 ) -> None:
     """Tokens, times, deadlines missed and the pool are the same, and it is decided less often."""
     layout = KVLayout(1, 1, 1, 4, "fp32", 100) if virtual else emulated_capabilities(MODEL, POOL).layout
-    single = play(arrivals, num_blocks, 1, layout)
-    runs = play(arrivals, num_blocks, max_run, layout)
+    single = play(arrivals, num_blocks, layout, 1, within_blocks)
+    runs = play(arrivals, num_blocks, layout, max_run, within_blocks)
     assert single.tokens == runs.tokens
     assert sorted(single.failed) == sorted(runs.failed)
     assert single.timings == runs.timings
@@ -148,7 +154,9 @@ def test_a_run_of_steps_is_as_good_as_the_steps(
 def test_a_long_answer_is_decided_once_a_run() -> None:
     """The saving itself."""
     layout = emulated_capabilities(MODEL, POOL).layout
-    assert 1 + 10 == play([(0.0, a_request([1] * 5, 41))], 24, 4, layout).num_plans
+    arrivals = [(0.0, a_request([1] * 5, 41))]
+    assert 1 + 10 == play(arrivals, 24, layout, 4, within_blocks=False).num_plans
+    assert 1 + 11 == play(arrivals, 24, layout, 40, within_blocks=True).num_plans
 
 
 def a_sequence(**changes: object) -> TokenSequence:
@@ -165,5 +173,6 @@ def test_who_ends_or_does_not_decode_bounds_the_run() -> None:
     assert 9 == decode_run([a_sequence()], 20, 100)
     assert 4 == decode_run([a_sequence()], 20, 10)
     assert 3 == decode_run([a_sequence(), a_sequence(output=[1] * 7, num_computed=11)], 20, 100)
+    assert 2 == decode_run([a_sequence(), a_sequence(output=[1, 2], num_computed=6)], 20, 100, block_tokens=4)
     assert 1 == decode_run([a_sequence(num_computed=3)], 20, 100)
     assert 1 == decode_run([a_sequence(purpose=Purpose.EXPORT)], 20, 100)

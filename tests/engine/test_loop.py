@@ -14,10 +14,7 @@ from twinfer.core.config import PoolConfig
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.messages import FailureKind
-from twinfer.core.request import Stopping
-from twinfer.core.step import Draw, StepResult
 from twinfer.core.tokens import FinishReason
-from twinfer.engine.sequence import Purpose
 
 PROMPTS = st.lists(st.integers(0, 20), min_size=1, max_size=24)
 
@@ -305,53 +302,3 @@ def test_device_failure_concerns_one_request() -> None:
     assert [(failure.request_id, failure.kind) for failure in failed] == [("long", FailureKind.ENGINE)]
     assert [request_id for request_id, _ in finished] == ["short"]
     assert engine.engine.load().blocks.live == 0
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    jobs=st.lists(st.tuples(PROMPTS, st.integers(1, 30)), min_size=1, max_size=6),
-    num_blocks=st.integers(20, 40),
-    data=st.data(),
-)
-def test_repeated_steps_are_single_steps(
-    jobs: list[tuple[list[int], int]], num_blocks: int, data: st.DataObject
-) -> None:
-    """Any number of steps that are alike, taken as one, leave the engine as they do one by one."""
-    outcomes, loads = [], []
-    for as_one in (True, False):
-        loop = small(16, num_blocks).engine._loop
-        for index, (prompt, num_tokens) in enumerate(jobs):
-            loop.submit(a_request(prompt, num_tokens, str(index)), Purpose.ANSWER, 0.0)
-        ended: list[RequestId] = []
-        while (plan := loop.begin(1.0)) is not None:
-            alike = loop.steps_alike(plan)
-            if as_one and alike > 1:
-                plan = loop.repeat(plan, data.draw(st.integers(1, alike - 1)), 0)
-            draws = tuple(None if part.sample_index is None else Draw(0) for part in plan.slices)
-            ended += [request_id for request_id, _ in loop.finish(plan, StepResult(draws), 1.0).finished]
-        outcomes.append(ended)
-        loads.append(loop.load())
-    assert outcomes[0] == outcomes[1]
-    assert loads[0] == loads[1]
-
-
-def test_steps_are_not_alike_where_a_token_may_end_an_answer() -> None:
-    """Nor where a prompt is computed; else as many as the block holds, or the answer."""
-    loop = small(16, 40).engine._loop
-    stopping = Stopping(30, stop_token_ids=(7,))
-    for max_tokens, request in (
-        (30, None),
-        (2, None),
-        (30, msgspec.structs.replace(a_request([1]), stopping=stopping)),
-    ):
-        request = request or a_request([1], max_tokens)
-        loop.submit(request, Purpose.ANSWER, 0.0)
-        prompt = loop.begin(0.0)
-        assert prompt is not None
-        assert 1 == loop.steps_alike(prompt)
-        loop.finish(prompt, StepResult((Draw(0),)), 0.0)
-        token = loop.begin(0.0)
-        assert token is not None
-        assert loop.steps_alike(token) == {30: 1 if request.stopping.stop_token_ids else 3, 2: 1}[max_tokens]
-        loop.finish(token, StepResult((Draw(0),)), 0.0)
-        loop.cancel(request.request_id)

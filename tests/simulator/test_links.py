@@ -25,6 +25,8 @@ def test_a_wide_way_in_is_not_held_up_by_a_narrow_way_out() -> None:
 def test_what_devices_have() -> None:
     """Trainium3 has EFA of its own, and eight H100 share that of their machine."""
     catalogue = Catalogue()
-    assert ("efa-trn3", "cs3-inlet", "ethernet-100g") == tuple(map(link_name, ("trn3", "cs3", "this")))
+    assert ("efa-trn3", "cs3-inlet", "this-shm", "ethernet-100g") == tuple(
+        map(link_name, ("trn3", "cs3", "this", "graviton4"))
+    )
     one, eight = (port(catalogue.link("efa-p5"), devices, 2**20) for devices in (1, 8))
     assert 8 * one.bytes_per_s == eight.bytes_per_s

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from twinfer import __version__
 
 EXIT_CONFIG = 2
+WEIGHTS = ("checkpoint", "bf16", "fp16", "int8", "int4")
+"""Of which the simulator knows how wide they are."""
 
 DESCRIPTION = """\
 Serve large language models with prefill and decode on separate workers, behind Bedrock's and OpenAI's APIs.
@@ -129,7 +131,8 @@ Lists the hardware catalogue: devices, links and model shapes. Every number in i
 the list shows the worst quality of each. Nobody outside the vendors can write KV into a CS-3 today.
 
   show NAME          every number of a device or link with its source, and what is doubtful; or a model shape's costs
-  measure [--write]  this machine's memory, matrix product, shared memory and loopback; --write keeps it as `this`
+  measure [--write]  this machine's memory, matrix product, shared memory and loopback; --write keeps it as `this`.
+                     With --model it is fitted to timed steps of that model, on the cores that this process may use
 
 examples:
   twinfer devices
@@ -137,6 +140,7 @@ examples:
   twinfer devices show gpt-oss-120b
   twinfer devices show ./my-model/config.json --json
   twinfer devices measure --write
+  taskset -c 0 twinfer devices measure --model ./Qwen2.5-0.5B --write
 """
 
 
@@ -259,6 +263,10 @@ def _devices(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     measure = _command(actions, "measure", "measure this machine", None)
     measure.add_argument("--write", action="store_true", help="keep it as the device `this`")
+    measure.add_argument(
+        "--model", metavar="MODEL", help="fit the device to steps of this model: demo, a directory, a Hugging Face id"
+    )
+    measure.add_argument("--weights", default="checkpoint", choices=WEIGHTS, help="of that model (default: checkpoint)")
 
 
 def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -30,8 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     directory = measured_directory(Path(cache_dir(Config())))
     if arguments.action == "measure":
         from twinfer.cli.measure_device import measure
+        from twinfer.cli.measure_steps import StepsOf
 
-        return measure(directory if arguments.write else None)
+        cache = Path(cache_dir(Config()))
+        steps = StepsOf(arguments.model, arguments.weights, cache) if arguments.model else None
+        return measure(directory if arguments.write else None, steps)
     catalogue, console = Catalogue((CATALOGUE, directory)), Console(highlight=False, markup=False)
     console.width = max(console.width, MIN_WIDTH)
     if arguments.action == "show":

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from twinfer.cli.measure_steps import StepsOf, fitted_to_steps
 from twinfer.cli.quantities import in_unit
 from twinfer.core.clock import Clock, MonotonicClock
 from twinfer.devices.measure import copy_rates, matmul_rates, read_rates, tcp_rates
@@ -19,14 +20,24 @@ from twinfer.devices.this import Measurements, this_device, this_links
 from twinfer.devices.write import write_entry
 
 
-def measure(directory: Path | None) -> int:
-    """Measure, print, and write the profiles where a directory is given."""
+def measure(directory: Path | None, steps: StepsOf | None = None) -> int:
+    """Measure, print, and write the profiles where a directory is given.
+
+    Args:
+        directory: of profiles of this machine.
+        steps: of which model on this machine's processor; ``None`` measures no steps, and guesses which share of the
+            rates they reach.
+    """
     console = Console(highlight=False, markup=False)
     with console.status("measuring, some seconds; other work on this machine shows in the figures"):
         found = look(MonotonicClock(), datetime.date.today())
     device, links = this_device(found), this_links(found)
     console.print(_table(device, links))
     console.print(f"\nThe matrix product is {found.matmul}.", soft_wrap=True)
+    if steps is not None:
+        with console.status("timing steps of the model, perhaps for minutes"):
+            device, said = fitted_to_steps(device, steps, MonotonicClock(), found.origin)
+        console.print(said, soft_wrap=True)
     if directory is None:
         console.print("Nothing was written; with --write this machine is the device `this`.")
         return 0
@@ -41,7 +52,7 @@ def look(clock: Clock, today: datetime.date) -> Measurements:
     cores = len(os.sched_getaffinity(0))
     matmul, flops = _matmul(clock)
     return Measurements(
-        machine=f"{_processor()}, {cores} cores",
+        machine=f"{processor()}, {cores} cores",
         when=today.isoformat(),
         matmul=matmul,
         flops=flops,
@@ -77,7 +88,8 @@ def _table(device: RooflineProfile, links: Sequence[LinkProfile]) -> Table:
     return table
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name that the machine gives its processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             name, _, words = line.partition(":")

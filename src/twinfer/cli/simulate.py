@@ -62,7 +62,7 @@ def _scenario(arguments: argparse.Namespace) -> Scenario:
     directory = Path(cache_dir(config))
     return Scenario(
         config,
-        {pool.name: hardware(config.model[0], pool, directory, links) for pool in config.pool},
+        {pool.name: hardware(config.model[0], pool, directory, links, config.link.emulation) for pool in config.pool},
         Overheads(arguments.message_us * 1e-6, arguments.step_us * 1e-6, arguments.gateway_us * 1e-6),
         tuple(parse_failure(text) for text in arguments.fail),
         arguments.seed,

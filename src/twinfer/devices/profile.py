@@ -63,6 +63,8 @@ class RooflineProfile(_Entry, frozen=True, kw_only=True, tag="roofline"):
     """Time of one kernel's launch by the host. Steps with prompts take no less for all their kernels."""
     step_overhead_s: Value | None = None
     """Time of a step outside the layers: scheduling, sampling, the way to the host and back."""
+    kv_bytes_per_s: Value | None = None
+    """Bandwidth at which attention reads KV, shares included; without it that of the memory."""
     sequence_overhead_s: Value | None = None
     """The part of it that every sequence in the step adds."""
     power_w: Value | None = None

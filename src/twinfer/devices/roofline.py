@@ -4,10 +4,10 @@
 
 arithmetic = operations / (tensor_parallel * peak * efficiency), with ``efficiency = most * tokens / (tokens + ramp)``,
 experts slower by a factor, attention at the BF16 peak. traffic = (weights touched + KV attended to) / (tensor_parallel
-* bandwidth * efficiency). Layers' overhead goes with the number of their kernels. Tensor parallelism has two
-all-reduces per layer: a fixed time each, and ``2 * (degree - 1) / degree`` of the activations over a bandwidth. A step
-with a prompt in it takes at least the host's time to launch its kernels, because its shape was not recorded beforehand.
-Stages work one after the other on a step.
+* bandwidth * efficiency); where attention is known to read KV more slowly, it has a bandwidth of its own. Layers'
+overhead goes with the number of their kernels. Tensor parallelism has two all-reduces per layer: a fixed time each, and
+``2 * (degree - 1) / degree`` of the activations over a bandwidth. A step with a prompt in it takes at least the host's
+time to launch its kernels, because its shape was not recorded beforehand. Stages work one after the other on a step.
 """
 
 from twinfer.devices.placement import Placement, Plan
@@ -51,7 +51,8 @@ def memory_seconds(profile: RooflineProfile, shape: ModelShape, placement: Place
     weights = shape.read_weight_bytes(placement.precision, sum(work.new_tokens for work in plan))
     degree = placement.tensor_parallel
     kv = sum(shape.kv_bytes(work.end, placement.kv_element_bytes) for work in plan) * shape.kv_copies(degree)
-    return (weights + kv) / (degree * profile.memory_bytes_per_s.value * on_curve(profile.memory_efficiency, degree))
+    reached = profile.memory_bytes_per_s.value * on_curve(profile.memory_efficiency, degree)
+    return (weights / reached + kv / _or(profile.kv_bytes_per_s, reached)) / degree
 
 
 def overhead_seconds(profile: RooflineProfile, shape: ModelShape, plan: Plan) -> float:

@@ -51,24 +51,29 @@ def assemble(
 ) -> PagedEngine:
     """An engine ready to be stepped; it sets ``changed`` whenever something comes from outside."""
     layout = capabilities.layout
-    guesses = pool.speculation == "lookup" or (pool.speculation == "auto" and pool.engine == "native")
     loop = EngineLoop(
         BlockPool(capabilities.num_blocks),
         BlockHasher(cluster_key, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
-        Limits(
-            pool.max_step_tokens,
-            pool.max_running,
-            pool.max_waiting,
-            capabilities.max_context_tokens,
-            capabilities.sight_tokens,
-            GUESS_ROWS if guesses else 0,
-            LAST_STRIDE if pool.engine == "native" else 0,
-            MAX_RUN if pool.engine == "emulated" else 1,
-            capabilities.grammars,
-        ),
+        limits(pool, capabilities),
         capabilities.vocab_size,
     )
     return PagedEngine(loop, runner, capabilities, clock, changed)
+
+
+def limits(pool: PoolConfig, capabilities: Capabilities) -> Limits:
+    """On steps and queues of the pool's workers."""
+    guesses = pool.speculation == "lookup" or (pool.speculation == "auto" and pool.engine == "native")
+    return Limits(
+        pool.max_step_tokens,
+        pool.max_running,
+        pool.max_waiting,
+        capabilities.max_context_tokens,
+        capabilities.sight_tokens,
+        GUESS_ROWS if guesses else 0,
+        LAST_STRIDE if pool.engine == "native" else 0,
+        MAX_RUN if pool.engine == "emulated" else 1,
+        grammars=capabilities.grammars,
+    )
 
 
 def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: int | None = None) -> Capabilities:

@@ -11,15 +11,19 @@ from twinfer.engine.sequence import Purpose, TokenSequence
 from twinfer.kv.block_pool import BlockPool
 
 
-def decode_run(running: Sequence[TokenSequence], max_steps: int, max_context_tokens: int) -> int:
+def decode_run(running: Sequence[TokenSequence], max_steps: int, max_context_tokens: int, block_tokens: int = 0) -> int:
     """How many steps the sequences that run may take as one, blocks aside; at least 1.
 
     Args:
         running: all of them; each has its place in every step.
         max_steps: no more than that.
         max_context_tokens: prompt and output of one sequence together.
+        block_tokens: of blocks of which the run may fill none before its last step; 0 where it may.
     """
-    return max(1, min([max_steps, *(_steps_left(sequence, max_context_tokens) for sequence in running)]))
+    steps = [max_steps, *(_steps_left(sequence, max_context_tokens) for sequence in running)]
+    if block_tokens:
+        steps += [block_tokens - sequence.num_computed % block_tokens for sequence in running]
+    return max(1, min(steps))
 
 
 def grow_run(running: Sequence[TokenSequence], steps: int, pool: BlockPool, block_tokens: int) -> tuple[int, list[int]]:

@@ -7,12 +7,12 @@
 A sequence in flight is never freed under the runner: ``cancel`` only marks it, and ``finish`` lets go of it. No clock,
 no thread, no I/O in here; the caller serialises the calls.
 
-Where nobody looks at single tokens, steps that only decode may be taken as one: ``steps_alike`` says how many follow
-one another if nothing else happens, ``repeat`` takes all but the last, and ``finish`` that one.
+A plan may stand for a run of steps that only decode, of which nothing in here changes what they compute
+(``engine.decode_run``); whoever takes them ends the run when something comes from outside, and says how many it took.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from twinfer.core.block_hash import BlockHasher
 from twinfer.core.errors import CapacityError, InvalidRequest
@@ -140,52 +140,13 @@ class EngineLoop:
         follows, self._follows = self._follows, False
         if not slices and not expired:
             return None
-        steps = self._scheduler.run_on(slices, fresh) if slices else 1
+        steps = self._scheduler.run_on(slices, fresh) if slices and not expired else 1
         return StepPlan(tuple(slices), tuple(fresh), expired, steps, self._no_deadline_before, follows)
-
-    def steps_alike(self, plan: StepPlan) -> int:
-        """How many steps like this one, itself counted, follow one another unless something else happens.
-
-        More than one only where every slice decodes, no token can end an answer before its length does, and no
-        sequence needs or fills a block before the last of them. Deadlines are the caller's: see ``no_deadline_before``.
-        """
-        if plan.expired or self.limits.sight_tokens or self.limits.guess_rows:
-            return 1
-        steps = self.limits.max_context_tokens
-        for part in plan.slices:
-            stopping = part.request.stopping
-            if not part.sample_index or len(part.token_ids) > 1 or stopping.stop_token_ids:
-                return 1
-            in_block = self.block_tokens - part.start % self.block_tokens
-            in_context = self.limits.max_context_tokens - part.start - 1
-            steps = min(steps, in_block, in_context, stopping.max_tokens - part.sample_index)
-        return max(1, steps)
-
-    def repeat(self, plan: StepPlan, steps: int, token_id: int) -> StepPlan:
-        """Take so many steps like the plan's, fewer than are alike, each of which drew that token for every sequence.
-
-        Returns the plan of the step that follows, which is to be finished like any other.
-        """
-        slices = []
-        for part in plan.slices:
-            sequence = self._sequences[part.request.request_id]
-            sequence.output += [token_id] * steps
-            sequence.num_computed += steps
-            start, index = part.start + steps, len(sequence.output)
-            slices.append(replace(part, token_ids=sequence.output[-1:], start=start, sample_index=index))
-        self._steps += steps
-        self._decode_tokens += steps * len(plan.slices)
-        return StepPlan(tuple(slices))
 
     @property
     def has_waiting(self) -> bool:
         """Whether somebody is in the queue."""
         return bool(self._scheduler.waiting)
-
-    @property
-    def no_deadline_before(self) -> float:
-        """Until then no request's own time is over."""
-        return self._no_deadline_before
 
     def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
         """Advance by what was computed."""

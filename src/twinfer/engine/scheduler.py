@@ -39,6 +39,9 @@ class Limits:
         last_stride: positions at the end of a prompt that is handed over; fewer would be computed less efficiently. 0
             takes as many as fit.
         max_run: decode steps that may be taken as one; 1 takes each by itself.
+        run_within_blocks: such steps end as soon as one fills a block, so that the pool is the same during all of them
+            as step by step. Otherwise they take the blocks they need beforehand, and publish what they filled at the
+            end.
         grammars: whether answers can be held to a grammar.
     """
 
@@ -50,6 +53,7 @@ class Limits:
     guess_rows: int = 0
     last_stride: int = 0
     max_run: int = 1
+    run_within_blocks: bool = False
     grammars: bool = False
 
 
@@ -98,10 +102,15 @@ class Scheduler:
         limits = self.limits
         if limits.max_run == 1 or limits.sight_tokens or limits.guess_rows:
             return 1
-        if self.waiting or len(slices) < len(self.running):
-            return 1  # who waits may be admitted once a block that is published meanwhile stands for its prefix
+        if len(slices) < len(self.running):
+            return 1
+        block_tokens = self.prefixes.block_tokens
+        if limits.run_within_blocks:
+            return decode_run(self.running, limits.max_run, limits.max_context_tokens, block_tokens)
+        if self.waiting:
+            return 1  # one may be admitted once a block that is published meanwhile stands for its prefix
         steps = decode_run(self.running, limits.max_run, limits.max_context_tokens)
-        steps, more = grow_run(self.running, steps, self.pool, self.prefixes.block_tokens)
+        steps, more = grow_run(self.running, steps, self.pool, block_tokens)
         fresh += more
         return steps
 

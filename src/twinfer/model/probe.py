@@ -16,3 +16,8 @@ def bf16_matmul_rates(clock: Clock, size: int = 2048) -> list[float]:
         torch.mm(left, right)
         rates.append(2 * size**3 / max(clock.now() - started, 1e-9))
     return rates[1:]
+
+
+def use_threads(number: int) -> None:
+    """Compute with so many threads from now on."""
+    torch.set_num_threads(number)

@@ -1,15 +1,15 @@
 """A simulated deployment: all workers of a configuration, one gateway, and the network between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import ConfigError
 from twinfer.core.grant import GrantTerms
 from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.messages import Frame, Granted, Hello, Load, ToGateway, ToSink, ToSource, ToWorker
+from twinfer.engine.assemble import limits
 from twinfer.engine.loop import EngineLoop
-from twinfer.engine.scheduler import Limits
 from twinfer.kv.block_pool import BlockPool
 from twinfer.simulator.context import Life, Spoken
 from twinfer.simulator.engine import Pace, VirtualEngine
@@ -116,10 +116,10 @@ class Cluster:
         loop = EngineLoop(
             BlockPool(capabilities.num_blocks),
             SpanHasher(KEY, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
-            Limits(pool.max_step_tokens, pool.max_running, pool.max_waiting, capabilities.max_context_tokens),
+            replace(limits(pool, capabilities), guess_rows=0, max_run=self._scenario.max_run, run_within_blocks=True),
             vocab_size=None,
         )
-        pace = Pace(hardware.times, self._scenario.overheads.step_s, self._scenario.max_run)
+        pace = Pace(hardware.times, self._scenario.overheads.step_s)
         max_parked = int(capabilities.num_blocks * config.handoff.max_parked_fraction)
         engine = VirtualEngine(loop, pace, self.schedule, max_parked)
         life = Life(

@@ -1,8 +1,8 @@
 """An engine in virtual time: the product's loop and ledgers, and nobody who computes.
 
-1. ``wake`` begins a step at the next event of the same moment; its end is set by the device's time.
-2. Steps that follow one another undisturbed are one run. Whatever changes who takes part in steps first cuts the run
-   to the step that is under way then: those before it are taken, those after it never were.
+1. ``wake`` begins a plan at the next event of the same moment; its end is set by the device's time.
+2. A plan's steps are one run. Whatever changes who takes part in steps first cuts the run: the steps before the one
+   that is under way then are taken in, this one is begun again by itself, and those after it never were.
 3. What only moves free blocks cuts a run where somebody waits for blocks, for nothing else in it depends on them.
 """
 
@@ -21,8 +21,8 @@ from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
 from twinfer.engine.step_times import StepTimes
-from twinfer.simulator.decode_run import DecodeRun, decode_run
 from twinfer.simulator.schedule import Event, Schedule
+from twinfer.simulator.timed_run import TimedRun, timed_run
 
 TOKEN = 0
 """Every token of every answer: what is not known of a trace's answers does not matter to anybody."""
@@ -36,12 +36,8 @@ class Listener(Protocol):
         """Steps begin, and have the blocks they need."""
         ...
 
-    def repeated(self, run: DecodeRun, steps: int) -> None:
-        """The first ``steps`` of a run are over; the engine goes on with the next one."""
-        ...
-
-    def finished(self, run: DecodeRun, outcome: StepOutcome) -> None:
-        """A step is over, the last one of its run."""
+    def finished(self, run: TimedRun, outcome: StepOutcome) -> None:
+        """All steps of a run are over."""
         ...
 
 
@@ -52,16 +48,14 @@ class Pace:
     Attributes:
         times: the device's.
         step_s: what the engine takes beside it for each step.
-        max_run: steps taken as one at most; 1 takes each by itself.
     """
 
     times: StepTimes
     step_s: float = 0.0
-    max_run: int = 1 << 30
 
-    def seconds(self, plan: StepPlan, later: int = 0) -> float:
+    def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
         """How long a step takes in all."""
-        return self.times.seconds(plan, later) + self.step_s
+        return self.times.seconds(plan, ahead) + self.step_s
 
 
 class VirtualEngine:
@@ -75,7 +69,7 @@ class VirtualEngine:
         self._ingests = IngestLedger(loop)
         self._lending = LendLedger(loop.prefixes)
         self._listener: Listener | None = None
-        self._run: DecodeRun | None = None
+        self._run: TimedRun | None = None
         self._next: Event | None = None
 
     def listen(self, listener: Listener) -> None:
@@ -85,7 +79,7 @@ class VirtualEngine:
     def stop(self) -> None:
         """It died: the step under way then, and all later ones, never were."""
         self._cut()
-        self._listener = None
+        self._listener = self._run = None
         if self._next is not None:
             self._next.cancel()
 
@@ -177,32 +171,25 @@ class VirtualEngine:
         if plan is None or self._listener is None:
             return
         self._listener.began()
-        if plan.slices:
-            steps = min(self._pace.max_run, self.loop.steps_alike(plan))
-            self._set(decode_run(self._pace, plan, now, steps, self.loop.no_deadline_before))
-        else:
-            self._set(DecodeRun(plan, now, 1, 0.0))
+        self._set(timed_run(self._pace, plan, now) if plan.slices else TimedRun(plan, now, 1, 0.0))
 
-    def _set(self, run: DecodeRun) -> None:
+    def _set(self, run: TimedRun) -> None:
         self._run = run
         self._next = self._schedule.at(max(run.end(run.steps), self._schedule.now()), self._finish)
 
-    def _take(self, run: DecodeRun, steps: int) -> DecodeRun:
-        """The run of one step that follows the first ``steps`` of a run."""
-        assert self._listener is not None
-        plan = run.plan
-        if steps:
-            self._listener.repeated(run, steps)
-            plan = self.loop.repeat(plan, steps, TOKEN)
-        return DecodeRun(plan, run.end(steps), 1, run.step_s(steps))
-
     def _cut(self) -> None:
         run = self._run
-        if run is None or run.steps == 1 or self._listener is None:
+        if run is None or run.steps == 1:
             return
         assert self._next is not None
         self._next.cancel()
-        self._set(self._take(run, run.over_at(self._schedule.now())))
+        over = run.over_at(self._schedule.now())
+        if over:
+            self._take_in(run.first(over))
+            plan = self.loop.begin(run.end(over))
+            assert plan is not None
+            run = TimedRun(plan, run.end(over), 1, run.step_s(over))
+        self._set(run.first(1))
 
     def _cut_if_awaited(self) -> None:
         if self.loop.has_waiting:
@@ -210,11 +197,15 @@ class VirtualEngine:
 
     def _finish(self) -> None:
         assert self._run is not None
-        assert self._listener is not None
-        run = self._take(self._run, self._run.steps - 1)
-        self._run = self._next = None
-        draws = tuple(None if part.sample_index is None else _DRAW for part in run.plan.slices)
-        outcome = self.loop.finish(run.plan, StepResult(draws), self._schedule.now())
-        self._listener.finished(run, outcome)
+        run, self._run, self._next = self._run, None, None
+        self._take_in(run)
         if self._next is None:
             self._begin()
+
+    def _take_in(self, run: TimedRun) -> None:
+        assert self._listener is not None
+        slices, end = run.plan.slices, run.end(run.steps)
+        draws = tuple(None if part.sample_index is None else _DRAW for part in slices)
+        later = ((TOKEN,) * len(slices),) * (run.steps - 1)
+        outcome = self.loop.finish(run.plan, StepResult(draws, later=later, later_s=end - run.end(1)), end)
+        self._listener.finished(run, outcome)

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from twinfer.core.capabilities import Capabilities
-from twinfer.core.config import ModelConfig, PoolConfig
-from twinfer.core.errors import ConfigError
+from twinfer.core.config import LinkEmulationConfig, ModelConfig, PoolConfig
 from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory
 from twinfer.devices.profile import Entry, LinkProfile, worst_quality
-from twinfer.devices.transfer import wire_bytes
+from twinfer.devices.transfer import bytes_per_second, wire_bytes
 from twinfer.devices.value import Quality, Value, worst
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.engine.step_times import DeviceTimes, FixedTimes, StepTimes, device_times
 from twinfer.simulator.links import Port, link_name, port
+from twinfer.simulator.native_pool import as_emulated
 
 NO_DEVICE_LINK = "tcp"
+NO_EMULATED_LINK = LinkEmulationConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Hardware:
         price_per_hour: in US dollars, of all its devices; ``None`` where none is known.
         power_w: of all its devices; ``None`` where it is not known.
         quality: of the worst number in it.
+        emulated: how the configuration stretches ``link`` and how many lanes it has, where it names that link.
     """
 
     pool: PoolConfig
@@ -41,6 +43,7 @@ class Hardware:
     price_per_hour: float | None
     power_w: float | None
     quality: Quality
+    emulated: LinkEmulationConfig = NO_EMULATED_LINK
     _bytes: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -54,7 +57,10 @@ class Hardware:
 
     def port(self) -> Port:
         """A worker's way out or in."""
-        times = self.times
+        times, wanted = self.times, self.emulated
+        if wanted.device:
+            rate = bytes_per_second(self.link, self.block_bytes, wanted.lanes) / wanted.time_scale
+            return Port(rate, self.link.latency_s.value * wanted.time_scale)
         devices = times.placement.devices if isinstance(times, DeviceTimes) else 1
         return port(self.link, devices, self.block_bytes / devices)
 
@@ -70,33 +76,40 @@ class Hardware:
         return found
 
 
-def hardware(model: ModelConfig, pool: PoolConfig, cache_dir: Path, links: Mapping[str, str]) -> Hardware:
+def hardware(
+    model: ModelConfig,
+    pool: PoolConfig,
+    cache_dir: Path,
+    links: Mapping[str, str],
+    emulated: LinkEmulationConfig = NO_EMULATED_LINK,
+) -> Hardware:
     """What the pool's workers are.
 
     Args:
         model: that they serve.
-        pool: theirs; it has to be emulated.
+        pool: theirs; a native one takes the times of a device that was measured.
         cache_dir: may hold profiles of this machine.
-        links: names of links by pool, where not the device's own.
+        links: names of links by pool, where neither the configuration's nor the device's own.
+        emulated: the link that the configuration has emulated.
 
     Raises:
-        ConfigError: the pool is not emulated; no such device, shape or link; or the model does not fit.
+        ConfigError: no such device, shape or link; this machine was not measured; or the model does not fit.
     """
-    if pool.engine != "emulated":
-        raise ConfigError(
-            f'pool {pool.name}: only emulated pools can be simulated; set engine = "emulated" and emulation.device'
-        )
     catalogue = Catalogue((CATALOGUE, measured_directory(cache_dir)))
-    emulation = pool.emulation
+    played = as_emulated(model, pool, catalogue) if pool.engine == "native" else pool
+    emulation = played.emulation
+    named = links.get(pool.name, "")
+    emulated = NO_EMULATED_LINK if named else emulated
+    named = named or emulated.device
     if not emulation.device:
         fixed = FixedTimes(emulation.prefill_tokens_per_s, emulation.decode_step_ms / 1e3)
-        link = catalogue.link(links.get(pool.name, NO_DEVICE_LINK))
-        capabilities = emulated_capabilities(model, pool)
-        return Hardware(pool, "fixed times", fixed, capabilities, link, None, None, worst_quality(link))
+        link = catalogue.link(named or NO_DEVICE_LINK)
+        capabilities = emulated_capabilities(model, played)
+        return Hardware(pool, "fixed times", fixed, capabilities, link, None, None, worst_quality(link), emulated)
     times = device_times(emulation, cache_dir)
     entry, devices = catalogue.entry(emulation.device), times.placement.devices
-    link = catalogue.link(links.get(pool.name) or link_name(times.profile.name))
-    capabilities = emulated_capabilities(model, pool, times.kv_tokens(emulation.max_context_tokens))
+    link = catalogue.link(named or link_name(times.profile.name))
+    capabilities = emulated_capabilities(model, played, times.kv_tokens(emulation.max_context_tokens))
     together = catalogue.device(emulation.device)[1]
     return Hardware(
         pool,
@@ -107,6 +120,7 @@ def hardware(model: ModelConfig, pool: PoolConfig, cache_dir: Path, links: Mappi
         _of_all(entry, times.profile, "price_per_hour", together, devices),
         _of_all(entry, times.profile, "power_w", together, devices),
         worst([worst_quality(entry), worst_quality(times.profile), worst_quality(link)]),
+        emulated,
     )
 
 

@@ -15,6 +15,7 @@ LINKS = {
     "gb200": "infiniband-400",
     "mi300x": "infiniband-400",
     "mi355x": "infiniband-400",
+    "this": "this-shm",
 }
 """The link of the catalogue that a device has beside it, as clouds and machines sell them."""
 OTHERWISE = "ethernet-100g"

@@ -23,15 +23,12 @@ from twinfer.core.messages import (
     ToWorker,
     Withdraw,
 )
-from twinfer.core.step import Slice
-from twinfer.core.tokens import Token
 from twinfer.engine.base import StepOutcome
 from twinfer.simulator.context import Life, Spoken
-from twinfer.simulator.decode_run import DecodeRun
-from twinfer.simulator.engine import TOKEN
 from twinfer.simulator.recorder import Recorder, WorkerRecord
 from twinfer.simulator.sink_desk import SinkDesk
 from twinfer.simulator.source_desk import BUSY_RETRY_S, SourceDesk
+from twinfer.simulator.timed_run import TimedRun
 
 LOAD_PERIOD_S = 0.25
 """How often workers report, at most."""
@@ -90,24 +87,18 @@ class Incarnation:
         """Steps begin, and have the blocks they need."""
         self._record.holds(self.life.schedule.now(), self.life.engine.num_held_blocks)
 
-    def repeated(self, run: DecodeRun, steps: int) -> None:
-        """The first steps of a run are over."""
-        self._record.busy.add(run.started, run.end(steps))
-        self._record.steps += steps
+    def finished(self, run: TimedRun, outcome: StepOutcome) -> None:
+        """All steps of a run are over."""
+        life, record, steps, end = self.life, self._record, run.steps, run.end(run.steps)
+        record.busy.add(run.started, end)
+        record.steps += steps if run.plan.slices else 0
         if steps > 1:
             self._recorder.gaps.add_even(run.step_s(1), run.growth_s, steps - 1, len(run.plan.slices))
-        for part in run.plan.slices:
-            self.life.network.tokens(self.life, _spoken(part, run, steps), done=False)
-
-    def finished(self, run: DecodeRun, outcome: StepOutcome) -> None:
-        """A step is over."""
-        life, now = self.life, self.life.schedule.now()
-        self._record.busy.add(run.started, now)
-        self._record.steps += bool(run.plan.slices)
         self.source.computed(outcome)
         done = {request_id for request_id, _ in outcome.finished}
-        for token in outcome.tokens:
-            life.network.tokens(life, Spoken((token,), now, now), done=token.request_id in done)
+        for first in range(0, len(outcome.tokens), steps):
+            tokens = outcome.tokens[first : first + steps]
+            life.network.tokens(life, Spoken(tokens, run.end(1), end), done=tokens[0].request_id in done)
         for failure in outcome.failed:
             life.network.to_gateway(life, Failed(failure.request_id, failure.kind, failure.reason))
         self.changed()
@@ -150,11 +141,3 @@ class Incarnation:
         record.preemptions += counters.preemptions
         record.bytes_in += self.life.way_in.num_bytes
         record.bytes_out += self.life.way_out.num_bytes
-
-
-def _spoken(part: Slice, run: DecodeRun, steps: int) -> Spoken:
-    """The tokens of one sequence from repeated steps."""
-    request_id, first = part.request.request_id, part.sample_index
-    assert first is not None
-    tokens = [Token(request_id, index, TOKEN) for index in range(first, first + steps)]
-    return Spoken(tokens, run.end(1), run.end(steps))

@@ -1,7 +1,7 @@
-"""Steps that follow one another undisturbed, as one: when each of them ends, from the times of three of them."""
+"""A run of steps in virtual time: when each of them ends, from the times of three of them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinfer.core.step import StepPlan
 from twinfer.engine.step_times import StepTimes
@@ -11,11 +11,10 @@ ALIKE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeRun:
-    """Steps whose times grow evenly, or a single one.
+class TimedRun:
+    """Steps of one plan whose times grow evenly, or its first one alone.
 
     Attributes:
-        plan: of the first step.
         started: when it began.
         steps: how many.
         first_s: time of the first.
@@ -44,24 +43,26 @@ class DecodeRun:
         """Time of one of them."""
         return self.first_s + self.growth_s * index
 
+    def first(self, steps: int) -> "TimedRun":
+        """So many of them only."""
+        return replace(self, steps=steps)
 
-def decode_run(times: StepTimes, plan: StepPlan, started: float, max_steps: int, until: float) -> DecodeRun:
-    """The longest run from this plan on whose times grow evenly, with no step that begins at ``until`` or later.
+
+def timed_run(times: StepTimes, plan: StepPlan, started: float) -> TimedRun:
+    """As many steps of a plan as take evenly longer, and begin in time.
 
     A device's time is the greatest of sums that grow evenly with the contexts, and so bends upwards where another sum
     becomes the greatest: where the first, the second and the last step lie on a line, so do all between them.
     """
     first_s = times.seconds(plan)
-    if max_steps <= 1:
-        return DecodeRun(plan, started, 1, first_s)
+    if plan.steps == 1:
+        return TimedRun(plan, started, 1, first_s)
     growth_s = times.seconds(plan, 1) - first_s
-    steps = max_steps
+    steps = plan.steps
     while steps > 2:
         last_s = times.seconds(plan, steps - 1)
         if math.isclose(last_s, first_s + growth_s * (steps - 1), rel_tol=ALIKE):
             break
         steps = max(2, steps // 2)
-    run = DecodeRun(plan, started, steps, first_s, growth_s)
-    if run.end(steps - 1) >= until:
-        run = DecodeRun(plan, started, run.over_at(until) + 1, first_s, growth_s)
-    return run
+    run = TimedRun(plan, started, steps, first_s, growth_s)
+    return run.first(run.over_at(plan.until) + 1) if run.end(steps - 1) >= plan.until else run

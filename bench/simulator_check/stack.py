@@ -1,0 +1,66 @@
+"""A configuration twice: as a deployment of this machine, and as a scenario of the simulator."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bench.deployment import deployment
+from bench.simulator_check.fit import Parameters
+from bench.simulator_check.replay import Served, replay
+from bench.simulator_check.workload import Workload, chosen
+from twinfer.core.config import Config, PoolConfig
+from twinfer.core.config_text import dump_config
+from twinfer.simulator.hardware import hardware
+from twinfer.simulator.prompt import SpanPrompt
+from twinfer.simulator.recorder import Journey
+from twinfer.simulator.run import simulate
+from twinfer.simulator.scenario import Overheads, Scenario
+from twinfer.simulator.trace import TraceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What is compared with itself.
+
+    Attributes:
+        cache_dir: with prepared weights, and with a profile of this machine where one is needed.
+        letter: the token of which all answers are made.
+    """
+
+    config: Config
+    cache_dir: Path
+    letter: int
+
+    def measured(self, workloads: Sequence[Workload], traces: Path) -> list[list[Served]]:
+        """Each workload through one deployment, one after the other, in real time."""
+        config = msgspec.structs.replace(self.config, cache_dir=str(self.cache_dir))
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write(dump_config(config))
+            file.flush()
+            with deployment(["--config", file.name]) as (model, url):
+                asked = [chosen(one, traces) for one in workloads]
+                replay(url, model, asked[0][:2], len(asked), self.letter)  # streams between workers are dialled
+                return [replay(url, model, one, number, self.letter) for number, one in enumerate(asked)]
+
+    def simulated(self, served: Sequence[Served], parameters: Parameters) -> list[Journey]:
+        """The same requests, as long as the server counted them and when they were sent, through the simulator."""
+        pools = tuple(_slower(pool, parameters) for pool in self.config.pool)
+        config = msgspec.structs.replace(self.config, pool=pools)
+        model, link = config.model[0], config.link.emulation
+        parts = {pool.name: hardware(model, pool, self.cache_dir, {}, link) for pool in pools}
+        times = (parameters.message_us, parameters.step_us, parameters.gateway_us)
+        overheads = Overheads(*(microseconds * 1e-6 for microseconds in times))
+        trace = [
+            TraceRequest(one.at_s, SpanPrompt((number,), one.prompt_tokens, 0, one.prompt_tokens), one.tokens)
+            for number, one in enumerate(served)
+        ]
+        return simulate(Scenario(config, parts, overheads), trace).journeys
+
+
+def _slower(pool: PoolConfig, parameters: Parameters) -> PoolConfig:
+    by = parameters.decode_scale if pool.role.decodes else parameters.prefill_scale
+    emulation = msgspec.structs.replace(pool.emulation, time_scale=pool.emulation.time_scale * by)
+    return msgspec.structs.replace(pool, emulation=emulation)

@@ -1,0 +1,88 @@
+"""The comparison of the simulator with deployments: workloads, fits, and what is said of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bench.simulator_check.compare import Bars, Row, rows
+from bench.simulator_check.fit import OVERHEADS, Parameters, distance, fitted
+from bench.simulator_check.replay import Served
+from bench.simulator_check.result import Result, read, section, write
+from bench.simulator_check.stack import Stack
+from bench.simulator_check.workload import Workload, prompt, scaled
+
+from tests.simulator.small import a_config, a_request, on_devices
+from twinfer.simulator.recorder import Journey
+
+STACK = Stack(a_config(block_tokens=64), Path("nowhere"), 0)
+ASKED = [Served(0.3 * n, 100 + 37 * n % 300, 5 + n % 7, 0.0, 0.0) for n in range(6)]
+BARS = Bars(0.05, 0.15)
+
+
+def as_served(journeys: list[Journey]) -> list[Served]:
+    """What a client would have measured, had the simulation been real."""
+    return [
+        Served(one.arrived, one.prompt_tokens, one.num_tokens, one.first_token or 0.0, one.last_token or 0.0)
+        for one in journeys
+    ]
+
+
+def test_a_workload_is_a_stretch_of_a_trace() -> None:
+    """As many requests, in the time, in the proportions of the trace, and within the bounds."""
+    workload = Workload("t", 1, 3, 10.0, (0.5, 2.0), shortest=60, longest=200, longest_answer=30)
+    found = scaled([a_request(4.0, 100, 9), a_request(5.0, 300, 1), a_request(8.0, 9000, 99)], workload)
+    assert [(0.0, 60, 18), (2.5, 150, 4), (10.0, 200, 30)] == [(one.at_s, one.words, one.tokens) for one in found]
+
+
+def test_prompts_begin_unlike() -> None:
+    """Not even the first dozen words of two requests are the same."""
+    asked = scaled([a_request(0.0, 100, 5)], Workload("t", 1, 1, 1.0))[0]
+    prompts = [prompt(asked, number, seed) for number in range(40) for seed in range(3)]
+    assert len(prompts) == len({" ".join(text.split()[:12]) for text in prompts})
+    assert {100} == {len(text.split()) for text in prompts}
+
+
+def test_a_fit_finds_what_was_there() -> None:
+    """Overheads of a simulation, from what its clients saw, up to what they cannot tell apart."""
+    true = Parameters(message_us=900.0, step_us=20.0, gateway_us=7000.0)
+    served = as_served(STACK.simulated(ASKED, true))
+
+    def loss(tried: Parameters) -> float:
+        return distance(served, STACK.simulated(served, tried))
+
+    assert 0.0 == pytest.approx(loss(true), abs=1e-9)
+    found = fitted(OVERHEADS, loss, Parameters())
+    assert loss(found) < min(0.003, loss(Parameters()))
+    assert (1.0, 1.0) == (found.prefill_scale, found.decode_scale)
+
+
+def test_slower_steps() -> None:
+    """The scale of one role's steps changes their time alone."""
+    stack = replace(STACK, config=on_devices(STACK.config, "h100"))
+    plain, slow = (stack.simulated(ASKED, Parameters(1.0, 0.0, 1.0, 1.0, scale)) for scale in (1.0, 3.0))
+    assert [one.first_token for one in plain] == pytest.approx([one.first_token for one in slow], rel=0.02)
+    assert [3 * (one.tpot_s or 0.0) for one in plain] == pytest.approx([one.tpot_s for one in slow], rel=0.3)
+
+
+def test_rows_are_medians_of_repetitions() -> None:
+    """And an error is kept or missed by the bar of its percentile."""
+    journey = Journey(0, 0.0, 9, 5, first_token=1.1, last_token=1.5, num_tokens=5)
+    served = [[Served(0.0, 9, 5, first, first + 0.4)] for first in (1.0, 2.0, 1.05)]
+    found = rows([(one, [journey]) for one in served], BARS)
+    assert ["TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99"] == [row.what for row in found]
+    assert (1.05, 1.1, 1.0) == (found[0].measured, found[0].simulated, found[0].spread)
+    assert [True, True, True, True] == [row.kept for row in found]
+    assert not Row("TTFT p50", 1.0, 1.06, 0.0, 0.05).kept
+
+
+def test_what_was_found_is_kept_and_told(tmp_path: Path) -> None:
+    """A file for each kind, and a part of the page that names a missed bar."""
+    row = Row("TTFT p50", 0.5, 0.6, 0.02, 0.05)
+    result = Result("emulated", "command", "somewhere", "a pair", "a", "b", 3, {"step_us": 12.0}, (row,))
+    write(result, tmp_path)
+    assert [result] == read(tmp_path)
+    lines = section([result])
+    assert "| TTFT p50 | 500 ms | 600 ms | +20.0% | 5% | **missed** | 2.0% |" in lines
+    assert "### Against the native engine" == lines[-3]
+    assert lines[-1].startswith("Not measured yet")
+    assert "- Fitted on a: `step_us` 12." in lines
