@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from twinfer import __version__
+from twinfer.cli.bench_options import BENCH, add_bench
 
 EXIT_CONFIG = 2
 
@@ -15,6 +16,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve                           the bundled demo model, one prefill and one decode worker on this machine
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
+  twinfer bench run http://127.0.0.1:8000 how fast an endpoint is, ours or not; compare says what changed
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
   twinfer doctor                          what this machine can run, and why not the rest
@@ -140,6 +142,7 @@ def parser() -> argparse.ArgumentParser:
     )
     certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
     certs.add_argument("--force", action="store_true", help="replace certificates that are there")
+    add_bench(_command(commands, "bench", "measure an OpenAI or Bedrock endpoint", BENCH))
     _devices(commands)
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
     return top

@@ -14,6 +14,7 @@ TwinferError
 ├── DeadlineExceeded      the request's own deadline passed                       408
 ├── WorkerLost            a worker died or became unreachable                     503
 ├── EngineFailure         the engine failed on this request                       424
+├── EndpointError         a server that is to be measured cannot be               exit code 1
 └── ProtocolError         a peer broke a protocol; its connection is closed
     ├── GrantRefused      a grant is forged, stale, foreign or too wide
     ├── IntegrityError    bytes do not match their digest
@@ -27,6 +28,10 @@ class TwinferError(Exception):
 
 class ConfigError(TwinferError):
     """The configuration or the command line cannot be used."""
+
+
+class TraceError(ConfigError):
+    """A trace cannot be read: the message holds file, line and field."""
 
 
 class CheckpointError(TwinferError):
@@ -87,6 +92,10 @@ class WorkerLost(TwinferError):
 
 class EngineFailure(TwinferError):
     """The engine failed on this request; others are not concerned."""
+
+
+class EndpointError(TwinferError):
+    """A server that is to be measured cannot be: it is not there, refuses, or does not speak the API."""
 
 
 class ProtocolError(TwinferError):
