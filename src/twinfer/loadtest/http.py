@@ -1,6 +1,6 @@
 """HTTP/1.1 as a load generator needs it: httptools on bare asyncio transports, and the moment at which bytes came.
 
-httpx costs several times as much CPU for a streamed event (``python -m bench.load_client --clients`` measures both),
+httpx costs several times as much CPU for a streamed event (``python -m bench.load_client`` measures both),
 which at hundreds of requests a second is the difference between measuring the server and measuring the client.
 """
 

@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 BLOCKS = 30
 RESAMPLES = 500
 CONFIDENCE = 0.95
+MAX_VALUES = 2_000_000
+"""As many are resampled at a time."""
+TINY_S = 1e-9
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -65,7 +68,8 @@ def distribution(groups: Sequence[Sequence[float]], seed: int) -> Distribution |
     owner = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])[order]
     ordered = values[order]
     sums, sizes = np.array([block.sum() for block in blocks]), np.array([len(block) for block in blocks])
-    drawn = _resampled_counts(len(blocks), seed)
+    resamples = max(100, min(RESAMPLES, 50 * MAX_VALUES // len(values)))
+    drawn = _resampled_counts(len(blocks), seed)[:resamples]
     resampled = np.array([_weighted(ordered, weights[owner]) for weights in drawn])
     means = drawn @ sums / (drawn @ sizes)
     found, every = [_estimate(float(values.mean()), means)], ordered.tolist()
@@ -84,41 +88,45 @@ def share(good: Sequence[bool], seed: int) -> Estimate:
     return _estimate(float(sums.sum() / sizes.sum()), drawn @ sums / (drawn @ sizes))
 
 
-def typical_change(first: Floats, second: Floats) -> float:
-    """The median request's relative change, each request against its twin."""
-    both = (first > 0) & (second > 0)
-    return float(np.median(second[both] / first[both])) - 1 if both.any() else 0.0
+Change = Callable[[Floats, Floats], Floats]
+"""Relative changes from some requests' first values to their second: two of [samples, requests] to [samples]."""
 
 
-def change_at(percent: float) -> Callable[[Floats, Floats], float]:
-    """The relative change of a percentile."""
+def typical_change(first: Floats, second: Floats) -> Floats:
+    """The median request's change, each request against its twin."""
+    return np.asarray(np.median(second / np.maximum(first, TINY_S), axis=1) - 1)
 
-    def change(first: Floats, second: Floats) -> float:
-        before, after = (np.quantile(values, percent / 100, method="inverted_cdf") for values in (first, second))
-        return float(after / before) - 1 if before else 0.0
+
+def change_at(percent: float) -> Change:
+    """The change of a percentile."""
+
+    def change(first: Floats, second: Floats) -> Floats:
+        place = max(0, math.ceil(percent / 100 * first.shape[1]) - 1)
+        before, after = (np.partition(values, place, axis=1)[:, place] for values in (first, second))
+        return np.asarray(after / np.maximum(before, TINY_S) - 1)
 
     return change
 
 
-def paired(
-    first: Floats, second: Floats, change: Callable[[Floats, Floats], float], confidence: float, seed: int
-) -> Estimate:
+def paired(first: Floats, second: Floats, change: Change, confidence: float, seed: int) -> Estimate:
     """A relative change from values of one run to those of another for the same requests.
 
     Args:
         first, second: [requests], in the same order.
-        change: the change from some requests' first values to their second.
+        change: what changes.
         confidence: of the interval.
         seed: of the resampling.
     """
-    edges = np.linspace(0, len(first), _num_blocks(len(first)) + 1).astype(int)
-    dice = np.random.default_rng(seed)
+    count = len(first)
+    blocks = _num_blocks(count)
+    within = np.arange(-(-count // blocks))
+    starts = np.random.default_rng(seed).integers(0, count, (2 * RESAMPLES, blocks, 1))
+    batch = max(1, MAX_VALUES // count)
     changes = []
-    for _ in range(2 * RESAMPLES):
-        chosen = dice.integers(0, len(edges) - 1, len(edges) - 1)
-        index = np.concatenate([np.arange(edges[one], edges[one + 1]) for one in chosen])
+    for begin in range(0, len(starts), batch):
+        index = ((starts[begin : begin + batch] + within) % count).reshape(-1, blocks * len(within))
         changes.append(change(first[index], second[index]))
-    return _estimate(change(first, second), np.array(changes), confidence)
+    return _estimate(float(change(first[None], second[None])[0]), np.concatenate(changes), confidence)
 
 
 def _num_blocks(count: int) -> int:
