@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -83,16 +84,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _measure(arguments: argparse.Namespace, plan: Plan, offered: LoadSpec, show: Show) -> Result:
-    clock, began = MonotonicClock(), datetime.now(UTC)
-    origin = read_origin(arguments.url)
-    sign = signer(arguments.api, origin.authority, os.environ, arguments.key_env)
-    pool = Pool(origin, clock)
+    pool = Pool(read_origin(arguments.url), MonotonicClock())
+    try:
+        return await _measured(arguments, plan, offered, show, pool)
+    finally:
+        pool.close()
+        await asyncio.sleep(0)  # connections are closed in the loop's next turn
+
+
+async def _measured(arguments: argparse.Namespace, plan: Plan, offered: LoadSpec, show: Show, pool: Pool) -> Result:
+    clock, began, origin = MonotonicClock(), datetime.now(UTC), pool.origin
+    sign, extra = signer(arguments.api, origin.authority, os.environ, arguments.key_env), _extra(arguments.extra)
     model = arguments.model
     if model is None:
         model = await first_model(origin, pool, dict(sign("", {"accept": "application/json"}, b"")))
-    options = Options(model, arguments.ignore_eos, _extra(arguments.extra))
-    api = APIS[arguments.api](options)
-    writer = Writer(arguments.seed)
+    api = APIS[arguments.api](Options(model, arguments.ignore_eos, extra))
+    writer = Writer(arguments.seed, secrets.randbits(32) if arguments.nonce is None else arguments.nonce)
     bench = Bench(Endpoint(origin, api, pool, sign, arguments.timeout), writer, plan, clock, show)
     await bench.prepare(arguments.words_per_token)
     with show:
@@ -108,7 +115,7 @@ async def _measure(arguments: argparse.Namespace, plan: Plan, offered: LoadSpec,
             api=arguments.api,
             model=model,
             ignore_eos=arguments.ignore_eos,
-            extra=dict(options.extra),
+            extra=extra,
             timeout_s=arguments.timeout,
             words_per_token=writer.words_per_token,
             overhead_tokens=writer.overhead_tokens,

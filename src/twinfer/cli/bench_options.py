@@ -88,6 +88,7 @@ def _work(run: argparse.ArgumentParser) -> None:
     add("--limit", type=int, metavar="N", help="only the first N requests of the trace")
     add("--words-per-token", type=float, metavar="X", help="of the tokenizer (default: as the server counts)")
     add("--seed", type=int, default=0, help="of whatever is drawn (default: 0)")
+    add("--nonce", type=int, help="repeat the very texts of a run (default: a new one, so that no cache knows them)")
 
 
 def _load(run: argparse.ArgumentParser) -> None:

@@ -95,6 +95,7 @@ class Bench:
                 loop.remove_signal_handler(number)
             self._endpoint.pool.close()
         trial = self._trial(load, progress, watch.delays_s, cpu_share)
+        self._writer.nonce += 1
         self.trials.append(trial)
         self._watcher.ended(trial)
         return trial
@@ -142,6 +143,7 @@ class Bench:
             or _errors(summary.error_share, plan.max_error_share)
             or ("nothing was measured" if not summary.requests else ""),
             stopped=progress.stopped,
+            nonce=self._writer.nonce,
         )
 
 

@@ -183,7 +183,7 @@ class Pool:
     """Connections to one origin, as many as are needed at a time; the one used last is used first."""
 
     def __init__(self, origin: Origin, clock: Clock) -> None:
-        self._origin = origin
+        self.origin = origin
         self._clock = clock
         self._idle: list[Connection] = []
         self._context = ssl.create_default_context() if origin.scheme == "https" else None
@@ -201,7 +201,7 @@ class Pool:
                 return connection, 0.0
             connection.close()
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self._clock), self._origin.host, self._origin.port, ssl=self._context
+            lambda: Connection(self._clock), self.origin.host, self.origin.port, ssl=self._context
         )
         return connection, self._clock.now() - before_s
 

@@ -12,8 +12,8 @@ from twinfer.loadtest.http import BadReplyError, Origin, Pool, render
 from twinfer.loadtest.record import ErrorKind, Record
 from twinfer.loadtest.words import Passage, Writer
 
-PROBE_TOKENS = (64, 320)
-"""Lengths of the two prompts that the server is asked to count, in words."""
+PROBE_TOKENS = (64, 576)
+"""Lengths of the two prompts that the server is asked to count, in words; the same ones always."""
 PATIENCE_S = 60.0
 ADVICE = {
     ErrorKind.UNREACHABLE: "is it started, and is this its address?",
@@ -42,7 +42,7 @@ async def probe(endpoint: Endpoint, writer: Writer, clock: Clock) -> None:
     counted = []
     for number, words in enumerate(PROBE_TOKENS):
         record = Record(-1, number, 0.0, 0.0)
-        text = writer.text(Passage((2**31 + number,), words, words))
+        text = Writer(0).text(Passage((number,), words, words))
         await ask(patient, Question((text,), 2), record, clock, clock.now())
         if record.error is not None and record.error is not ErrorKind.EMPTY:
             advice = ADVICE.get(record.error, "see the server's log")

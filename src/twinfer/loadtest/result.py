@@ -43,6 +43,7 @@ class Trial(msgspec.Struct, frozen=True):
     Args:
         invalid: why the numbers do not count; "" if they do.
         stopped: why it ended before its time; "" if it did not.
+        nonce: what made its texts those of no other run.
     """
 
     load: LoadSpec
@@ -51,6 +52,7 @@ class Trial(msgspec.Struct, frozen=True):
     records: list[Record]
     invalid: str = ""
     stopped: str = ""
+    nonce: int = 0
 
 
 class Result(msgspec.Struct, frozen=True):

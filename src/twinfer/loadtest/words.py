@@ -1,9 +1,13 @@
 """Text of a wanted length, from numbers: the same numbers give the same text, so that prefixes are shared for real.
 
+A server remembers the prefixes of earlier runs as well, and would answer the second of two equal runs sooner. So every
+run has a nonce that changes the first words of each stretch: its texts are as long as, and unlike, those of other runs.
+
 Every word has four letters, so that a text of n words is a slice. How many words make a token is the tokenizer's
 affair: a run asks the server before it begins (``calibrate``).
 """
 
+import hashlib
 import random
 from dataclasses import dataclass
 
@@ -47,12 +51,14 @@ class Writer:
 
     Args:
         seed: of the text.
+        nonce: of the run.
         words_per_token: of the server's tokenizer, on such text.
         overhead_tokens: what the server counts beside the text, as a chat template's.
     """
 
-    def __init__(self, seed: int, words_per_token: float = 1.0, overhead_tokens: float = 0.0) -> None:
+    def __init__(self, seed: int, nonce: int = 0, words_per_token: float = 1.0, overhead_tokens: float = 0.0) -> None:
         self._seed = seed
+        self.nonce = nonce
         self._pool = "".join(f" {word}" for word in random.Random(f"{seed}/pool").choices(WORDS, k=POOL_WORDS))
         self.words_per_token = words_per_token
         self.overhead_tokens = overhead_tokens
@@ -69,10 +75,10 @@ class Writer:
         return "".join(parts).lstrip()
 
     def _stretch(self, number: int, num_words: int) -> str:
-        """Begins with words that spell its number, so that no two are alike; goes on somewhere in the pool."""
-        spelt = "".join(f" {WORDS[number >> shift & 255]}" for shift in (24, 16, 8, 0))
+        """Begins with words that are this stretch's alone, in this run; goes on somewhere in the pool."""
+        digest = hashlib.blake2b(f"{self._seed}/{self.nonce}/{number}".encode(), digest_size=6).digest()
         start = (number * 2654435761 + self._seed) % POOL_WORDS * LETTERS
-        text = spelt + self._pool[start:]
+        text = "".join(f" {WORDS[byte]}" for byte in digest) + self._pool[start:]
         wanted = num_words * LETTERS
         while len(text) < wanted:
             text += self._pool
