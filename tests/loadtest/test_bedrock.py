@@ -16,7 +16,10 @@ STREAM = b"".join(
         ("contentBlockDelta", b'{"contentBlockIndex":1,"delta":{"toolUse":{"input":"{}"}}}'),
         ("contentBlockStop", b'{"contentBlockIndex":0}'),
         ("messageStop", b'{"stopReason":"end_turn"}'),
-        ("metadata", b'{"usage":{"inputTokens":5,"outputTokens":2},"metrics":{"latencyMs":3},"twinfer":{"route":"r"}}'),
+        (
+            "metadata",
+            b'{"usage":{"inputTokens":2,"outputTokens":2,"cacheReadInputTokens":3},"metrics":{"latencyMs":3},"twinfer":{"route":"r"}}',
+        ),
     )
 )
 

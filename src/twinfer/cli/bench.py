@@ -20,7 +20,7 @@ from twinfer.loadtest.api import Api, Options
 from twinfer.loadtest.arrivals import LoadSpec
 from twinfer.loadtest.ask import Endpoint
 from twinfer.loadtest.bedrock import ConverseStream
-from twinfer.loadtest.bench import Bench, Plan
+from twinfer.loadtest.bench import INTERRUPTED, Bench, Plan
 from twinfer.loadtest.compare import compare
 from twinfer.loadtest.http import Pool, read_origin
 from twinfer.loadtest.keys import signer
@@ -74,13 +74,16 @@ def _run(arguments: argparse.Namespace) -> int:
     except EndpointError as error:
         print(f"twinfer: {error}", file=sys.stderr)
         return EXIT_INVALID
+    except KeyboardInterrupt:
+        print("twinfer: interrupted before anything was measured", file=sys.stderr)
+        return EXIT_INVALID
     for line in result_lines(result):
         console.print(line, soft_wrap=True)
     if arguments.json is not None:
         save(result, Path(arguments.json))
     if arguments.html is not None:
         _write(arguments.html, "--html", page(result).encode())
-    return EXIT_INVALID if result.main.invalid or (result.main.stopped and not result.searched) else 0
+    return EXIT_INVALID if result.main.invalid or result.main.stopped or result.trials[-1].stopped == INTERRUPTED else 0
 
 
 async def _measure(arguments: argparse.Namespace, plan: Plan, offered: LoadSpec, show: Show) -> Result:

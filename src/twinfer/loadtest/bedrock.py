@@ -32,6 +32,13 @@ class _Delta(msgspec.Struct):
 class _Usage(msgspec.Struct):
     input_tokens: int | None = msgspec.field(default=None, name="inputTokens")
     output_tokens: int | None = msgspec.field(default=None, name="outputTokens")
+    cache_read: int = msgspec.field(default=0, name="cacheReadInputTokens")
+    cache_write: int = msgspec.field(default=0, name="cacheWriteInputTokens")
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Of the whole prompt: what caches held is counted apart."""
+        return None if self.input_tokens is None else self.input_tokens + self.cache_read + self.cache_write
 
 
 class _Journey(msgspec.Struct):
@@ -116,7 +123,7 @@ class FrameReader:
             heard.finish, heard.ended = event.stop_reason, True
         elif kind == "metadata":
             if event.usage is not None:
-                heard.prompt_tokens, heard.output_tokens = event.usage.input_tokens, event.usage.output_tokens
+                heard.prompt_tokens, heard.output_tokens = event.usage.prompt_tokens, event.usage.output_tokens
             heard.route = event.twinfer.route if event.twinfer is not None else heard.route
 
 

@@ -24,6 +24,7 @@ from twinfer.loadtest.words import Writer
 from twinfer.loadtest.work import Session, WorkSpec, sessions
 
 LOOK_S = 0.5
+INTERRUPTED = "it was interrupted"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -80,7 +81,7 @@ class Bench:
         todo = self._sessions()
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, runner.stop, "it was interrupted")
+            loop.add_signal_handler(number, runner.stop, INTERRUPTED)
         gc.collect()
         gc.freeze()  # what is there now is not looked through again: no pauses for it
         watch = LoopWatch(self._clock)
@@ -105,7 +106,7 @@ class Bench:
         search = RateSearch(load.rate)
         while (rate := search.next_rate()) is not None:
             trial = await self.once(msgspec.structs.replace(load, rate=rate))
-            if trial.stopped == "it was interrupted":
+            if trial.stopped == INTERRUPTED:
                 break
             attained = trial.summary.attained
             held = not trial.invalid and attained is not None and attained.value >= self._plan.objectives.attainment

@@ -18,6 +18,8 @@ from twinfer.loadtest.statistics import CONFIDENCE, Estimate, change_at, paired,
 from twinfer.loadtest.summary import gaps_s, measured
 
 MIN_TWINS = 20
+MIN_BEYOND = 10
+"""Fewer values above a percentile say too little about it."""
 MARGIN = 0.03
 
 
@@ -94,6 +96,8 @@ def compare_trials(first: Trial, second: Trial, margin: float, seed: int) -> Com
         if len(before) < MIN_TWINS:
             continue
         for kind, change, percent in _CHANGES:
+            if len(before) * (100 - percent) / 100 < MIN_BEYOND:
+                continue
             found = paired(before, after, change, confidence, seed)
             beyond = found.low > margin or found.high < -margin
             first_s, second_s = (percentile(sorted(side.tolist()), percent) for side in (before, after))

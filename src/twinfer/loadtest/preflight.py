@@ -14,6 +14,7 @@ from twinfer.loadtest.words import Passage, Writer
 
 PROBE_TOKENS = (64, 576)
 """Lengths of the two prompts that the server is asked to count, in words; the same ones always."""
+WORDS_MORE = PROBE_TOKENS[1] - PROBE_TOKENS[0]
 PATIENCE_S = 60.0
 ADVICE = {
     ErrorKind.UNREACHABLE: "is it started, and is this its address?",
@@ -50,10 +51,9 @@ async def probe(endpoint: Endpoint, writer: Writer, clock: Clock) -> None:
             raise EndpointError(f"{address} cannot be measured: {record.error}: {record.message}; {advice}")
         counted.append(record.prompt_tokens)
     few, many = counted
-    if few is None or many is None or many <= few:
-        return
-    words_more = PROBE_TOKENS[1] - PROBE_TOKENS[0]
-    writer.words_per_token = round(words_more / (many - few), 4)
+    if few is None or many is None or not 0.1 < (many - few) / WORDS_MORE < 10:
+        return  # it does not count, or not what it was sent
+    writer.words_per_token = round(WORDS_MORE / (many - few), 4)
     writer.overhead_tokens = round(few - PROBE_TOKENS[0] / writer.words_per_token, 2)
 
 
