@@ -128,6 +128,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=300.0, help="requests per second (default: 300)")
     parser.add_argument("--tokens", type=int, default=16, help="of an answer, an event each (default: 16)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each client (default: 10)")
+    parser.add_argument("--alone", action="store_true", help="without httpx")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
@@ -138,7 +139,7 @@ def main() -> int:
     table = Table(title=f"{options.rate:g} requests/s, {options.tokens} events each, {options.seconds:g} s")
     for column in ("", "answered", "sent late p50 ms", "p99", "loop late p99", "of a core"):
         table.add_column(column, justify="right")
-    drivers: dict[str, Driver] = {"twinfer bench": _ours, "httpx": _httpx}
+    drivers: dict[str, Driver] = {"twinfer bench": _ours} | ({} if options.alone else {"httpx": _httpx})
     with echo() as url:
         for name, driver in drivers.items():
             lag, whole = asyncio.run(_measured(driver, url, load, work))

@@ -92,7 +92,20 @@ def test_a_search_for_the_highest_rate(tmp_path: Path, capsys: pytest.CaptureFix
         busy["now"] -= 1
 
     file, page = tmp_path / "a.json", tmp_path / "a.html"
-    arguments = [*SHORT, "--rate", "40", "--find-rate", "--slo-ttft", "0.05", "--json", str(file), "--html", str(page)]
+    arguments = [
+        *SHORT,
+        "--rate",
+        "40",
+        "--requests",
+        "6",
+        "--find-rate",
+        "--slo-ttft",
+        "0.05",
+        "--json",
+        str(file),
+        "--html",
+        str(page),
+    ]
     with server(one_at_a_time) as url:
         assert main(["bench", "run", url, *arguments]) == 0
     result = load(file)
