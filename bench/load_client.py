@@ -139,7 +139,9 @@ def main() -> int:
     table = Table(title=f"{options.rate:g} requests/s, {options.tokens} events each, {options.seconds:g} s")
     for column in ("", "answered", "sent late p50 ms", "p99", "loop late p99", "of a core"):
         table.add_column(column, justify="right")
-    drivers: dict[str, Driver] = {"twinfer bench": _ours} | ({} if options.alone else {"httpx": _httpx})
+    drivers: dict[str, Driver] = {"twinfer bench": _ours}
+    if not options.alone:
+        drivers["httpx"] = _httpx
     with echo() as url:
         for name, driver in drivers.items():
             lag, whole = asyncio.run(_measured(driver, url, load, work))
