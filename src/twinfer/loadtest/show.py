@@ -135,8 +135,8 @@ def _facts(result: Result) -> Iterable[str]:
             yield f"energy: {costs.joule_per_output_token:.3g} J per output token"
     lag = trial.lag
     yield (
-        f"client: sent {seconds(lag.send_p99_s)} late at p99, event loop {seconds(lag.loop_p99_s)} late at p99, "
-        f"{lag.cpu_share:.0%} of a core"
+        f"client: sent {seconds(lag.send_p99_s)} late at p99 and {seconds(lag.send_max_s)} at most, event loop "
+        f"{seconds(lag.loop_p99_s)} and {seconds(lag.loop_max_s)}, {lag.cpu_share:.0%} of a core"
     )
 
 
