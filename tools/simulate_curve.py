@@ -15,10 +15,10 @@ from pathlib import Path
 from twinfer.cli.emulation import simulated_pair
 from twinfer.core.capabilities import Role
 from twinfer.core.config_text import dump_config, parse_config
+from twinfer.core.traces import read_trace
 from twinfer.simulator.hardware import hardware
 from twinfer.simulator.run import simulate
 from twinfer.simulator.scenario import Scenario
-from twinfer.simulator.trace import read_trace
 
 KIB_PER_MIB = 1024
 

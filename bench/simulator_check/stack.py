@@ -13,12 +13,11 @@ from bench.simulator_check.replay import Served, replay
 from bench.simulator_check.workload import Workload, chosen
 from twinfer.core.config import Config, PoolConfig
 from twinfer.core.config_text import dump_config
+from twinfer.core.traces import TraceRequest
 from twinfer.simulator.hardware import hardware
-from twinfer.simulator.prompt import SpanPrompt
 from twinfer.simulator.recorder import Journey
 from twinfer.simulator.run import simulate
 from twinfer.simulator.scenario import Overheads, Scenario
-from twinfer.simulator.trace import TraceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Stack:
         times = (parameters.message_us, parameters.step_us, parameters.gateway_us)
         overheads = Overheads(*(microseconds * 1e-6 for microseconds in times))
         trace = [
-            TraceRequest(one.at_s, SpanPrompt((number,), one.prompt_tokens, 0, one.prompt_tokens), one.tokens)
+            TraceRequest(one.at_s, one.prompt_tokens, one.tokens, (number,), one.prompt_tokens)
             for number, one in enumerate(served)
         ]
         return simulate(Scenario(config, parts, overheads), trace).journeys

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinfer.simulator.trace import TraceRequest, read_trace
+from twinfer.core.traces import TraceRequest, read_trace
 
 WORDS = ("and", "the", "sea", "for", "you", "out", "all", "are")
 """Of about one token each; a prompt of them in any order begins like no other after a few."""
@@ -71,7 +71,7 @@ def scaled(rows: Sequence[TraceRequest], workload: Workload) -> list[Asked]:
     return [
         Asked(
             (row.arrival_s - begin) * pace,
-            min(max(round(len(row.prompt) * prompts), workload.shortest), workload.longest),
+            min(max(round(row.input_tokens * prompts), workload.shortest), workload.longest),
             min(max(round(row.output_tokens * answers), workload.shortest_answer), workload.longest_answer),
         )
         for row in rows

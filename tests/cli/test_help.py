@@ -33,6 +33,8 @@ def test_help_imports_nothing_heavy():
         (["--help"], ["twinfer serve ./", "--config twinfer.toml", "twinfer doctor"]),
         (["serve", "--help"], ["--set pool.decode.weights=bf16", "--port 9000", "Ctrl-C"]),
         (["devices", "--help"], ["twinfer devices show cs3", "measure [--write]", "Nobody outside the vendors"]),
+        (["bench", "run", "--help"], ["--trace conversation_trace.jsonl", "--find-rate --slo-ttft 1", "Exit code 0"]),
+        (["bench", "compare", "--help"], ["before.json after.json", "not the same work are refused"]),
         (["worker", "--help"], ["TWINFER_CLUSTER_KEY", "--listen 127.0.0.1:7001", "pool.prefill.addresses"]),
     ],
 )

@@ -6,12 +6,11 @@ import msgspec
 
 from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, EmulationConfig, HandoffConfig, ModelConfig, PoolConfig, RoutingConfig
+from twinfer.core.traces import TraceRequest
 from twinfer.simulator.cluster import Cluster
 from twinfer.simulator.failures import Failure
 from twinfer.simulator.hardware import hardware
-from twinfer.simulator.prompt import SpanPrompt
 from twinfer.simulator.scenario import Overheads, Scenario
-from twinfer.simulator.trace import TraceRequest
 
 MESSAGE_S = 0.001
 STEP_S = 0.01
@@ -63,7 +62,7 @@ def a_request(arrival_s: float, prompt_tokens: int, output_tokens: int, *stretch
     count = -(-prompt_tokens // STRETCH)
     own = 1_000_000 + int(arrival_s * 1e6) % 1_000_000_000
     content = (*stretches[:count], *(own + index for index in range(count - len(stretches))))
-    return TraceRequest(arrival_s, SpanPrompt(content, STRETCH, 0, prompt_tokens), output_tokens)
+    return TraceRequest(arrival_s, prompt_tokens, output_tokens, content, STRETCH)
 
 
 def unrest(cluster: Cluster) -> list[str]:

@@ -16,10 +16,10 @@ from tests.simulator.small import (
     unrest,
 )
 from twinfer.core.errors import ConfigError
+from twinfer.core.traces import TraceRequest
 from twinfer.simulator.failures import Failure
 from twinfer.simulator.recorder import Journey, Recorder
 from twinfer.simulator.run import replay, simulate
-from twinfer.simulator.trace import TraceRequest
 
 TRACES = st.lists(
     st.tuples(

@@ -28,7 +28,7 @@ def test_counts_agree() -> None:
     """Requests, tokens and time are the same seen from clients and from workers."""
     found = summary_of(a_config(2, 2))
     assert ({"ok": 20}, 20, 20) == (found.outcomes, found.disaggregated, sum(found.timeline.arrivals))
-    prompts = sum(len(one.prompt) for one in TRACE)
+    prompts = sum(one.input_tokens for one in TRACE)
     assert prompts == sum(one.prefill_tokens + one.cached_tokens for one in found.workers)
     assert 20 * 4 == sum(one.decode_tokens for one in found.workers) == found.itl_s.number
     assert found.input_tokens_per_s * found.duration_s == pytest.approx(prompts)

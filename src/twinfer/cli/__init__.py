@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from twinfer import __version__
+from twinfer.cli.bench_options import BENCH, add_bench
 
 EXIT_CONFIG = 2
 WEIGHTS = ("checkpoint", "bf16", "fp16", "int8", "int4")
@@ -18,6 +19,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
   twinfer keys create --tenant acme       a key for clients; from the first one on, everybody needs one
+  twinfer bench run http://127.0.0.1:8000 how fast an endpoint is, ours or not; compare says what changed
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer simulate --trace trace.jsonl    the same scheduler, router and handoffs, on devices that are not here
   twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
@@ -200,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _keys(commands)
     _simulate(commands)
+    add_bench(_command(commands, "bench", "measure an OpenAI or Bedrock endpoint", BENCH))
     _devices(commands)
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
     return top

@@ -12,12 +12,12 @@ from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import simulated_pair
 from twinfer.core.config import Config, PoolConfig
 from twinfer.core.errors import ConfigError
+from twinfer.core.traces import faster, read_trace
 from twinfer.simulator.failures import parse_failure
 from twinfer.simulator.hardware import hardware
 from twinfer.simulator.run import simulate
 from twinfer.simulator.scenario import Overheads, Scenario
 from twinfer.simulator.summary import Slo, summarise
-from twinfer.simulator.trace import faster, read_trace
 
 TABLE_WIDTH = 112
 """Narrower terminals wrap, for a table cut short would not be worth printing."""

@@ -15,6 +15,7 @@ TwinferError
 ├── DeadlineExceeded      the request's own deadline passed                       408
 ├── WorkerLost            a worker died or became unreachable                     503
 ├── EngineFailure         the engine failed on this request                       424
+├── EndpointError         a server that is to be measured cannot be               exit code 1
 └── ProtocolError         a peer broke a protocol; its connection is closed
     ├── GrantRefused      a grant is forged, stale, foreign or too wide
     ├── IntegrityError    bytes do not match their digest
@@ -96,6 +97,10 @@ class WorkerLost(TwinferError):
 
 class EngineFailure(TwinferError):
     """The engine failed on this request; others are not concerned."""
+
+
+class EndpointError(TwinferError):
+    """A server that is to be measured cannot be: it is not there, refuses, or does not speak the API."""
 
 
 class ProtocolError(TwinferError):

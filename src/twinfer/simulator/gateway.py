@@ -22,6 +22,7 @@ from twinfer.core.messages import (
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import Route
 from twinfer.core.snapshot import ClusterSnapshot
+from twinfer.core.traces import TraceRequest
 from twinfer.handoff.gateway_actions import (
     Emit,
     End,
@@ -39,10 +40,10 @@ from twinfer.handoff.gateway_side import GatewayRequest
 from twinfer.router.policy import choose_route, fetch_threshold
 from twinfer.simulator.context import Spoken
 from twinfer.simulator.fleet import Fleet, Link
+from twinfer.simulator.prompt import SpanPrompt
 from twinfer.simulator.recorder import Journey, Recorder
 from twinfer.simulator.scenario import Scenario
 from twinfer.simulator.schedule import Event, Schedule
-from twinfer.simulator.trace import TraceRequest
 
 TENANT = TenantId("trace")
 SendToWorker = Callable[[WorkerId, ToWorker], None]
@@ -78,7 +79,7 @@ class Gateway:
     def arrive(self, number: int, asked: TraceRequest) -> Journey:
         """A client asks."""
         now, gateway = self.schedule.now(), self.config.gateway
-        journey = Journey(number, now, len(asked.prompt), asked.output_tokens)
+        journey = Journey(number, now, asked.input_tokens, asked.output_tokens)
         self.recorder.journeys.append(journey)
         if self.num_running >= gateway.max_requests:
             journey.outcome = "rejected"
@@ -87,7 +88,7 @@ class Gateway:
             RequestId(f"r{number}"),
             self._model,
             TENANT,
-            asked.prompt.as_tokens(),
+            SpanPrompt(asked.stretches, asked.stretch_tokens, 0, asked.input_tokens).as_tokens(),
             Stopping(asked.output_tokens),
             Sampling(temperature=0.0),
             deadline_s=gateway.request_timeout_s,

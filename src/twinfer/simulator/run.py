@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from twinfer.core.traces import TraceRequest
 from twinfer.simulator.cluster import Cluster
 from twinfer.simulator.recorder import Recorder
 from twinfer.simulator.scenario import Scenario
 from twinfer.simulator.schedule import Schedule
-from twinfer.simulator.trace import TraceRequest
 
 BINS = 240
 """Of the time that requests arrive in."""

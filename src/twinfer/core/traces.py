@@ -5,7 +5,7 @@ Only Mooncake's says which prompts begin alike: one number for each 512 tokens. 
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from twinfer.core.errors import TraceError
-from twinfer.simulator.prompt import SpanPrompt
 
 MOONCAKE_BLOCK_TOKENS = 512
 MAX_TOKENS = 2**31 - 1
@@ -25,13 +24,17 @@ class TraceRequest:
 
     Attributes:
         arrival_s: seconds after the first one.
-        prompt: what of it is like other prompts.
+        input_tokens: length of the prompt, at least 1.
         output_tokens: length of the answer, at least 1.
+        stretches: what each stretch of the prompt holds; equal numbers at equal places mean equal tokens.
+        stretch_tokens: positions of each stretch; the last one may be cut short.
     """
 
     arrival_s: float
-    prompt: SpanPrompt
+    input_tokens: int
     output_tokens: int
+    stretches: tuple[int, ...]
+    stretch_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +95,18 @@ class _Row:
 def _mooncake(row: _Row, _: int) -> TraceRequest:
     length = row.tokens("input_length")
     blocks = row.blocks("hash_ids", length)
-    prompt = SpanPrompt(blocks, MOONCAKE_BLOCK_TOKENS, 0, length)
-    return TraceRequest(row.seconds("timestamp", 1e-3), prompt, row.tokens("output_length"))
+    arrival_s = row.seconds("timestamp", 1e-3)
+    return TraceRequest(arrival_s, length, row.tokens("output_length"), blocks, MOONCAKE_BLOCK_TOKENS)
 
 
 def _azure(row: _Row, number: int) -> TraceRequest:
-    prompt = _unlike(row.tokens("ContextTokens"), number)
-    return TraceRequest(row.moment("TIMESTAMP"), prompt, row.tokens("GeneratedTokens"))
+    length = row.tokens("ContextTokens")
+    return TraceRequest(row.moment("TIMESTAMP"), length, row.tokens("GeneratedTokens"), (number,), length)
 
 
 def _servegen(row: _Row, number: int) -> TraceRequest:
-    prompt = _unlike(row.tokens("input_tokens"), number)
-    return TraceRequest(row.seconds("timestamp_s", 1.0), prompt, row.tokens("output_tokens"))
+    length = row.tokens("input_tokens")
+    return TraceRequest(row.seconds("timestamp_s", 1.0), length, row.tokens("output_tokens"), (number,), length)
 
 
 _READERS: dict[tuple[str, ...], Callable[[_Row, int], TraceRequest]] = {
@@ -137,12 +140,12 @@ def read_trace(path: Path, limit: int | None = None) -> list[TraceRequest]:
         raise TraceError(f"{path} holds no requests; give a trace with at least one")
     requests.sort(key=lambda request: request.arrival_s)
     first_s = requests[0].arrival_s
-    return [TraceRequest(one.arrival_s - first_s, one.prompt, one.output_tokens) for one in requests]
+    return [replace(one, arrival_s=one.arrival_s - first_s) for one in requests]
 
 
 def faster(requests: Iterable[TraceRequest], rate_scale: float) -> list[TraceRequest]:
     """The same requests, arriving that many times as often."""
-    return [TraceRequest(one.arrival_s / rate_scale, one.prompt, one.output_tokens) for one in requests]
+    return [replace(one, arrival_s=one.arrival_s / rate_scale) for one in requests]
 
 
 def _rows(path: Path, file: Iterable[str]) -> Iterator[_Row]:
@@ -170,8 +173,3 @@ def _reader(row: _Row) -> Callable[[_Row, int], TraceRequest]:
         known = "; ".join(", ".join(names) for names in _READERS)
         raise TraceError(f"{row.path}, line {row.line}: {missing[0]} is missing; traces have the fields {known}")
     return _READERS[fields]
-
-
-def _unlike(num_tokens: int, number: int) -> SpanPrompt:
-    """A prompt that begins like no other."""
-    return SpanPrompt((number,), num_tokens, 0, num_tokens)

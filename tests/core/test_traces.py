@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from twinfer.core.errors import TraceError
-from twinfer.simulator.trace import faster, read_trace
+from twinfer.core.traces import faster, read_trace
 
 GOOD = '{"timestamp": 3000, "input_length": 600, "output_length": 5, "hash_ids": [0, 7]}\n'
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -23,25 +23,24 @@ def test_mooncake(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD + GOOD.replace("3000", "1000").replace("[0, 7]", "[0, 8]"))
     first, second = read_trace(path)
     assert (0.0, 2.0, 5) == (first.arrival_s, second.arrival_s, first.output_tokens)
-    assert [600, 600] == [len(first.prompt), len(second.prompt)]
-    assert first.prompt[:512].content == second.prompt[:512].content
-    assert first.prompt[512:].content != second.prompt[512:].content
+    assert [600, 600, 512] == [first.input_tokens, second.input_tokens, first.stretch_tokens]
+    assert [(0, 8), (0, 7)] == [first.stretches, second.stretches]
 
 
 def test_azure(tmp_path: Path) -> None:
     """Times of day with seven digits; no two prompts begin alike."""
     rows = "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,4808,8\n"
     first, second = read_trace(write(tmp_path / "t.csv", AZURE + rows))
-    assert (0.0, 4808, 8) == (first.arrival_s, len(first.prompt), second.output_tokens)
+    assert (0.0, 4808, 8) == (first.arrival_s, first.input_tokens, second.output_tokens)
     assert second.arrival_s == pytest.approx(0.052, abs=1e-6)
-    assert first.prompt.content != second.prompt.content
+    assert first.stretches != second.stretches
 
 
 def test_servegen(tmp_path: Path) -> None:
     """Seconds; further columns do not matter."""
     rows = "0.5,23,187,482,397\n2.0,23,220,648,556\n"
     assert [(0.0, 187, 482), (1.5, 220, 648)] == [
-        (one.arrival_s, len(one.prompt), one.output_tokens)
+        (one.arrival_s, one.input_tokens, one.output_tokens)
         for one in read_trace(write(tmp_path / "t.csv", SERVEGEN + rows))
     ]
 

@@ -1,0 +1,1 @@
+"""Load on any OpenAI or Bedrock endpoint, ours or not, measured from the client's side."""

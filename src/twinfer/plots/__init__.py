@@ -1,0 +1,1 @@
+"""Pages that need nothing but themselves: plots as SVG, and the frame around them."""
