@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from twinfer.core.config import Config
+from twinfer.core.cost import prompt_work
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
 from twinfer.core.messages import (
@@ -101,7 +102,7 @@ class FleetGeneration:
         self._recovery = recovery
         self._fleet = fleet
         self._routing = config.routing
-        self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff, forced is not None)
+        self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff, forced is not None)
         self._tokens: list[Token] = []
         self._error: TwinferError | None = None
         self._news = asyncio.Event()
@@ -255,6 +256,8 @@ class FleetGeneration:
                 self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
             elif isinstance(action, End):
                 self._error = action.error
+                if action.error is None:
+                    self._fleet.book.answered(len(self._machine.journal))
                 if action.error is None and self._machine.num_recoveries:
                     self._recovery.recovered.inc()
                 self._news.set()
@@ -274,6 +277,8 @@ class FleetGeneration:
             whole = request_id == self._machine.wire_id
             entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)
             link.listeners[request_id] = entry
+            if isinstance(message, Prefill | Generate):
+                link.sent += prompt_work(0, len(message.request.prompt))
         link.send(message)
 
     def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:

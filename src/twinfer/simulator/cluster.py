@@ -121,7 +121,7 @@ class Cluster:
         )
         pace = Pace(hardware.times, self._scenario.overheads.step_s, self._scenario.max_run)
         max_parked = int(capabilities.num_blocks * config.handoff.max_parked_fraction)
-        engine = VirtualEngine(loop, pace, self.schedule, max_parked)
+        engine = VirtualEngine(loop, pace, self.schedule, max_parked, hardware.fit())
         life = Life(
             identity, engine, hardware, self.schedule, self, config.handoff, KEY, hardware.port(), hardware.port()
         )
@@ -136,7 +136,7 @@ class Cluster:
         if not link.alive or link.identity.epoch != life.identity.epoch:
             return
         if isinstance(message, Load):
-            link.reported(message.report)
+            self.fleet.reported(worker, message.report, self.schedule.now())
         elif isinstance(message, Frame):
             for done in message.done:
                 if (listener := link.forget(done.request_id)) is not None:

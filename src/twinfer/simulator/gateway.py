@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
+from twinfer.core.cost import prompt_work
 from twinfer.core.errors import ContextOverflow, DeadlineExceeded, TwinferError
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import (
@@ -107,7 +108,7 @@ class Generation:
         self._fleet = gateway.fleet
         self._routing = config.routing
         self._journey = journey
-        self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff)
+        self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff)
         self._lost: set[Epoch] = set()
         self._expected: tuple[Link, RequestId] | None = None
         self._pause: Event | None = None
@@ -237,6 +238,8 @@ class Generation:
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             link.await_request(request_id, self, len(message.request.prompt) if whole else 0)
+            if isinstance(message, Prefill | Generate):
+                link.sent(prompt_work(0, len(message.request.prompt)))
         self._gateway.send(action.worker, message)
 
     def _is_granted(self, worker: WorkerId) -> bool:
@@ -260,6 +263,8 @@ class Generation:
         journey.outcome = "ok" if end.error is None else _word(end.error)
         journey.recoveries = self._machine.num_recoveries
         journey.cached_tokens = self._machine.cached_tokens
+        if end.error is None:
+            self._fleet.book.answered(journey.num_tokens)
         self._gateway.num_running -= 1
         for event in (self._deadline, self._pause, self._patience):
             self._call_off(event)

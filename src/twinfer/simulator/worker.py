@@ -1,5 +1,7 @@
 """A worker in virtual time: one incarnation after another, each with the product's loop and two desks around it."""
 
+import msgspec
+
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.messages import (
     Busy,
@@ -139,7 +141,8 @@ class Incarnation:
     def _report(self) -> None:
         self._report_due = False
         self._reported = self.life.schedule.now()
-        self.life.network.to_gateway(self.life, Load(self.life.engine.loop.load()))
+        report = msgspec.structs.replace(self.life.engine.load(), links=self.sink.links.costs())
+        self.life.network.to_gateway(self.life, Load(report))
 
     def _count(self) -> None:
         """Add this incarnation's counts to the worker's."""
