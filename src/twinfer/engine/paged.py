@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
 from twinfer.core.errors import CapacityError
@@ -130,6 +131,11 @@ class PagedEngine:
             age = None if running is None else (running[0], now - running[1])
             cost = None if self._fit is None else self._fit.cost(age)
             return msgspec.structs.replace(self._loop.load(), step_s=self._step_s, cost=cost)
+
+    def block_events(self, since: int) -> BlockEvents:
+        """Changes in the prefix cache."""
+        with self._lock.quiet:
+            return self._loop.pool.events(since)
 
     def _learn(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
         self._running = None

@@ -18,6 +18,7 @@ from twinfer.core.messages import (
     Isolate,
     Prefill,
     Refused,
+    TellBlocks,
     ToGateway,
 )
 from twinfer.core.request import GenerationRequest
@@ -109,6 +110,7 @@ class FleetGeneration:
         self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
         self._lost: set[Epoch] = set()
+        self._hits: dict[WorkerId, int] = {}
         self._expected: tuple[WorkerLink, RequestId] | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -193,7 +195,8 @@ class FleetGeneration:
     def _plan(self, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
         request, snapshot = self._machine.request, self._fleet.snapshot()
         try:
-            route = choose_route(request, snapshot, self._routing, self._forced, excluded)
+            self._hits = self._fleet.hits(request)
+            route = choose_route(request, snapshot, self._routing, self._forced, excluded, self._hits)
         except TwinferError as error:
             awaited = bool(self._fleet.missing())
             self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
@@ -272,13 +275,14 @@ class FleetGeneration:
             return
         if isinstance(message, Cancel):
             link.listeners.pop(message.request_id, None)
-        elif not isinstance(message, Isolate):
+        elif not isinstance(message, Isolate | TellBlocks):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)
             link.listeners[request_id] = entry
             if isinstance(message, Prefill | Generate):
-                link.sent += prompt_work(0, len(message.request.prompt))
+                end = len(message.request.prompt)
+                link.sent += prompt_work(min(self._hits.get(action.worker, 0), end), end)
         link.send(message)
 
     def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:

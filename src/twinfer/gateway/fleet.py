@@ -10,16 +10,19 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import Clock, MonotonicClock
 from twinfer.core.cost import NO_WORK, prompt_work
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
-from twinfer.core.messages import Busy, Failed, Frame, Hello, Load, Refused, ToGateway, ToWorker
+from twinfer.core.messages import Blocks, Busy, Failed, Frame, Hello, Load, Refused, TellBlocks, ToGateway, ToWorker
+from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.core.tokens import Timings, Token
 from twinfer.router.cost import CostBook
+from twinfer.router.prefix_index import PrefixIndex
 
 logger = logging.getLogger(__name__)
 REDIAL_S = 0.2
@@ -70,7 +73,18 @@ class WorkerConnection(Protocol):
 
 
 Dial = Callable[[str], WorkerConnection]
-Reported = Callable[[WorkerId, LoadReport], None]
+
+
+class Watcher(Protocol):
+    """Whoever keeps account of all workers."""
+
+    def reported(self, worker: WorkerId, load: LoadReport) -> None:
+        """A worker says how it is."""
+        ...
+
+    def blocks(self, identity: WorkerIdentity, events: BlockEvents) -> bool:
+        """It says what is in its prefix cache; false when it has to say everything."""
+        ...
 
 
 class Listener(Protocol):
@@ -90,11 +104,11 @@ class Listener(Protocol):
 
 
 class WorkerLink:
-    """One worker, as this gateway reaches it; what it reports is passed on to ``reported``."""
+    """One worker, as this gateway reaches it; what it says of itself is passed on to ``watcher``."""
 
-    def __init__(self, address: str, connection: WorkerConnection, reported: Reported) -> None:
+    def __init__(self, address: str, connection: WorkerConnection, watcher: Watcher) -> None:
         self.address = address
-        self._reported = reported
+        self._watcher = watcher
         self.identity: WorkerIdentity | None = None
         self.load: LoadReport | None = None
         self.listeners: dict[RequestId, tuple[Listener, int]] = {}
@@ -178,7 +192,10 @@ class WorkerLink:
         elif isinstance(message, Load):
             self.load, self.sent = message.report, NO_WORK
             if self.identity is not None:
-                self._reported(self.identity.worker, message.report)
+                self._watcher.reported(self.identity.worker, message.report)
+        elif isinstance(message, Blocks):
+            if self.identity is not None and not self._watcher.blocks(self.identity, message.events):
+                self.send(TellBlocks())
         elif isinstance(message, Frame):
             self._hear_frame(message)
         elif self.identity is not None:
@@ -238,16 +255,21 @@ class Fleet:
         dial: connects to one.
         parted_s: how long two workers that did not hear each other are kept apart.
         clock: tells when that is over.
+        index: what their prefix caches hold.
     """
 
     def __init__(
-        self, addresses: Mapping[WorkerId, str], dial: Dial, parted_s: float = 10.0, clock: Clock | None = None
+        self,
+        addresses: Mapping[WorkerId, str],
+        dial: Dial,
+        parted_s: float = 10.0,
+        clock: Clock | None = None,
+        index: PrefixIndex | None = None,
     ) -> None:
+        self._index = index
         self._clock = clock or MonotonicClock()
         self.book = CostBook()
-        self._links = {
-            worker: WorkerLink(address, dial(address), self._reported) for worker, address in addresses.items()
-        }
+        self._links = {worker: WorkerLink(address, dial(address), self) for worker, address in addresses.items()}
         self._parted_s = parted_s
         self._mismatched, self._parted = PairMarks(), PairMarks()
 
@@ -292,8 +314,20 @@ class Fleet:
         loads = await asyncio.gather(*(link.fresh_load() for link in links))
         return [(link.identity, load) for link, load in zip(links, loads, strict=True) if link.identity and load]
 
-    def _reported(self, worker: WorkerId, load: LoadReport) -> None:
+    def hits(self, request: GenerationRequest) -> dict[WorkerId, int]:
+        """Tokens at a prompt's beginning whose KV a worker has."""
+        return {} if self._index is None else self._index.hits(request)
+
+    def reported(self, worker: WorkerId, load: LoadReport) -> None:
+        """A worker says how it is."""
         self.book.reported(worker, load, self._clock.now())
+
+    def blocks(self, identity: WorkerIdentity, events: BlockEvents) -> bool:
+        """A worker says what is in its prefix cache."""
+        if self._index is None:
+            return True
+        self._index.met(identity)
+        return self._index.apply(identity.worker, events)
 
     async def close(self) -> None:
         """Hang up all."""

@@ -18,6 +18,7 @@ from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
 from twinfer.gateway.serve import build_app, serve
+from twinfer.router.prefix_index import PrefixIndex
 from twinfer.rpc.client import connect
 from twinfer.tls.credentials import load_credentials
 from twinfer.tls.roles import PeerRole
@@ -42,7 +43,10 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
     stop_on_signals(stop, watch_stdin=True)
     credentials = load_credentials(spec.config.tls, PeerRole.GATEWAY)
     fleet = Fleet(
-        spec.workers, lambda address: connect(address, key, credentials=credentials), spec.config.handoff.lease_s
+        spec.workers,
+        lambda address: connect(address, key, credentials=credentials),
+        spec.config.handoff.lease_s,
+        index=PrefixIndex(key),
     )
     try:
         notify(Notice("loading tokenizers"))

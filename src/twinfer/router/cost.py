@@ -92,7 +92,7 @@ class CostBook:
     def prefill_share(self, worker: WorkerId, now: float) -> float:
         """Share of its time that prompts took lately."""
         known = self._workers.get(worker)
-        return 0.0 if known is None else known.share * 0.5 ** ((now - known.steps_at) / SHARE_MEMORY_S)
+        return 0.0 if known is None else known.share * 0.5 ** (max(now - known.steps_at, 0.0) / SHARE_MEMORY_S)
 
     def _share(self, known: _Worker, load: LoadReport, now: float) -> float:
         elapsed = max(now - known.steps_at, 1e-3)

@@ -3,14 +3,18 @@
 from collections.abc import Iterable
 from typing import Protocol
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.cost import NO_WORK, Backlog, prompt_work
 from twinfer.core.ids import RequestId, WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
 from twinfer.core.messages import ToGateway
+from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.router.cost import CostBook
+from twinfer.router.prefix_index import PrefixIndex
 from twinfer.simulator.context import Spoken
+from twinfer.simulator.prompt import SpanHasher
 
 PARTED_S = 10.0
 """How long a gateway keeps two workers apart that did not hear each other."""
@@ -100,11 +104,14 @@ class Link:
 class Fleet:
     """All workers, in the order of the configuration."""
 
-    def __init__(self, identities: Iterable[WorkerIdentity]) -> None:
+    def __init__(self, identities: Iterable[WorkerIdentity], key: bytes) -> None:
         self.links = {identity.worker: Link(identity) for identity in identities}
         self._mismatched: set[tuple[WorkerId, WorkerId]] = set()
         self._parted: dict[tuple[WorkerId, WorkerId], float] = {}
         self.book = CostBook()
+        self._index = PrefixIndex(key, SpanHasher)
+        for link in self.links.values():
+            self._index.met(link.identity)
 
     def snapshot(self, now: float) -> ClusterSnapshot:
         """Those that can be used now."""
@@ -116,6 +123,14 @@ class Fleet:
         """A worker says how it is."""
         self.links[worker].reported(load)
         self.book.reported(worker, load, now)
+
+    def blocks(self, worker: WorkerId, events: BlockEvents) -> None:
+        """A worker says what is in its prefix cache; here nothing it says is lost."""
+        self._index.apply(worker, events)
+
+    def hits(self, request: GenerationRequest) -> dict[WorkerId, int]:
+        """Tokens at a prompt's beginning whose KV a worker has."""
+        return self._index.hits(request)
 
     def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
         """These two cannot pass KV."""
@@ -134,6 +149,7 @@ class Fleet:
         link = self.links[worker]
         link.alive = False
         self.book.forget(worker)
+        self._index.lost(worker)
         for request_id, (listener, _) in list(link.listeners.items()):
             link.forget(request_id)
             listener.lost(worker)
@@ -141,3 +157,4 @@ class Fleet:
     def met(self, identity: WorkerIdentity) -> None:
         """A worker is there again, as another incarnation."""
         self.links[identity.worker] = Link(identity)
+        self._index.met(identity)

@@ -17,6 +17,7 @@ from twinfer.core.messages import (
     Isolate,
     Prefill,
     Refused,
+    TellBlocks,
     ToGateway,
     ToWorker,
 )
@@ -110,6 +111,7 @@ class Generation:
         self._journey = journey
         self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff)
         self._lost: set[Epoch] = set()
+        self._hits: dict[WorkerId, int] = {}
         self._expected: tuple[Link, RequestId] | None = None
         self._pause: Event | None = None
         self._patience: Event | None = None
@@ -126,7 +128,8 @@ class Generation:
         request, now = self._machine.request, self._schedule.now()
         snapshot = self._fleet.snapshot(now)
         try:
-            route = choose_route(request, snapshot, self._routing, None, excluded)
+            self._hits = self._fleet.hits(request)
+            route = choose_route(request, snapshot, self._routing, None, excluded, self._hits)
         except TwinferError as error:
             self._act(self._machine.unplannable(error, now, awaited=self._fleet.missing()))
             return
@@ -234,12 +237,13 @@ class Generation:
             return
         if isinstance(message, Cancel):
             link.forget(message.request_id)
-        elif not isinstance(message, Isolate):
+        elif not isinstance(message, Isolate | TellBlocks):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             link.await_request(request_id, self, len(message.request.prompt) if whole else 0)
             if isinstance(message, Prefill | Generate):
-                link.sent(prompt_work(0, len(message.request.prompt)))
+                end = len(message.request.prompt)
+                link.sent(prompt_work(min(self._hits.get(action.worker, 0), end), end))
         self._gateway.send(action.worker, message)
 
     def _is_granted(self, worker: WorkerId) -> bool:
