@@ -45,7 +45,7 @@ def ends(chosen: Route) -> tuple[str, str | None]:
     return (chosen.decode, chosen.prefill)
 
 
-BUSY = a_worker("d", Role.DECODE, decode_rows=32, decode_context=64_000, in_flight=32)
+BUSY = a_worker("d", Role.DECODE, decode_rows=32, decode_context=64_000, answering=32)
 IDLE = a_worker("d", Role.DECODE)
 P = a_worker("p", Role.PREFILL)
 
@@ -142,7 +142,7 @@ WORKERS = st.builds(
         "role": role,
         "cost": cost,
         "decode_rows": rows,
-        "in_flight": rows,
+        "answering": rows,
         "decode_context": rows * 100,
         "backlog": Backlog(tokens, float(tokens)),
         "blocks": BlockCounts(4000, free, 0, 4000 - free),

@@ -70,12 +70,14 @@ def test_another_start_of_a_worker_is_another_worker() -> None:
     assert book.prefill_share(WORKER, 2.0) == 0.0
 
 
-def test_answers_have_a_mean_length() -> None:
+def test_answers_have_a_length() -> None:
     """Which follows those that ended."""
     book = CostBook()
     for _ in range(500):
         book.answered(20)
-    assert 19 < book.answer_tokens < 21
+    assert 16 < book.answers.mean < 24
+    assert book.answers.share_shorter(8) < 0.1
+    assert book.answers.share_shorter(64) > 0.9
 
 
 def test_paces_near_one_are_left_alone() -> None:

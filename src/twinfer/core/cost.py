@@ -72,8 +72,8 @@ class Estimate(msgspec.Struct, frozen=True):
         decode, prefill: the workers; ``prefill`` is ``None`` when aggregated.
         ttft_s: time to the first token.
         tpot_s: time per token after it.
-        burden: what it costs requests that are there already, and those to come, in shares of their objectives.
-        cost: all of it in shares of the objectives; the lowest is best.
+        burden: how many other requests it makes late, of those that are there and those to come.
+        cost: late requests in all, with a little for what is kept; the lowest is best.
         holds: within both objectives.
     """
 

@@ -18,6 +18,7 @@ from twinfer.core.messages import (
     Isolate,
     Prefill,
     Refused,
+    Reserve,
     TellBlocks,
     ToGateway,
 )
@@ -280,6 +281,8 @@ class FleetGeneration:
             whole = request_id == self._machine.wire_id
             entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)
             link.listeners[request_id] = entry
+            if whole and isinstance(message, Reserve | Generate):
+                link.answering.add(request_id)
             if isinstance(message, Prefill | Generate):
                 end = len(message.request.prompt)
                 link.sent += prompt_work(min(self._hits.get(action.worker, 0), end), end)

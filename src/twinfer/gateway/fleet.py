@@ -113,6 +113,8 @@ class WorkerLink:
         self.load: LoadReport | None = None
         self.listeners: dict[RequestId, tuple[Listener, int]] = {}
         """By wire id, with the prompt's length."""
+        self.answering: set[RequestId] = set()
+        """Those of them whose answer it generates, or will; others may be left in it for a while."""
         self.expected: dict[RequestId, int] = {}
         """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their lengths."""
         self.sent = NO_WORK
@@ -139,11 +141,13 @@ class WorkerLink:
         in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
         in_flight = len(self.listeners) + len(self.expected)
         worker, load = self.identity.worker, self.load
+        self.answering &= self.listeners.keys()
         return WorkerState(
             self.identity,
             load,
             in_flight,
             in_flight_tokens,
+            len(self.answering),
             sum((prompt_work(0, num_tokens) for num_tokens in self.expected.values()), self.sent),
             book.cost(worker, load, now),
             book.prefill_share(worker, now),
@@ -280,7 +284,7 @@ class Fleet:
         states = tuple(state for state in found if state is not None)
         epochs = {state.identity.worker: state.identity.epoch for state in states}
         mismatched, parted = self._mismatched.among(epochs, now), self._parted.among(epochs, now)
-        return ClusterSnapshot(states, mismatched, parted, self.book.answer_tokens)
+        return ClusterSnapshot(states, mismatched, parted, self.book.answers)
 
     def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
         """These two cannot pass KV."""

@@ -9,20 +9,23 @@ it says so within a few steps.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 
+from twinfer.core.answers import UNKNOWN_LENGTHS, AnswerLengths, bin_of, lengths
 from twinfer.core.cost import LinkCost, StepCost
 from twinfer.core.ids import WorkerId
 from twinfer.core.load import LoadReport
 
 FORGET_S = 4.0
 """In so long without news, half of the logarithm of a pace is forgotten."""
-SHARE_MEMORY_S = 10.0
+SHARE_MEMORY_S = 2.0
 """Over which the share of prompts in a worker's time is averaged."""
-ANSWER_WEIGHT = 0.02
-"""Of one answer in the mean length of answers."""
-FIRST_ANSWER_TOKENS = 128.0
+KEEP_ANSWERS = 0.995
+"""What an answer leaves of the weight of those before it in the distribution of lengths."""
+FIRST_ANSWERS = 10.0
+"""Answers that the distribution assumed at first counts for."""
 
 
 @dataclass(slots=True)
@@ -41,16 +44,22 @@ class CostBook:
 
     def __init__(self) -> None:
         self._workers: dict[WorkerId, _Worker] = {}
-        self._answer_tokens = FIRST_ANSWER_TOKENS
+        shares = UNKNOWN_LENGTHS.below
+        self._counts = [FIRST_ANSWERS * (end - begin) for begin, end in pairwise(shares)]
+        self._answers: AnswerLengths | None = UNKNOWN_LENGTHS
 
     @property
-    def answer_tokens(self) -> float:
-        """Mean length of the answers that ended lately; what a request allows at most says little of it."""
-        return self._answer_tokens
+    def answers(self) -> AnswerLengths:
+        """Lengths of the answers that ended lately; what a request allows at most says little of them."""
+        if self._answers is None:
+            self._answers = lengths(self._counts)
+        return self._answers
 
     def answered(self, num_tokens: int) -> None:
         """An answer ended."""
-        self._answer_tokens += ANSWER_WEIGHT * (num_tokens - self._answer_tokens)
+        self._counts = [KEEP_ANSWERS * count for count in self._counts]
+        self._counts[bin_of(num_tokens)] += 1.0
+        self._answers = None
 
     def reported(self, worker: WorkerId, load: LoadReport, now: float) -> None:
         """A worker says how it is."""

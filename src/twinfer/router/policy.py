@@ -60,9 +60,8 @@ def _by_cost(
     choices: Choices,
 ) -> Route | None:
     """The cheapest; ``None`` where nothing is known of costs, or no choice of the forced kind is left."""
-    ask = Ask(
-        len(request.prompt), max(snapshot.answer_tokens, 1.0), routing.ttft_goal_ms / 1e3, routing.tpot_goal_ms / 1e3
-    )
+    goals = routing.ttft_goal_ms / 1e3, routing.tpot_goal_ms / 1e3
+    ask = Ask(len(request.prompt), snapshot.answers, *goals)
     best = cheapest(choices, ask)
     if best is None:
         return None

@@ -46,6 +46,7 @@ class Link:
         """By wire id, with the prompt's length."""
         blocks = identity.capabilities.num_blocks
         self._load = LoadReport(BlockCounts(blocks, blocks, 0, 0), Counters())
+        self.answering: set[RequestId] = set()
         self._expected: dict[RequestId, int] = {}
         self._in_flight_tokens = 0
         self._awaited = NO_WORK
@@ -59,6 +60,7 @@ class Link:
             load,
             len(self.listeners) + len(self._expected),
             self._in_flight_tokens,
+            len(self.answering),
             self._awaited + self._sent,
             book.cost(worker, load, now),
             book.prefill_share(worker, now),
@@ -98,6 +100,7 @@ class Link:
         if entry is None:
             return None
         self._in_flight_tokens -= entry[1]
+        self.answering.discard(request_id)
         return entry[0]
 
 
@@ -117,7 +120,7 @@ class Fleet:
         """Those that can be used now."""
         states = tuple([link.state(self.book, now) for link in self.links.values() if link.alive])
         parted = frozenset(pair for pair, until in self._parted.items() if now < until)
-        return ClusterSnapshot(states, frozenset(self._mismatched), parted, self.book.answer_tokens)
+        return ClusterSnapshot(states, frozenset(self._mismatched), parted, self.book.answers)
 
     def reported(self, worker: WorkerId, load: LoadReport, now: float) -> None:
         """A worker says how it is."""

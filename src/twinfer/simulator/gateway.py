@@ -17,6 +17,7 @@ from twinfer.core.messages import (
     Isolate,
     Prefill,
     Refused,
+    Reserve,
     TellBlocks,
     ToGateway,
     ToWorker,
@@ -241,6 +242,8 @@ class Generation:
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             link.await_request(request_id, self, len(message.request.prompt) if whole else 0)
+            if whole and isinstance(message, Reserve | Generate):
+                link.answering.add(request_id)
             if isinstance(message, Prefill | Generate):
                 end = len(message.request.prompt)
                 link.sent(prompt_work(min(self._hits.get(action.worker, 0), end), end))
