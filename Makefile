@@ -6,7 +6,7 @@ SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup nixl serve test test-e2e clients test-clients check fuzz fuzz-mutants fuzz-gateway kills \
-	bench bench-gateway bench-setup bench-engine validate claims clean
+	bench bench-gateway bench-router bench-setup bench-engine validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,10 @@ bench: setup ## what moving KV between two processes costs, next to memcpy
 
 bench-gateway: setup ## requests and streamed tokens per second of one gateway core, next to an echo
 	$(BIN)/python -m bench.gateway $(ARGS)
+
+TRACES ?= traces
+bench-router: setup ## goodput of four ways of routing in the simulator; TRACES= is the directory of the traces
+	$(BIN)/python -m bench.router_table $(TRACES) $(ARGS)
 
 bench-setup: setup ## environments of vLLM and llama.cpp below .venv-peers, which the benchmarks compare with; 15 minutes
 	@PYTHON="$(PYTHON)" tools/install_peers.sh

@@ -71,7 +71,7 @@ class World:
     def _state(self, identity: WorkerIdentity, now: float) -> WorkerState:
         load, book, worker = self.loads[identity.worker], self.book, identity.worker
         cost, share = book.cost(worker, load, now), book.prefill_share(worker, now)
-        return WorkerState(identity, load, 9, 9000, Backlog(500, 125e3), cost, share, book.links(worker, load, now))
+        return WorkerState(identity, load, 9, 9000, 9, Backlog(500, 125e3), cost, share, book.links(worker, load, now))
 
     def _load(self) -> LoadReport:
         rows = self._chance.randrange(64)

@@ -19,7 +19,8 @@ from twinfer.simulator.run import simulate
 from twinfer.simulator.trace import TraceRequest, faster, read_trace
 
 ATTAINED = 0.9
-STEPS = 4
+MAX_RATE = 4096.0
+STEPS = 3
 """Halvings of the interval in which a rate is looked for."""
 THRESHOLDS = (512, 2048)
 FIXED = ("aggregated", "disaggregated", "threshold")
@@ -48,7 +49,7 @@ class Cell:
         goals = slo(self.fleet, self.trace)
         routing = {
             "policy": way.policy,
-            "ttft_goal_ms": self.trace.ttft_s * 1e3,
+            "ttft_goal_ms": self.trace.ttft_s * self.fleet.ttft_share * 1e3,
             "tpot_goal_ms": self.fleet.tpot_s * 1e3,
             **way.routing,
         }
@@ -72,10 +73,10 @@ def highest_rate(attained: Callable[[float], float], start: float) -> float:
     """Requests per second up to which at least 90 % are within the SLO, from a guess on."""
     low = high = start
     if attained(start) >= ATTAINED:
-        while attained(high := high * 2) >= ATTAINED and high < start * 256:
+        while high < MAX_RATE and attained(high := high * 2) >= ATTAINED:
             low = high
     else:
-        while attained(low := low / 2) < ATTAINED and low > start / 256:
+        while low > 1 / MAX_RATE and attained(low := low / 2) < ATTAINED:
             high = low
     for _ in range(STEPS):
         middle = (low * high) ** 0.5

@@ -29,6 +29,7 @@ from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet, WorkerLink
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
+from twinfer.gateway.route_metrics import RouteMetrics
 from twinfer.gateway.stamps import Stamps
 from twinfer.gateway.worker_metrics import render
 from twinfer.handoff.gateway_actions import (
@@ -59,6 +60,7 @@ class FleetDispatcher:
         self._fleet = fleet
         self._config = config
         self._recovery = RecoveryMetrics()
+        self._routes = RouteMetrics()
 
     def start(self, request: GenerationRequest, forced: RouteKind | None) -> "FleetGeneration":
         """Begin a request.
@@ -71,7 +73,7 @@ class FleetDispatcher:
             raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
         if not self._fleet.has_met(request.model):
             raise ModelNotReady(f"The model {request.model} is being loaded; try again shortly.", _LOADING_RETRY_S)
-        generation = FleetGeneration(request, forced, self._fleet, self._config, self._recovery)
+        generation = FleetGeneration(request, forced, self._fleet, self._config, (self._recovery, self._routes))
         generation.begin()
         return generation
 
@@ -85,8 +87,8 @@ class FleetDispatcher:
         return None
 
     async def metrics(self) -> str:
-        """The workers' series, and what this gateway did to recover requests."""
-        return render(await self._fleet.reports()) + self._recovery.render()
+        """The workers' series, and what this gateway did to route and to recover requests."""
+        return render(await self._fleet.reports()) + self._recovery.render() + self._routes.render()
 
 
 class FleetGeneration:
@@ -98,10 +100,10 @@ class FleetGeneration:
         forced: RouteKind | None,
         fleet: Fleet,
         config: Config,
-        recovery: RecoveryMetrics,
+        metrics: tuple[RecoveryMetrics, RouteMetrics],
     ) -> None:
         self._forced = forced
-        self._recovery = recovery
+        self._recovery, self._routes = metrics
         self._fleet = fleet
         self._routing = config.routing
         self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff, forced is not None)
@@ -187,7 +189,9 @@ class FleetGeneration:
 
     def _stamp(self, worker: WorkerId, now: float) -> None:
         stamps, route = self._stamps, self.route
-        stamps.first_token = stamps.first_token or now
+        if not stamps.first_token:
+            stamps.first_token = now
+            self._routes.answered(route, now - stamps.reserve_sent)
         stamps.last_token = now
         if route.prefill is not None and worker == route.decode and not stamps.decode_began:
             stamps.decode_began = now
@@ -202,6 +206,7 @@ class FleetGeneration:
             awaited = bool(self._fleet.missing())
             self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
             return
+        self._routes.chosen(route, forced=self._forced is not None)
         self._stamps.reserve_sent = time.monotonic()
         if keep is not None and self._can_take(route.decode, keep, snapshot):
             same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
