@@ -93,8 +93,8 @@ XEON = Fleet(
     (((1, 0, 1),), ((1, 1, 0),)),
     0.020,
     {"xeon-amx": "shm"},
-    shrink=16,
-    ttft_share=0.125,
+    shrink=4,
+    ttft_share=0.25,
 )
 FLEETS = {"h100": H100, "wafers": WAFERS, "xeon": XEON}
 

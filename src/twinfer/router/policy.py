@@ -67,7 +67,7 @@ def _by_cost(
         return None
     if forced is not None:
         only = best.aggregated if forced is RouteKind.AGGREGATED else best.disaggregated
-        return None if only is None else Route(only.decode, only.prefill, "forced by the client", only)
+        return None if only is None else Route(only.decode, only.prefill, "forced by the client")
     chosen, other = best.choose()
     return Route(chosen.decode, chosen.prefill, _why(best), chosen, other)
 
