@@ -6,7 +6,7 @@ SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup nixl serve test test-e2e test-gpu clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas kills \
-	bench bench-gateway bench-masks bench-setup bench-engine bench-gpu validate claims clean
+	bench bench-gateway bench-masks bench-router bench-setup bench-engine bench-gpu validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -74,6 +74,10 @@ bench-gateway: setup ## requests and streamed tokens per second of one gateway c
 
 bench-masks: setup ## what holding answers to a schema costs a decode step; ARGS= names another checkpoint
 	$(BIN)/python -m bench.masks $(ARGS)
+
+TRACES ?= traces
+bench-router: setup ## goodput of four ways of routing in the simulator; TRACES= is the directory of the traces
+	$(BIN)/python -m bench.router_table $(TRACES) $(ARGS)
 
 bench-setup: setup ## environments of vLLM and llama.cpp below .venv-peers, which the benchmarks compare with; 15 minutes
 	@PYTHON="$(PYTHON)" tools/install_peers.sh

@@ -21,6 +21,8 @@ from tests.e2e.series import Scrape, read_scrape
 START_S = 60.0
 WAIT_S = 30.0
 _POLL_S = 0.02
+RULE = "routing.policy=threshold"
+"""Which way a request goes must not depend on how quick this machine is today, unless a test says so."""
 T = TypeVar("T")
 
 
@@ -212,7 +214,7 @@ def serving(
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "deployment.toml"
     path.write_text(config)
-    overrides = [word for override in sets for word in ("--set", override)]
+    overrides = [word for override in (RULE, *sets) for word in ("--set", override)]
     environment = {} if key is None else {"TWINFER_CLUSTER_KEY": key.hex()}
     arguments = ["serve", *([] if source is None else [str(source)]), "--config", str(path), "--port", "0", *overrides]
     deployment = Deployment(directory, arguments, environment)

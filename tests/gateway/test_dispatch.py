@@ -295,7 +295,7 @@ async def test_a_prompt_counts_on_its_prefill_worker_from_the_plan_on(cluster: C
     """Before the grant, once; after it, once; and not at all when the plan came to nothing."""
 
     def on_p() -> tuple[int, int]:
-        state = cluster.fleet.link(WorkerId("p")).state()
+        state = cluster.fleet.link(WorkerId("p")).state(cluster.fleet.book, 0.0)
         assert state is not None
         return (state.in_flight, state.in_flight_tokens)
 

@@ -37,7 +37,7 @@ def a_config(prefill: int = 1, decode: int = 1, kv_mib: int = 1, **limits: int) 
         if workers
     )
     handoff = HandoffConfig(lease_s=2.0)
-    return Config(model=(ModelConfig(id="m"),), pool=pools, handoff=handoff, routing=RoutingConfig())
+    return Config(model=(ModelConfig(id="m"),), pool=pools, handoff=handoff, routing=RoutingConfig(policy="threshold"))
 
 
 def a_scenario(config: Config, *failures: Failure, max_run: int = 1 << 30, seed: int = 0) -> Scenario:

@@ -12,9 +12,10 @@ from tests.worker.workplace import Caller, Station, calling, is_at_rest, station
 from twinfer.core.capabilities import Role
 from twinfer.core.grant import Grant, GrantTerms, request_digest
 from twinfer.core.ids import Epoch, HandoffId, TenantId, WorkerId
-from twinfer.core.messages import Cancel, Generate, Granted, Hello, Prefill, Refused, Reserve
+from twinfer.core.messages import Blocks, Cancel, Generate, Granted, Hello, Prefill, Refused, Reserve, TellBlocks
 from twinfer.core.request import GenerationRequest
 from twinfer.handoff.grants import sign
+from twinfer.router.prefix_index import PrefixIndex
 
 PROMPT = list(range(1, 31))
 NUM_OUTPUT = 6
@@ -177,3 +178,22 @@ async def test_tenants_share_no_prefix():
             assert to_d.tokens(request.request_id) == numbered(expected_output(PROMPT, NUM_OUTPUT, tenant=tenant))
             after = (await p.at_rest()).counters
             assert after.cached_tokens - before.cached_tokens == cached_tokens
+
+
+async def test_a_gateway_follows_the_prefix_cache():
+    """All of it first, then what changed; asked to, the worker tells everything again, and the index agrees."""
+    async with pair() as (_, d, _, to_d):
+        request = a_request(PROMPT, NUM_OUTPUT)
+        identity = d.identity
+        index = PrefixIndex(KEY)
+        index.met(identity)
+        to_d.send(Generate(request))
+        await to_d.done(request.request_id)
+        whole = len(PROMPT) // identity.capabilities.layout.block_tokens * identity.capabilities.layout.block_tokens
+        heard = 0
+        while index.hits(request) != {identity.worker: min(whole, len(PROMPT) - 1)}:
+            heard += 1
+            assert index.apply(identity.worker, (await to_d.hear(Blocks, heard))[-1].events)
+        to_d.send(TellBlocks())
+        again = (await to_d.hear(Blocks, heard + 1))[-1].events
+        assert again.everything

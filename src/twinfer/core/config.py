@@ -206,6 +206,14 @@ class TlsConfig(_Table, frozen=True):
 class RoutingConfig(_Table, frozen=True):
     """When a request is split over two workers."""
 
+    policy: Literal["cost", "threshold", "aggregated", "disaggregated"] = "threshold"
+    """``cost`` predicts each choice of workers from measured times and takes the cheapest that holds the two goals
+    below, or goes by ``threshold`` as long as no worker reported costs; ``threshold`` splits prompts of
+    ``min_remote_tokens`` and more; the other two always do the same."""
+    ttft_goal_ms: float = 2000.0
+    """Time to the first token that a route should hold."""
+    tpot_goal_ms: float = 100.0
+    """Time per token after it that a route should hold."""
     min_remote_tokens: int = 64
     """Disaggregated when at least that many prompt tokens are not cached on the decode worker."""
     min_fetch_tokens: int = 128
@@ -213,6 +221,15 @@ class RoutingConfig(_Table, frozen=True):
     are cached there, as after an earlier turn of a chat; 0 never does."""
     allow_forced: bool = True
     """Whether the request header ``x-twinfer-route`` is obeyed."""
+
+    @property
+    def least_remote_tokens(self) -> int:
+        """From how many uncached tokens on a prompt that is to be split is split."""
+        return 1 if self.policy == "disaggregated" else self.min_remote_tokens
+
+    def __post_init__(self) -> None:
+        if not (self.ttft_goal_ms > 0 and self.tpot_goal_ms > 0):
+            raise ValueError("ttft_goal_ms and tpot_goal_ms have to be above 0")
 
 
 class GatewayConfig(_Table, frozen=True):

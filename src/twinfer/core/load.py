@@ -2,6 +2,9 @@
 
 import msgspec
 
+from twinfer.core.cost import NO_WORK, Backlog, LinkCost, StepCost
+from twinfer.core.ids import WorkerId
+
 
 class BlockCounts(msgspec.Struct, frozen=True):
     """Where a pool's blocks are: ``free + cached + live + quarantined = total``.
@@ -66,6 +69,11 @@ class LoadReport(msgspec.Struct, frozen=True):
         oldest_held_s: age of the oldest block holding outside a running sequence.
         longest_silence_s: since when the most silent peer of an open handoff was not heard of.
         healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
+        backlog: prompt positions not computed yet, in the queue and under way.
+        decode_rows: sequences that decode.
+        decode_context: positions they look back to, summed.
+        cost: of its steps; ``None`` until there were some.
+        links: of transfers to here, by where they came from.
     """
 
     blocks: BlockCounts
@@ -81,3 +89,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     healthy: bool = True
     handoffs_by_transport: dict[str, int] = {}
     grants_refused: dict[str, int] = {}
+    backlog: Backlog = NO_WORK
+    decode_rows: int = 0
+    decode_context: int = 0
+    cost: StepCost | None = None
+    links: dict[WorkerId, LinkCost] = {}

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
@@ -85,8 +86,12 @@ class Isolate(_Message, frozen=True):
     seconds: float
 
 
+class TellBlocks(_Message, frozen=True):
+    """What you told of your prefix cache has a gap: tell everything that is in it."""
+
+
 AboutRequest: TypeAlias = Generate | Reserve | Prefill | Lend | Cancel
-ToWorker: TypeAlias = AboutRequest | Isolate
+ToWorker: TypeAlias = AboutRequest | Isolate | TellBlocks
 
 
 # Worker to gateway.
@@ -158,13 +163,19 @@ class Load(_Message, frozen=True):
     report: LoadReport
 
 
+class Blocks(_Message, frozen=True):
+    """The worker's prefix cache, when it changed; all of it first."""
+
+    events: BlockEvents
+
+
 class Hello(_Message, frozen=True):
     """Opens every stream, from the worker's side."""
 
     identity: WorkerIdentity
 
 
-ToGateway: TypeAlias = Hello | Granted | Busy | Refused | Frame | Failed | Load
+ToGateway: TypeAlias = Hello | Granted | Busy | Refused | Frame | Failed | Load | Blocks
 
 
 # Source worker to sink worker.

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from twinfer.core.cost import Estimate
 from twinfer.core.ids import WorkerId
 
 
@@ -21,11 +22,15 @@ class Route(msgspec.Struct, frozen=True):
         decode: the worker that generates; with an aggregated route it computes the prompt too.
         prefill: the worker that computes the prompt; ``None`` when aggregated.
         reason: one clause for the trace and the metrics.
+        estimate: what was predicted of it; ``None`` where nothing was.
+        instead: what was predicted of the best choice of the other kind, where there was one.
     """
 
     decode: WorkerId
     prefill: WorkerId | None
     reason: str
+    estimate: Estimate | None = None
+    instead: Estimate | None = None
 
     @property
     def kind(self) -> RouteKind:

@@ -1,8 +1,12 @@
 """The cluster as a router sees it: one value, taken at one moment."""
 
+from collections.abc import Mapping
+
 import msgspec
 
+from twinfer.core.answers import UNKNOWN_LENGTHS, AnswerLengths
 from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.cost import NO_WORK, Backlog, LinkCost, StepCost
 from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.load import LoadReport
 
@@ -13,12 +17,22 @@ class WorkerState(msgspec.Struct, frozen=True):
     Args:
         in_flight: requests of this gateway that the worker has not finished.
         in_flight_tokens: their prompt positions.
+        answering: those of them that it generates, or will.
+        unreported: prompts that it was sent, or will be, which its report does not count yet.
+        cost: of its steps, as far as that is known now.
+        prefill_share: share of its time that prompts took lately.
+        links: cost of transfers to it, by where they come from, as far as that is known now.
     """
 
     identity: WorkerIdentity
     load: LoadReport
     in_flight: int = 0
     in_flight_tokens: int = 0
+    answering: int = 0
+    unreported: Backlog = NO_WORK
+    cost: StepCost | None = None
+    prefill_share: float = 0.0
+    links: Mapping[WorkerId, LinkCost] = {}
 
 
 class ClusterSnapshot(msgspec.Struct, frozen=True):
@@ -27,11 +41,13 @@ class ClusterSnapshot(msgspec.Struct, frozen=True):
     Args:
         mismatched: pairs (source, sink) of them that cannot pass KV, as was found out.
         parted: pairs that did not hear each other a short while ago.
+        answers: how long answers were lately.
     """
 
     workers: tuple[WorkerState, ...]
     mismatched: frozenset[tuple[WorkerId, WorkerId]] = frozenset()
     parted: frozenset[tuple[WorkerId, WorkerId]] = frozenset()
+    answers: AnswerLengths = UNKNOWN_LENGTHS
 
     def serving(self, model: ModelId) -> tuple[WorkerState, ...]:
         """Those that serve a model."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
@@ -158,4 +159,8 @@ class Engine(Protocol):
 
     def load(self) -> LoadReport:
         """The engine's part of the worker's report."""
+        ...
+
+    def block_events(self, since: int) -> BlockEvents:
+        """Changes in the prefix cache from that number on, or all it holds where they are not kept."""
         ...

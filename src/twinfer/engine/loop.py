@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, field
 
 from twinfer.core.block_hash import BlockHasher
+from twinfer.core.cost import NO_WORK, prompt_work
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, LoadReport
@@ -191,12 +192,18 @@ class EngineLoop:
             guessed_tokens=self._guesses,
             right_guesses=self._right_guesses,
         )
+        running = self._scheduler.running
+        decoding = [sequence for sequence in running if sequence.num_pending <= 1]
+        prompts = (sequence for sequence in (*running, *waiting) if sequence.num_pending > 1)
         return LoadReport(
             blocks=self.pool.counts(),
             counters=counters,
-            running=len(self._scheduler.running),
+            running=len(running),
             waiting=len(waiting),
             waiting_tokens=sum(sequence.num_pending for sequence in waiting),
+            backlog=sum((prompt_work(one.num_computed, one.num_tokens) for one in prompts), NO_WORK),
+            decode_rows=len(decoding),
+            decode_context=sum(sequence.num_computed for sequence in decoding),
         )
 
     def _advance(self, sequence: TokenSequence, part: Slice, draw: Draw | None, now: float, report: _Report) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
 from twinfer.core.errors import CapacityError
@@ -23,6 +24,7 @@ from twinfer.engine.ingest import IngestLedger
 from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
+from twinfer.engine.step_fit import Features, StepFit, features
 
 STEP_AVERAGE_WEIGHT = 0.1
 
@@ -79,8 +81,14 @@ class PagedEngine:
         self._clock = clock
         self._lock = _ChangeLock(changed or threading.Event())
         self._step_s = 0.0
+        self._fit: StepFit | None = None
+        self._running: tuple[Features, float] | None = None
         self.exports = _Exports(loop, runner, clock, self._lock)
         self.ingests = _Ingests(loop, runner, clock, self._lock)
+
+    def learn_costs(self, fit: StepFit | None) -> None:
+        """Report from now on what steps cost; ``None`` where their times mean nothing."""
+        self._fit = fit
 
     @property
     def capabilities(self) -> Capabilities:
@@ -103,12 +111,14 @@ class PagedEngine:
         with self._lock.quiet:
             self._lock.changed.clear()
             plan = self._loop.begin(started)
+            self._running = None if plan is None or not plan.slices else (features(plan.slices), started)
         if plan is None:
             return None
         result = self._runner.execute(plan) if plan.slices else StepResult(())
         now = self._clock.now()
         self._step_s += STEP_AVERAGE_WEIGHT * (now - started - self._step_s)
         with self._lock.quiet:
+            self._learn(plan, result, now - started)
             outcome = self._loop.finish(plan, result, now)
         for part in outcome.exported:
             self._runner.to_host(part.blocks)
@@ -117,7 +127,21 @@ class PagedEngine:
     def load(self) -> LoadReport:
         """Queues, blocks and counts."""
         with self._lock.quiet:
-            return msgspec.structs.replace(self._loop.load(), step_s=self._step_s)
+            running, now = self._running, self._clock.now()
+            age = None if running is None else (running[0], now - running[1])
+            cost = None if self._fit is None else self._fit.cost(age)
+            return msgspec.structs.replace(self._loop.load(), step_s=self._step_s, cost=cost)
+
+    def block_events(self, since: int) -> BlockEvents:
+        """Changes in the prefix cache."""
+        with self._lock.quiet:
+            return self._loop.pool.events(since)
+
+    def _learn(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
+        self._running = None
+        if self._fit is not None and plan.slices:
+            later = len(result.later)
+            self._fit.observe(features(plan.slices, later), seconds / (1 + later))
 
 
 class _Exports:

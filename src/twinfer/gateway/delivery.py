@@ -98,5 +98,12 @@ class Delivery:
 
 
 def _route_header(answer: Answer) -> Mapping[str, str]:
-    """Which mode served it; known once its first token arrived."""
-    return {ROUTE_HEADER: answer.generation.route.kind.value}
+    """Which mode served it, and what was predicted of it and of the other; known once its first token arrived."""
+    route = answer.generation.route
+    headers = {ROUTE_HEADER: route.kind.value}
+    for name, estimate in (("predicted", route.estimate), ("instead", route.instead)):
+        if estimate is not None:
+            headers[f"{ROUTE_HEADER}-{name}"] = (
+                f"ttft_ms={estimate.ttft_s * 1e3:.1f}, tpot_ms={estimate.tpot_s * 1e3:.2f}, cost={estimate.cost:.3f}"
+            )
+    return headers

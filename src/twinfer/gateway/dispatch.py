@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from twinfer.core.config import Config
+from twinfer.core.cost import prompt_work
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
 from twinfer.core.messages import (
@@ -17,6 +18,8 @@ from twinfer.core.messages import (
     Isolate,
     Prefill,
     Refused,
+    Reserve,
+    TellBlocks,
     ToGateway,
 )
 from twinfer.core.request import GenerationRequest
@@ -26,6 +29,7 @@ from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet, WorkerLink
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
+from twinfer.gateway.route_metrics import RouteMetrics
 from twinfer.gateway.stamps import Stamps
 from twinfer.gateway.worker_metrics import render
 from twinfer.handoff.gateway_actions import (
@@ -56,6 +60,7 @@ class FleetDispatcher:
         self._fleet = fleet
         self._config = config
         self._recovery = RecoveryMetrics()
+        self._routes = RouteMetrics()
 
     def start(self, request: GenerationRequest, forced: RouteKind | None) -> "FleetGeneration":
         """Begin a request.
@@ -68,7 +73,7 @@ class FleetDispatcher:
             raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
         if not self._fleet.has_met(request.model):
             raise ModelNotReady(f"The model {request.model} is being loaded; try again shortly.", _LOADING_RETRY_S)
-        generation = FleetGeneration(request, forced, self._fleet, self._config, self._recovery)
+        generation = FleetGeneration(request, forced, self._fleet, self._config, (self._recovery, self._routes))
         generation.begin()
         return generation
 
@@ -82,8 +87,8 @@ class FleetDispatcher:
         return None
 
     async def metrics(self) -> str:
-        """The workers' series, and what this gateway did to recover requests."""
-        return render(await self._fleet.reports()) + self._recovery.render()
+        """The workers' series, and what this gateway did to route and to recover requests."""
+        return render(await self._fleet.reports()) + self._recovery.render() + self._routes.render()
 
 
 class FleetGeneration:
@@ -95,19 +100,20 @@ class FleetGeneration:
         forced: RouteKind | None,
         fleet: Fleet,
         config: Config,
-        recovery: RecoveryMetrics,
+        metrics: tuple[RecoveryMetrics, RouteMetrics],
     ) -> None:
         self._forced = forced
-        self._recovery = recovery
+        self._recovery, self._routes = metrics
         self._fleet = fleet
         self._routing = config.routing
-        self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff, forced is not None)
+        self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff, forced is not None)
         self._tokens: list[Token] = []
         self._error: TwinferError | None = None
         self._news = asyncio.Event()
         self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
         self._lost: set[Epoch] = set()
+        self._hits: dict[WorkerId, int] = {}
         self._expected: tuple[WorkerLink, RequestId] | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -183,7 +189,9 @@ class FleetGeneration:
 
     def _stamp(self, worker: WorkerId, now: float) -> None:
         stamps, route = self._stamps, self.route
-        stamps.first_token = stamps.first_token or now
+        if not stamps.first_token:
+            stamps.first_token = now
+            self._routes.answered(route, now - stamps.reserve_sent)
         stamps.last_token = now
         if route.prefill is not None and worker == route.decode and not stamps.decode_began:
             stamps.decode_began = now
@@ -192,11 +200,13 @@ class FleetGeneration:
     def _plan(self, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
         request, snapshot = self._machine.request, self._fleet.snapshot()
         try:
-            route = choose_route(request, snapshot, self._routing, self._forced, excluded)
+            self._hits = self._fleet.hits(request)
+            route = choose_route(request, snapshot, self._routing, self._forced, excluded, self._hits)
         except TwinferError as error:
             awaited = bool(self._fleet.missing())
             self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
             return
+        self._routes.chosen(route, forced=self._forced is not None)
         self._stamps.reserve_sent = time.monotonic()
         if keep is not None and self._can_take(route.decode, keep, snapshot):
             same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
@@ -255,6 +265,8 @@ class FleetGeneration:
                 self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
             elif isinstance(action, End):
                 self._error = action.error
+                if action.error is None:
+                    self._fleet.book.answered(len(self._machine.journal))
                 if action.error is None and self._machine.num_recoveries:
                     self._recovery.recovered.inc()
                 self._news.set()
@@ -269,11 +281,16 @@ class FleetGeneration:
             return
         if isinstance(message, Cancel):
             link.listeners.pop(message.request_id, None)
-        elif not isinstance(message, Isolate):
+        elif not isinstance(message, Isolate | TellBlocks):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)
             link.listeners[request_id] = entry
+            if whole and isinstance(message, Reserve | Generate):
+                link.answering.add(request_id)
+            if isinstance(message, Prefill | Generate):
+                end = len(message.request.prompt)
+                link.sent += prompt_work(min(self._hits.get(action.worker, 0), end), end)
         link.send(message)
 
     def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:

@@ -10,14 +10,19 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import Clock, MonotonicClock
+from twinfer.core.cost import NO_WORK, prompt_work
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
-from twinfer.core.messages import Busy, Failed, Frame, Hello, Load, Refused, ToGateway, ToWorker
+from twinfer.core.messages import Blocks, Busy, Failed, Frame, Hello, Load, Refused, TellBlocks, ToGateway, ToWorker
+from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.core.tokens import Timings, Token
+from twinfer.router.cost import CostBook
+from twinfer.router.prefix_index import PrefixIndex
 
 logger = logging.getLogger(__name__)
 REDIAL_S = 0.2
@@ -70,6 +75,18 @@ class WorkerConnection(Protocol):
 Dial = Callable[[str], WorkerConnection]
 
 
+class Watcher(Protocol):
+    """Whoever keeps account of all workers."""
+
+    def reported(self, worker: WorkerId, load: LoadReport) -> None:
+        """A worker says how it is."""
+        ...
+
+    def blocks(self, identity: WorkerIdentity, events: BlockEvents) -> bool:
+        """It says what is in its prefix cache; false when it has to say everything."""
+        ...
+
+
 class Listener(Protocol):
     """Whoever waits for a worker's answers to one request."""
 
@@ -87,16 +104,21 @@ class Listener(Protocol):
 
 
 class WorkerLink:
-    """One worker, as this gateway reaches it."""
+    """One worker, as this gateway reaches it; what it says of itself is passed on to ``watcher``."""
 
-    def __init__(self, address: str, connection: WorkerConnection) -> None:
+    def __init__(self, address: str, connection: WorkerConnection, watcher: Watcher) -> None:
         self.address = address
+        self._watcher = watcher
         self.identity: WorkerIdentity | None = None
         self.load: LoadReport | None = None
         self.listeners: dict[RequestId, tuple[Listener, int]] = {}
         """By wire id, with the prompt's length."""
+        self.answering: set[RequestId] = set()
+        """Those of them whose answer it generates, or will; others may be left in it for a while."""
         self.expected: dict[RequestId, int] = {}
         """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their lengths."""
+        self.sent = NO_WORK
+        """Prompts that it was sent since its last report."""
         self._connection = connection
         self._stream: WorkerStream | None = None
         self._failed_dials = 0
@@ -112,13 +134,25 @@ class WorkerLink:
         """Whether this start of the worker can be sent to."""
         return self.alive and self.identity is not None and self.identity.epoch == epoch
 
-    def state(self) -> WorkerState | None:
+    def state(self, book: CostBook, now: float) -> WorkerState | None:
         """What a router may know of it; ``None`` while it is not there."""
         if not self.alive or self.identity is None or self.load is None or not self.load.healthy:
             return None
         in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
         in_flight = len(self.listeners) + len(self.expected)
-        return WorkerState(self.identity, self.load, in_flight, in_flight_tokens)
+        worker, load = self.identity.worker, self.load
+        self.answering &= self.listeners.keys()
+        return WorkerState(
+            self.identity,
+            load,
+            in_flight,
+            in_flight_tokens,
+            len(self.answering),
+            sum((prompt_work(0, num_tokens) for num_tokens in self.expected.values()), self.sent),
+            book.cost(worker, load, now),
+            book.prefill_share(worker, now),
+            book.links(worker, load, now),
+        )
 
     def send(self, message: ToWorker) -> None:
         """Send, if it is there."""
@@ -160,7 +194,12 @@ class WorkerLink:
             self.identity = message.identity
             self._failed_dials = 0
         elif isinstance(message, Load):
-            self.load = message.report
+            self.load, self.sent = message.report, NO_WORK
+            if self.identity is not None:
+                self._watcher.reported(self.identity.worker, message.report)
+        elif isinstance(message, Blocks):
+            if self.identity is not None and not self._watcher.blocks(self.identity, message.events):
+                self.send(TellBlocks())
         elif isinstance(message, Frame):
             self._hear_frame(message)
         elif self.identity is not None:
@@ -220,22 +259,32 @@ class Fleet:
         dial: connects to one.
         parted_s: how long two workers that did not hear each other are kept apart.
         clock: tells when that is over.
+        index: what their prefix caches hold.
     """
 
     def __init__(
-        self, addresses: Mapping[WorkerId, str], dial: Dial, parted_s: float = 10.0, clock: Clock | None = None
+        self,
+        addresses: Mapping[WorkerId, str],
+        dial: Dial,
+        parted_s: float = 10.0,
+        clock: Clock | None = None,
+        index: PrefixIndex | None = None,
     ) -> None:
-        self._links = {worker: WorkerLink(address, dial(address)) for worker, address in addresses.items()}
-        self._parted_s = parted_s
+        self._index = index
         self._clock = clock or MonotonicClock()
+        self.book = CostBook()
+        self._links = {worker: WorkerLink(address, dial(address), self) for worker, address in addresses.items()}
+        self._parted_s = parted_s
         self._mismatched, self._parted = PairMarks(), PairMarks()
 
     def snapshot(self) -> ClusterSnapshot:
         """Those that can be used now."""
-        found = (link.state() for link in self._links.values())
+        now = self._clock.now()
+        found = (link.state(self.book, now) for link in self._links.values())
         states = tuple(state for state in found if state is not None)
-        epochs, now = {state.identity.worker: state.identity.epoch for state in states}, self._clock.now()
-        return ClusterSnapshot(states, self._mismatched.among(epochs, now), self._parted.among(epochs, now))
+        epochs = {state.identity.worker: state.identity.epoch for state in states}
+        mismatched, parted = self._mismatched.among(epochs, now), self._parted.among(epochs, now)
+        return ClusterSnapshot(states, mismatched, parted, self.book.answers)
 
     def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
         """These two cannot pass KV."""
@@ -268,6 +317,21 @@ class Fleet:
         links = [link for link in self._links.values() if link.identity is not None]
         loads = await asyncio.gather(*(link.fresh_load() for link in links))
         return [(link.identity, load) for link, load in zip(links, loads, strict=True) if link.identity and load]
+
+    def hits(self, request: GenerationRequest) -> dict[WorkerId, int]:
+        """Tokens at a prompt's beginning whose KV a worker has."""
+        return {} if self._index is None else self._index.hits(request)
+
+    def reported(self, worker: WorkerId, load: LoadReport) -> None:
+        """A worker says how it is."""
+        self.book.reported(worker, load, self._clock.now())
+
+    def blocks(self, identity: WorkerIdentity, events: BlockEvents) -> bool:
+        """A worker says what is in its prefix cache."""
+        if self._index is None:
+            return True
+        self._index.met(identity)
+        return self._index.apply(identity.worker, events)
 
     async def close(self) -> None:
         """Hang up all."""

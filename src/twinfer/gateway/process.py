@@ -20,6 +20,7 @@ from twinfer.gateway.key_watch import watched_door
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
 from twinfer.gateway.serve import build_app, is_loopback, serve
+from twinfer.router.prefix_index import PrefixIndex
 from twinfer.rpc.client import connect
 from twinfer.tls.credentials import load_credentials
 from twinfer.tls.roles import PeerRole
@@ -44,7 +45,10 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
     stop_on_signals(stop, watch_stdin=True)
     credentials = load_credentials(spec.config.tls, PeerRole.GATEWAY)
     fleet = Fleet(
-        spec.workers, lambda address: connect(address, key, credentials=credentials), spec.config.handoff.lease_s
+        spec.workers,
+        lambda address: connect(address, key, credentials=credentials),
+        spec.config.handoff.lease_s,
+        index=PrefixIndex(key),
     )
     try:
         notify(Notice("loading tokenizers"))

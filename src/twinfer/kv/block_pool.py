@@ -18,8 +18,13 @@ Invariant: free + cached + live + quarantined = total, and promised <= free + ca
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.block_hash import BlockHash
 from twinfer.core.load import BlockCounts
+from twinfer.kv.block_log import BlockLog
+
+KEPT_CHANGES = 2
+"""Changes of the prefix cache that are remembered, for each block of the pool."""
 
 
 class BlockPool:
@@ -35,6 +40,7 @@ class BlockPool:
         self._by_hash: dict[BlockHash, int] = {}
         self._promised = 0
         self._generations = [0] * num_blocks
+        self._log = BlockLog(KEPT_CHANGES * num_blocks)
 
     @property
     def num_available(self) -> int:
@@ -97,6 +103,10 @@ class BlockPool:
             held.append(block)
         return held
 
+    def events(self, since: int) -> BlockEvents:
+        """Which blocks became findable, and which no longer are, from a change's number on."""
+        return self._log.since(since, self._by_hash)
+
     def is_resident(self, block_hash: BlockHash) -> bool:
         """Whether a block of this hash is here."""
         return block_hash in self._by_hash
@@ -116,6 +126,7 @@ class BlockPool:
             self._forget(block)
             self._by_hash[block_hash] = block
             self._hash_of[block] = block_hash
+            self._log.stored(block_hash)
 
     def release(self, blocks: Iterable[int]) -> None:
         """Give up one hold on each block. Later blocks of a sequence go first, so that prefixes live longest."""
@@ -172,3 +183,4 @@ class BlockPool:
         block_hash = self._hash_of.pop(block, None)
         if block_hash is not None:
             del self._by_hash[block_hash]
+            self._log.gone(block_hash)

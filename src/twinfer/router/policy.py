@@ -1,6 +1,10 @@
-"""Which workers serve a request: the least loaded of each role, split over two when the prompt is long enough."""
+"""Which workers serve a request, and in which of the two modes.
 
-from collections.abc import Collection, Iterable, Iterator
+By cost where any worker reported what its steps cost (``router/cheapest.py``); else the least loaded of each role,
+split over two when the prompt is long enough. Whoever is not there, or cannot pass KV, is no candidate of either rule.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from twinfer.core.config import RoutingConfig
 from twinfer.core.errors import CapacityError, ContextOverflow, InvalidRequest
@@ -8,6 +12,8 @@ from twinfer.core.ids import WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.router.cheapest import NO_HITS, Best, Choices, cheapest
+from twinfer.router.predict import Ask, fetch_pays_from
 
 
 def choose_route(
@@ -16,8 +22,9 @@ def choose_route(
     routing: RoutingConfig,
     forced: RouteKind | None = None,
     excluded: Collection[WorkerId] = (),
+    hits: Mapping[WorkerId, int] = NO_HITS,
 ) -> Route:
-    """The route of one request.
+    """The route of one request; ``hits`` are the prompt tokens whose KV a worker has already.
 
     A worker excluded by an earlier failure is used again only when nobody else can do its part; a decode worker can
     do a prefill worker's, and does when it is one that is used again. A pair that cannot pass KV is not used at all,
@@ -38,7 +45,61 @@ def choose_route(
         if not decoders:
             raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
     decoders = _preferred(decoders, excluded)
-    if forced is not RouteKind.AGGREGATED and len(request.prompt) >= routing.min_remote_tokens and snapshot.parted:
+    if routing.policy == "cost":
+        kept = [state for state in sources if forced is not None or state.identity.worker not in excluded]
+        route = _by_cost(request, snapshot, routing, forced, Choices(decoders, kept, _reach(snapshot, forced), hits))
+        if route is not None and not (route.decode in excluded and forced is None):
+            return route
+    return _by_length(request, snapshot, routing, forced, (decoders, sources, excluded))
+
+
+def _by_cost(
+    request: GenerationRequest,
+    snapshot: ClusterSnapshot,
+    routing: RoutingConfig,
+    forced: RouteKind | None,
+    choices: Choices,
+) -> Route | None:
+    """The cheapest; ``None`` where nothing is known of costs, or no choice of the forced kind is left."""
+    goals = routing.ttft_goal_ms / 1e3, routing.tpot_goal_ms / 1e3
+    ask = Ask(len(request.prompt), snapshot.answers, *goals)
+    best = cheapest(choices, ask)
+    if best is None:
+        return None
+    if forced is not None:
+        only = best.aggregated if forced is RouteKind.AGGREGATED else best.disaggregated
+        return None if only is None else Route(only.decode, only.prefill, "forced by the client")
+    chosen, other = best.choose()
+    return Route(chosen.decode, chosen.prefill, _why(best), chosen, other)
+
+
+def _why(best: Best) -> str:
+    chosen, other = best.choose()
+    if other is None:
+        return "no pair of workers can pass its KV" if chosen.prefill is None else "the only choice"
+    if chosen.holds != other.holds:
+        return "only this holds the goals"
+    if chosen.prefill is None and chosen.cost >= other.cost:
+        return "a handoff gains too little"
+    return "it costs less" if chosen.holds else "it costs less, though neither holds the goals"
+
+
+def _reach(snapshot: ClusterSnapshot, forced: RouteKind | None) -> Callable[[WorkerId, WorkerId], bool]:
+    apart = snapshot.mismatched if forced is not None else snapshot.mismatched | snapshot.parted
+    return (lambda source, sink: (source, sink) not in apart) if apart else (lambda source, sink: True)
+
+
+def _by_length(
+    request: GenerationRequest,
+    snapshot: ClusterSnapshot,
+    routing: RoutingConfig,
+    forced: RouteKind | None,
+    among: tuple[list[WorkerState], list[WorkerState], Collection[WorkerId]],
+) -> Route:
+    """The least loaded decode worker, with the prefill worker with the shortest queue for a prompt that is long."""
+    decoders, sources, excluded = among
+    split_from = routing.least_remote_tokens
+    if forced is not RouteKind.AGGREGATED and len(request.prompt) >= split_from and snapshot.parted:
         decoders = [state for state in decoders if not _is_cut_off(state, sources, snapshot)] or decoders
     decode = min(decoders, key=_decode_load).identity.worker
     heard = list(_reaching(decode, sources, snapshot.mismatched | snapshot.parted))
@@ -47,15 +108,16 @@ def choose_route(
         anybody = prefillers or heard or list(_reaching(decode, sources, snapshot.mismatched))
         prefill = _least_queued(anybody) if forced is RouteKind.DISAGGREGATED else None
         return Route(decode, prefill, "forced by the client")
+    if routing.policy == "aggregated":
+        return Route(decode, None, "routing.policy says so")
     if not prefillers:
         reason = "every prefill worker failed this request" if heard else "no prefill worker that fits reaches it"
         return Route(decode, None, reason)
     if decode in excluded:
         return Route(decode, None, "every decode worker failed this request; this one takes it alone")
-    if len(request.prompt) < routing.min_remote_tokens:
-        reason = f"the prompt has {len(request.prompt)} tokens, fewer than {routing.min_remote_tokens}"
-        return Route(decode, None, reason)
-    reason = f"the prompt has at least {routing.min_remote_tokens} uncached tokens"
+    if len(request.prompt) < split_from:
+        return Route(decode, None, f"the prompt has {len(request.prompt)} tokens, fewer than {split_from}")
+    reason = f"the prompt has at least {split_from} uncached tokens"
     return Route(decode, _least_queued(prefillers), reason)
 
 
@@ -81,12 +143,16 @@ def fetch_threshold(route: Route, snapshot: ClusterSnapshot, routing: RoutingCon
 
     0 when it never does: KV of another numeric provenance would not be the prefill worker's own.
     """
-    serving = {state.identity.worker: state.identity.capabilities for state in snapshot.workers}
-    if route.prefill is None or (route.decode, route.prefill) in snapshot.mismatched:
+    states = {state.identity.worker: state for state in snapshot.workers}
+    if not routing.min_fetch_tokens or route.prefill is None or (route.decode, route.prefill) in snapshot.mismatched:
         return 0
-    source, sink = serving[route.decode], serving[route.prefill]
-    alike = (source.provenance, source.layout.dtype) == (sink.provenance, sink.layout.dtype)
-    return routing.min_fetch_tokens if alike else 0
+    source, sink = states[route.decode], states[route.prefill]
+    ours, theirs = sink.identity.capabilities, source.identity.capabilities
+    if (ours.provenance, ours.layout.dtype) != (theirs.provenance, theirs.layout.dtype):
+        return 0
+    if routing.policy != "cost" or sink.cost is None:
+        return routing.min_fetch_tokens
+    return fetch_pays_from(sink, sink.cost, route.decode, theirs.layout.token_bytes)
 
 
 def _reaching(

@@ -7,7 +7,7 @@ from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import ConfigError
 from twinfer.core.grant import GrantTerms
 from twinfer.core.ids import Epoch, WorkerId
-from twinfer.core.messages import Frame, Granted, Hello, Load, ToGateway, ToSink, ToSource, ToWorker
+from twinfer.core.messages import Blocks, Frame, Granted, Hello, Load, ToGateway, ToSink, ToSource, ToWorker
 from twinfer.engine.assemble import limits
 from twinfer.engine.loop import EngineLoop
 from twinfer.kv.block_pool import BlockPool
@@ -59,7 +59,7 @@ class Cluster:
                 record = recorder.worker(name, hardware.capabilities.num_blocks)
                 incarnation = self._incarnation(name, hardware, record, 1)
                 self._workers[name] = _Worker(name, hardware, record, incarnation)
-        self.fleet = Fleet(worker.now.life.identity for worker in self._workers.values())
+        self.fleet = Fleet((worker.now.life.identity for worker in self._workers.values()), KEY)
         self.gateway = Gateway(scenario, self.fleet, schedule, self._to_worker, recorder)
         for failure in scenario.failures:
             self._expect(failure)
@@ -121,7 +121,7 @@ class Cluster:
         )
         pace = Pace(hardware.times, self._scenario.overheads.step_s)
         max_parked = int(capabilities.num_blocks * config.handoff.max_parked_fraction)
-        engine = VirtualEngine(loop, pace, self.schedule, max_parked)
+        engine = VirtualEngine(loop, pace, self.schedule, max_parked, hardware.fit())
         life = Life(
             identity, engine, hardware, self.schedule, self, config.handoff, KEY, hardware.port(), hardware.port()
         )
@@ -136,7 +136,9 @@ class Cluster:
         if not link.alive or link.identity.epoch != life.identity.epoch:
             return
         if isinstance(message, Load):
-            link.reported(message.report)
+            self.fleet.reported(worker, message.report, self.schedule.now())
+        elif isinstance(message, Blocks):
+            self.fleet.blocks(worker, message.events)
         elif isinstance(message, Frame):
             for done in message.done:
                 if (listener := link.forget(done.request_id)) is not None:

@@ -9,9 +9,12 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from twinfer.core.errors import CapacityError
 from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
+from twinfer.core.load import LoadReport
 from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Draw, StepPlan, StepResult
 from twinfer.core.tokens import Token
@@ -20,6 +23,7 @@ from twinfer.engine.ingest import IngestLedger
 from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
+from twinfer.engine.step_fit import StepFit, features
 from twinfer.engine.step_times import StepTimes
 from twinfer.simulator.schedule import Event, Schedule
 from twinfer.simulator.timed_run import TimedRun, timed_run
@@ -61,8 +65,11 @@ class Pace:
 class VirtualEngine:
     """One engine; the schedule is its clock."""
 
-    def __init__(self, loop: EngineLoop, pace: Pace, schedule: Schedule, max_parked_blocks: int) -> None:
+    def __init__(
+        self, loop: EngineLoop, pace: Pace, schedule: Schedule, max_parked_blocks: int, fit: StepFit | None = None
+    ) -> None:
         self.loop = loop
+        self._fit = fit
         self._pace = pace
         self._schedule = schedule
         self._max_parked_blocks = max_parked_blocks
@@ -82,6 +89,10 @@ class VirtualEngine:
         self._listener = self._run = None
         if self._next is not None:
             self._next.cancel()
+
+    def load(self) -> LoadReport:
+        """Queues, blocks, counts and costs."""
+        return msgspec.structs.replace(self.loop.load(), cost=None if self._fit is None else self._fit.cost())
 
     @property
     def num_held_blocks(self) -> int:
@@ -159,6 +170,11 @@ class VirtualEngine:
         if self._next is None and self._listener is not None:
             self._next = self._schedule.after(0.0, self._begin)
 
+    def _learn(self, run: TimedRun) -> None:
+        if self._fit is not None and run.plan.slices:
+            step_s = (run.end(run.steps) - run.started) / run.steps
+            self._fit.observe(features(run.plan.slices, run.steps - 1), step_s)
+
     def _check_parked(self) -> None:
         parked = sum(len(sequence.blocks) for sequence in self.loop.parked.values()) + self._lending.num_blocks
         if parked >= self._max_parked_blocks:
@@ -204,6 +220,7 @@ class VirtualEngine:
 
     def _take_in(self, run: TimedRun) -> None:
         assert self._listener is not None
+        self._learn(run)
         slices, end = run.plan.slices, run.end(run.steps)
         draws = tuple(None if part.sample_index is None else _DRAW for part in slices)
         later = ((TOKEN,) * len(slices),) * (run.steps - 1)

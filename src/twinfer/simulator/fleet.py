@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 from typing import Protocol
 
+from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.cost import NO_WORK, Backlog, prompt_work
 from twinfer.core.ids import RequestId, WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
 from twinfer.core.messages import ToGateway
+from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.router.cost import CostBook
+from twinfer.router.prefix_index import PrefixIndex
 from twinfer.simulator.context import Spoken
+from twinfer.simulator.prompt import SpanHasher
 
 PARTED_S = 10.0
 """How long a gateway keeps two workers apart that did not hear each other."""
@@ -40,38 +46,53 @@ class Link:
         """By wire id, with the prompt's length."""
         blocks = identity.capabilities.num_blocks
         self._load = LoadReport(BlockCounts(blocks, blocks, 0, 0), Counters())
+        self.answering: set[RequestId] = set()
         self._expected: dict[RequestId, int] = {}
         self._in_flight_tokens = 0
-        self._state: WorkerState | None = None
+        self._awaited = NO_WORK
+        self._sent = NO_WORK
 
-    def state(self) -> WorkerState:
+    def state(self, book: CostBook, now: float) -> WorkerState:
         """What a router may know of it."""
-        if self._state is None:
-            in_flight = len(self.listeners) + len(self._expected)
-            self._state = WorkerState(self.identity, self._load, in_flight, self._in_flight_tokens)
-        return self._state
+        worker, load = self.identity.worker, self._load
+        return WorkerState(
+            self.identity,
+            load,
+            len(self.listeners) + len(self._expected),
+            self._in_flight_tokens,
+            len(self.answering),
+            self._awaited + self._sent,
+            book.cost(worker, load, now),
+            book.prefill_share(worker, now),
+            book.links(worker, load, now),
+        )
 
     def reported(self, load: LoadReport) -> None:
-        """It says how it is."""
-        self._load, self._state = load, None
+        """It says how it is, and counts what it was sent."""
+        self._load, self._sent = load, NO_WORK
 
     def expect(self, request_id: RequestId, num_tokens: int) -> None:
         """It will be sent a prompt as soon as a decode worker has room."""
         self._expected[request_id] = num_tokens
         self._in_flight_tokens += num_tokens
-        self._state = None
+        self._awaited += prompt_work(0, num_tokens)
 
     def expect_no_more(self, request_id: RequestId) -> None:
         """It is sent now, or will not be."""
-        self._in_flight_tokens -= self._expected.pop(request_id, 0)
-        self._state = None
+        num_tokens = self._expected.pop(request_id, 0)
+        self._in_flight_tokens -= num_tokens
+        work = prompt_work(0, num_tokens)
+        self._awaited = Backlog(self._awaited.tokens - work.tokens, self._awaited.pairs - work.pairs)
+
+    def sent(self, work: Backlog) -> None:
+        """It is sent a prompt to compute."""
+        self._sent += work
 
     def await_request(self, request_id: RequestId, listener: Waiting, num_tokens: int) -> None:
         """From now on its answers to a request are waited for."""
         self.forget(request_id)
         self.listeners[request_id] = listener, num_tokens
         self._in_flight_tokens += num_tokens
-        self._state = None
 
     def forget(self, request_id: RequestId) -> Waiting | None:
         """Nobody waits any more; returns who did."""
@@ -79,23 +100,40 @@ class Link:
         if entry is None:
             return None
         self._in_flight_tokens -= entry[1]
-        self._state = None
+        self.answering.discard(request_id)
         return entry[0]
 
 
 class Fleet:
     """All workers, in the order of the configuration."""
 
-    def __init__(self, identities: Iterable[WorkerIdentity]) -> None:
+    def __init__(self, identities: Iterable[WorkerIdentity], key: bytes) -> None:
         self.links = {identity.worker: Link(identity) for identity in identities}
         self._mismatched: set[tuple[WorkerId, WorkerId]] = set()
         self._parted: dict[tuple[WorkerId, WorkerId], float] = {}
+        self.book = CostBook()
+        self._index = PrefixIndex(key, SpanHasher)
+        for link in self.links.values():
+            self._index.met(link.identity)
 
     def snapshot(self, now: float) -> ClusterSnapshot:
         """Those that can be used now."""
-        states = tuple([link.state() for link in self.links.values() if link.alive])
+        states = tuple([link.state(self.book, now) for link in self.links.values() if link.alive])
         parted = frozenset(pair for pair, until in self._parted.items() if now < until)
-        return ClusterSnapshot(states, frozenset(self._mismatched), parted)
+        return ClusterSnapshot(states, frozenset(self._mismatched), parted, self.book.answers)
+
+    def reported(self, worker: WorkerId, load: LoadReport, now: float) -> None:
+        """A worker says how it is."""
+        self.links[worker].reported(load)
+        self.book.reported(worker, load, now)
+
+    def blocks(self, worker: WorkerId, events: BlockEvents) -> None:
+        """A worker says what is in its prefix cache; here nothing it says is lost."""
+        self._index.apply(worker, events)
+
+    def hits(self, request: GenerationRequest) -> dict[WorkerId, int]:
+        """Tokens at a prompt's beginning whose KV a worker has."""
+        return self._index.hits(request)
 
     def mark_mismatch(self, source: WorkerId, sink: WorkerId) -> None:
         """These two cannot pass KV."""
@@ -113,6 +151,8 @@ class Fleet:
         """A worker's stream ended."""
         link = self.links[worker]
         link.alive = False
+        self.book.forget(worker)
+        self._index.lost(worker)
         for request_id, (listener, _) in list(link.listeners.items()):
             link.forget(request_id)
             listener.lost(worker)
@@ -120,3 +160,4 @@ class Fleet:
     def met(self, identity: WorkerIdentity) -> None:
         """A worker is there again, as another incarnation."""
         self.links[identity.worker] = Link(identity)
+        self._index.met(identity)

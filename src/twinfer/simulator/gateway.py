@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
+from twinfer.core.cost import prompt_work
 from twinfer.core.errors import ContextOverflow, DeadlineExceeded, TwinferError
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import (
@@ -16,6 +17,8 @@ from twinfer.core.messages import (
     Isolate,
     Prefill,
     Refused,
+    Reserve,
+    TellBlocks,
     ToGateway,
     ToWorker,
 )
@@ -108,8 +111,9 @@ class Generation:
         self._fleet = gateway.fleet
         self._routing = config.routing
         self._journey = journey
-        self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff)
+        self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff)
         self._lost: set[Epoch] = set()
+        self._hits: dict[WorkerId, int] = {}
         self._expected: tuple[Link, RequestId] | None = None
         self._pause: Event | None = None
         self._patience: Event | None = None
@@ -126,7 +130,8 @@ class Generation:
         request, now = self._machine.request, self._schedule.now()
         snapshot = self._fleet.snapshot(now)
         try:
-            route = choose_route(request, snapshot, self._routing, None, excluded)
+            self._hits = self._fleet.hits(request)
+            route = choose_route(request, snapshot, self._routing, None, excluded, self._hits)
         except TwinferError as error:
             self._act(self._machine.unplannable(error, now, awaited=self._fleet.missing()))
             return
@@ -234,10 +239,15 @@ class Generation:
             return
         if isinstance(message, Cancel):
             link.forget(message.request_id)
-        elif not isinstance(message, Isolate):
+        elif not isinstance(message, Isolate | TellBlocks):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             link.await_request(request_id, self, len(message.request.prompt) if whole else 0)
+            if whole and isinstance(message, Reserve | Generate):
+                link.answering.add(request_id)
+            if isinstance(message, Prefill | Generate):
+                end = len(message.request.prompt)
+                link.sent(prompt_work(min(self._hits.get(action.worker, 0), end), end))
         self._gateway.send(action.worker, message)
 
     def _is_granted(self, worker: WorkerId) -> bool:
@@ -261,6 +271,8 @@ class Generation:
         journey.outcome = "ok" if end.error is None else _word(end.error)
         journey.recoveries = self._machine.num_recoveries
         journey.cached_tokens = self._machine.cached_tokens
+        if end.error is None:
+            self._fleet.book.answered(journey.num_tokens)
         self._gateway.num_running -= 1
         for event in (self._deadline, self._pause, self._patience):
             self._call_off(event)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.config import LinkEmulationConfig, ModelConfig, PoolConfig
+from twinfer.core.cost import LinkCost
 from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory
 from twinfer.devices.profile import Entry, LinkProfile, worst_quality
 from twinfer.devices.transfer import bytes_per_second, wire_bytes
 from twinfer.devices.value import Quality, Value, worst
 from twinfer.engine.assemble import emulated_capabilities
+from twinfer.engine.step_fit import StepFit
+from twinfer.engine.step_seed import seed_cost
 from twinfer.engine.step_times import DeviceTimes, FixedTimes, StepTimes, device_times
 from twinfer.simulator.links import Port, link_name, port
 from twinfer.simulator.native_pool import as_emulated
@@ -54,6 +57,16 @@ class Hardware:
     def kv_bytes(self, start: int, end: int) -> float:
         """KV of the positions ``[start, end)`` of a context, as it travels."""
         return self._until(end) - self._until(start)
+
+    def fit(self) -> StepFit | None:
+        """What learns the costs of a worker's steps."""
+        times, chunk = self.times, self.pool.max_step_tokens
+        return StepFit(chunk, seed_cost(times, chunk)) if isinstance(times, DeviceTimes) else None
+
+    def link_cost(self) -> LinkCost:
+        """What a transfer to a worker costs with nothing else on its way, as the catalogue has it."""
+        way = self.port()
+        return LinkCost(way.latency_s, 1.0 / way.bytes_per_s)
 
     def port(self) -> Port:
         """A worker's way out or in."""

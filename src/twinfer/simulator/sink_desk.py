@@ -31,6 +31,7 @@ from twinfer.core.tokens import Timings
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction
 from twinfer.handoff.grants import sign
 from twinfer.handoff.lease import Lease
+from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff
 from twinfer.simulator.context import Life, Spoken, stay_alive
 from twinfer.simulator.recorder import Recorder
@@ -57,6 +58,7 @@ class SinkDesk:
     def __init__(self, life: Life, max_in_flight_bytes: float, recorder: Recorder) -> None:
         self._life = life
         self._recorder = recorder
+        self.links = LinkFits(life.hardware.link_cost())
         self._max_in_flight_bytes = max_in_flight_bytes
         self._open: dict[HandoffId, _Open] = {}
         self._by_request: dict[RequestId, HandoffId] = {}
@@ -183,10 +185,11 @@ class SinkDesk:
         start = max(entry.tokens.start, chunk.first_block * size)
         end = min(entry.tokens.stop, (chunk.first_block + len(chunk.source_blocks)) * size)
         num_bytes = life.hardware.kv_bytes(start, end)
-        there_at = life.network.pull(life, terms, num_bytes)
+        there_at, now = life.network.pull(life, terms, num_bytes), life.schedule.now()
         if there_at is None:
             life.schedule.after(0.0, self._pulled, entry, chunk, num_bytes)
         else:
+            self.links.observe(terms.source, num_bytes, there_at - now)
             life.schedule.at(there_at, self._pulled, entry, chunk, num_bytes)
 
     def _pulled(self, entry: _Open, chunk: Chunk, num_bytes: float) -> None:

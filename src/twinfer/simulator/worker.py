@@ -1,7 +1,10 @@
 """A worker in virtual time: one incarnation after another, each with the product's loop and two desks around it."""
 
+import msgspec
+
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.messages import (
+    Blocks,
     Busy,
     Cancel,
     Committed,
@@ -45,6 +48,8 @@ class Incarnation:
         self._record = record
         self._reported = -LOAD_PERIOD_S
         self._report_due = False
+        self._told = -1
+        """Number of the next change in the prefix cache to tell."""
         life.engine.listen(self)
 
     def take(self, message: ToWorker) -> None:
@@ -130,7 +135,12 @@ class Incarnation:
     def _report(self) -> None:
         self._report_due = False
         self._reported = self.life.schedule.now()
-        self.life.network.to_gateway(self.life, Load(self.life.engine.loop.load()))
+        report = msgspec.structs.replace(self.life.engine.load(), links=self.sink.links.costs())
+        self.life.network.to_gateway(self.life, Load(report))
+        events = self.life.engine.loop.pool.events(self._told)
+        if events.everything or events.gone:
+            self._told = events.next
+            self.life.network.to_gateway(self.life, Blocks(events))
 
     def _count(self) -> None:
         """Add this incarnation's counts to the worker's."""

@@ -13,6 +13,7 @@ from twinfer.core.process import WorkerSpec
 from twinfer.engine.assemble import assemble, emulated_capabilities
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine, Runner
+from twinfer.engine.step_seed import step_fit
 from twinfer.engine.step_times import device_times
 from twinfer.grammar.masks import GrammarMasks
 from twinfer.grammar.vocabulary import load_vocabulary
@@ -35,6 +36,7 @@ def build_engine(
     capabilities, memory, runner = (_native if spec.pool.engine == "native" else _emulated)(spec, clock, progress)
     changed = runner.changed if isinstance(runner, EmulatedRunner) else None
     engine = assemble(spec.pool, capabilities, runner, cluster_key, clock, changed)
+    engine.learn_costs(step_fit(spec.pool, Path(spec.cache_dir)))
     engine.exports.max_parked_blocks = int(capabilities.num_blocks * spec.handoff.max_parked_fraction)
     return engine, memory
 

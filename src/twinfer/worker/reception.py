@@ -80,6 +80,7 @@ class Reception:
             handoffs=handoffs,
             handoffs_by_transport=self.sink.by_transport(),
             grants_refused=self.source.grants_refused(),
+            links=self.sink.links(),
             oldest_held_s=max(desk.oldest_held_s for desk in desks),
             longest_silence_s=max(desk.longest_silence_s for desk in desks),
             healthy=healthy,

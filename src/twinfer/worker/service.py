@@ -7,11 +7,13 @@ sealed is given up.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from twinfer.core.errors import TransportError, TwinferError
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import (
+    Blocks,
     Done,
     Frame,
     Heartbeat,
@@ -21,6 +23,7 @@ from twinfer.core.messages import (
     Refused,
     SinkHello,
     SourceHello,
+    TellBlocks,
     ToGateway,
     ToSink,
     ToSource,
@@ -39,6 +42,17 @@ logger = logging.getLogger(__name__)
 LOAD_PERIOD_S = 0.25
 MAX_COMPLAINTS = 5
 """In a period of the log: a source that is refused may come back several times a second."""
+
+
+_FROM_THE_START = -1
+"""The number of no change: everything has to be told."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """How far a gateway follows the prefix cache: the number of the next change to tell."""
+
+    next: int = _FROM_THE_START
 
 
 class GatewayStream(Protocol):
@@ -98,11 +112,14 @@ class WorkerService:
         """Serve one gateway until its stream ends."""
         assert self._links is not None
         stream.send_soon(Hello(self._context.identity))
-        loads = asyncio.create_task(self._report_load(stream))
+        blocks = _Followed()
+        loads = asyncio.create_task(self._report_load(stream, blocks))
         try:
             async for message in stream:
                 if isinstance(message, Isolate):
                     self._isolate(message, stream)
+                elif isinstance(message, TellBlocks):
+                    blocks.next = _FROM_THE_START
                 else:
                     self.reception.take(message, stream, self._links)
         finally:
@@ -160,13 +177,17 @@ class WorkerService:
         over = Frame(done=(Done(message.request_id, Timings()),))
         asyncio.get_running_loop().call_later(message.seconds, stream.send_soon, over)
 
-    async def _report_load(self, stream: GatewayStream) -> None:
+    async def _report_load(self, stream: GatewayStream, blocks: "_Followed") -> None:
         last: LoadReport | None = None
         while True:
             report = self.load()
             if report != last:
                 stream.send_soon(Load(report))
                 last = report
+            events = self._context.engine.block_events(blocks.next)
+            if events.everything or events.gone:
+                stream.send_soon(Blocks(events))
+                blocks.next = events.next
             await asyncio.sleep(LOAD_PERIOD_S)
 
     async def _meet(self, hello: SourceHello, stream: SourceStream) -> SourcePeer | None:

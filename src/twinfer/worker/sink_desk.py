@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import msgspec
 
 from twinfer.core.capabilities import Capabilities, WorkerIdentity
+from twinfer.core.cost import LinkCost
 from twinfer.core.errors import InvalidRequest, TransportError
 from twinfer.core.grant import GrantTerms, Proof, Use, request_digest
-from twinfer.core.ids import HandoffId, RequestId
+from twinfer.core.ids import HandoffId, RequestId, WorkerId
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
     Busy,
@@ -40,6 +41,7 @@ from twinfer.core.tokens import Timings
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction
 from twinfer.handoff.grants import sign
 from twinfer.handoff.lease import Lease
+from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff, SinkState
 from twinfer.worker.compatibility import ConversionPlan, negotiate
 from twinfer.worker.context import Outbox, WorkerContext
@@ -89,6 +91,7 @@ class SinkDesk:
         self._received: dict[RequestId, tuple[float, int, int]] = {}
         self._counts: Counter[str] = Counter()
         self._by_transport: Counter[str] = Counter()
+        self._links = LinkFits()
 
     def reserve(self, message: Reserve) -> Granted | Busy | Refused:
         """Promise room and grant it to the source that the gateway chose."""
@@ -202,6 +205,11 @@ class SinkDesk:
         with self._lock:
             return dict(self._by_transport)
 
+    def links(self) -> dict[WorkerId, LinkCost]:
+        """What transfers to here cost, by where they came from."""
+        with self._lock:
+            return self._links.costs()
+
     def _negotiate(self, source: Capabilities) -> ConversionPlan | str:
         plan = negotiate(source, self._context.identity.capabilities, self._context.accept)
         self._counts["pairs_refused"] += isinstance(plan, str)
@@ -313,6 +321,7 @@ class SinkDesk:
         machine, peer = entry.machine, entry.peer
         if peer is None or not machine.is_open:
             return
+        began = self._context.clock.now()
         try:
             digest = entry.intake.pull(peer.connection, machine.terms.handoff, chunk, machine.lease.cap)
             self._context.isolation.check()
@@ -323,6 +332,7 @@ class SinkDesk:
             return
         num_bytes = len(chunk.source_blocks) * machine.terms.wire.counted_block_bytes
         with self._lock:
+            self._links.observe(machine.terms.source, num_bytes, self._context.clock.now() - began)
             entry.num_bytes += num_bytes
             self._counts["kv_bytes_in"] += num_bytes
             self._counts["integrity_failures"] += machine.is_open and digest != chunk.digest

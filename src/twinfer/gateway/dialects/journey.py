@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from twinfer.core.cost import Estimate
 from twinfer.gateway.base import Journey
 
 
 def journey_fields(journey: Journey) -> dict[str, Any]:
     """Route, milliseconds, tokens and bytes; unknown fields to every client, and ignored by all of them."""
-    return {
+    fields: dict[str, Any] = {
         "route": journey.route.kind.value,
         "reason": journey.route.reason,
         "prefill_worker": journey.route.prefill,
@@ -20,4 +21,21 @@ def journey_fields(journey: Journey) -> dict[str, Any]:
         "decode_ms": round(journey.decode_ms, 3),
         "cached_tokens": journey.cached_tokens,
         "transfer_bytes": journey.transfer_bytes,
+    }
+    if journey.route.estimate is not None:
+        fields["predicted"] = _prediction(journey.route.estimate)
+    if journey.route.instead is not None:
+        fields["instead"] = _prediction(journey.route.instead)
+    return fields
+
+
+def _prediction(estimate: Estimate) -> dict[str, Any]:
+    """What was expected of a choice of workers; its cost in late requests."""
+    return {
+        "prefill_worker": estimate.prefill,
+        "decode_worker": estimate.decode,
+        "ttft_ms": round(estimate.ttft_s * 1e3, 3),
+        "tpot_ms": round(estimate.tpot_s * 1e3, 3),
+        "cost": round(estimate.cost, 4),
+        "holds": estimate.holds,
     }

@@ -1,0 +1,193 @@
+"""What a request would see on each choice of workers, and what others would: formulas, all in seconds.
+
+    ahead    = prompts on the worker that are not computed yet
+    chunks   = steps that ahead and the uncached part of the prompt take
+    wait     = pace * (chunks * decode step of those there + prefill(ahead))
+    service  = pace * prefill(uncached part)
+    ttft     = wait + service + delay until the decode worker has room
+    step     = pace * decode step with one more row and its context
+    slack    = tpot goal - step / (1 - share of prompts in the worker's time)
+    exposed  = what of the transfer is not hidden behind the prompt's computation, and half a step
+    tpot     = step / (1 - share) + (ahead + exposed) / mean answer
+
+An answer of n tokens that is stalled for s seconds is late when s / n is more than the slack, so that the lengths of
+answers tell how many are. All costs are numbers of requests that become late:
+
+    own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
+    held up  = rows * how many more of them are late by ``service`` more of a stall
+    crowded  = rows * how many more of them are late with the step that one more row makes
+    behind   = service / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
+    cost     = own + held up + crowded + behind + a tenth of (ttft / ttft goal + tpot / tpot goal)
+
+A prompt on a worker that decodes holds up its rows: that is what disaggregation avoids. On a prefill worker there are
+none, and the transfer is what it costs instead.
+"""
+
+import math
+from dataclasses import dataclass
+
+from twinfer.core.answers import AnswerLengths
+from twinfer.core.cost import Estimate, LinkCost, StepCost, prompt_work
+from twinfer.core.ids import WorkerId
+from twinfer.core.snapshot import WorkerState
+
+FULL = 0.9
+"""A share of prompts in a worker's time beyond which no more is believed."""
+EARLY = 0.1
+"""What a share of an objective counts, in late requests, as long as it is kept."""
+SURE, HOPELESS = 0.7, 1.2
+"""A predicted time to the first token of that many objectives is kept, or is not, whatever the error."""
+CHUNK_BYTES = 2.0**21
+UNMEASURED = LinkCost(0.0005, 1 / 25e9)
+"""A link of which nothing is known is taken for a fast one, so that it is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request needs.
+
+    Attributes:
+        prompt_tokens: of the whole prompt.
+        answers: how long they are.
+        ttft_s, tpot_s: what it should see.
+    """
+
+    prompt_tokens: int
+    answers: AnswerLengths
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillSide:
+    """One worker as the place where the prompt is computed."""
+
+    state: WorkerState
+    wait_s: float
+    service_s: float
+    burden: float
+
+    def price(self, ask: Ask) -> float:
+        """Its part of the cost, about."""
+        ttft = (self.wait_s + self.service_s) / ask.ttft_s
+        return _late(ttft) + EARLY * ttft + self.burden
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSide:
+    """One worker as the place where the answer is generated."""
+
+    state: WorkerState
+    hit: int
+    delay_s: float
+    step_s: float
+    tpot_s: float
+    stall_s: float
+    slack_s: float
+    burden: float
+
+    def price(self, ask: Ask) -> float:
+        """Its part of the cost, about."""
+        early = EARLY * (self.delay_s / ask.ttft_s + self.tpot_s / ask.tpot_s)
+        return _late(self.delay_s / ask.ttft_s) + _stalled_new(ask, self.stall_s, self.slack_s) + self.burden + early
+
+
+def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> PrefillSide:
+    """The prompt computed there, but for its first ``hit`` tokens."""
+    load = state.load
+    work = prompt_work(min(hit, ask.prompt_tokens - 1), ask.prompt_tokens)
+    ahead = load.backlog + state.unreported
+    chunks: float = -(-(ahead.tokens + work.tokens) // cost.chunk_tokens)
+    if load.decode_rows or ahead.tokens:
+        chunks += 0.5  # of the step under way
+    step = cost.decode_s(load.decode_rows, load.decode_context)
+    wait = cost.pace * (step * chunks + cost.prefill_s(ahead))
+    service = cost.pace * cost.prefill_s(work)
+    share = min(state.prefill_share, FULL)
+    late = _late((wait + service) / ask.ttft_s)
+    behind = service / ask.ttft_s * share / (1.0 - share) * (EARLY + late)
+    stall = cost.pace * cost.prefill_s(ahead)
+    slack = ask.tpot_s - cost.pace * step / (1.0 - share)
+    held_up = max(load.decode_rows, state.answering) * (
+        _stalled(ask, stall + service, slack) - _stalled(ask, stall, slack)
+    )
+    return PrefillSide(state, wait, service, held_up + behind)
+
+
+def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> DecodeSide:
+    """The answer generated there."""
+    load = state.load
+    rows = max(load.decode_rows, state.answering)
+    context = load.decode_context + (rows - load.decode_rows) * ask.prompt_tokens
+    own = ask.prompt_tokens + ask.answers.mean / 2
+    step = cost.pace * cost.decode_s(rows + 1, context + own)
+    growth = cost.pace * (cost.row_s + cost.context_s * own)
+    share = min(state.prefill_share, FULL)
+    stall = step + cost.pace * cost.prefill_s(load.backlog + state.unreported)
+    slack = ask.tpot_s - step / (1.0 - share)
+    crowded = rows * (_stalled(ask, stall, slack) - _stalled(ask, stall, slack + growth))
+    tpot = step / (1.0 - share) + (stall - step) / ask.answers.mean
+    return DecodeSide(state, hit, _delay(state, step, hit, ask), step, tpot, stall, slack, crowded)
+
+
+def aggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimate:
+    """Both phases on one worker."""
+    ttft = prefill.wait_s + prefill.service_s + decode.delay_s
+    return _estimate(prefill, decode, (None, ttft, 0.0), ask)
+
+
+def disaggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimate:
+    """Each phase on its own worker."""
+    source = prefill.state.identity
+    link = decode.state.links.get(source.worker, UNMEASURED)
+    num_bytes = max(0, ask.prompt_tokens - decode.hit) * source.capabilities.layout.token_bytes
+    flowing = link.pace * link.byte_s * num_bytes
+    last = link.pace * link.byte_s * min(num_bytes, CHUNK_BYTES)
+    exposed = link.pace * link.fixed_s + max(flowing - prefill.service_s, last) + decode.step_s / 2
+    ttft = prefill.wait_s + prefill.service_s + decode.delay_s + link.fixed_s
+    return _estimate(prefill, decode, (source.worker, ttft, exposed), ask)
+
+
+def fetch_pays_from(state: WorkerState, cost: StepCost, source: WorkerId, token_bytes: float) -> int:
+    """From how many cached tokens on a worker is quicker to fetch them than to compute them; 0 when it never is."""
+    link = state.links.get(source, UNMEASURED)
+    gain = cost.pace * cost.token_s - link.pace * link.byte_s * token_bytes
+    return math.ceil(link.pace * link.fixed_s / gain) + 1 if gain > 0 else 0
+
+
+def _estimate(
+    prefill: PrefillSide, decode: DecodeSide, way: tuple[WorkerId | None, float, float], ask: Ask
+) -> Estimate:
+    """``way``: the other worker, the time to the first token, and the stall before the second."""
+    source, ttft, exposed = way
+    tpot = decode.tpot_s + exposed / ask.answers.mean
+    burden = prefill.burden + decode.burden
+    own = _late(ttft / ask.ttft_s) + _stalled_new(ask, decode.stall_s + exposed, decode.slack_s)
+    cost = own + burden + EARLY * (ttft / ask.ttft_s + tpot / ask.tpot_s)
+    holds = ttft <= ask.ttft_s and tpot <= ask.tpot_s
+    return Estimate(decode.state.identity.worker, source, ttft, tpot, burden, cost, holds)
+
+
+def _late(share: float) -> float:
+    """How likely an objective is missed of which that share is predicted."""
+    return min(1.0, max(0.0, (share - SURE) / (HOPELESS - SURE)))
+
+
+def _stalled(ask: Ask, stall_s: float, slack_s: float) -> float:
+    """Of answers under way, those that a stall makes late."""
+    return 1.0 if slack_s <= 0.0 else ask.answers.weight_shorter(stall_s / slack_s)
+
+
+def _stalled_new(ask: Ask, stall_s: float, slack_s: float) -> float:
+    """How likely a stall makes a new answer late."""
+    return 1.0 if slack_s <= 0.0 else ask.answers.share_shorter(stall_s / slack_s)
+
+
+def _delay(state: WorkerState, step_s: float, hit: int, ask: Ask) -> float:
+    """Until there is room for the KV: as long as it takes until enough answers there ended."""
+    blocks, size = state.load.blocks, state.identity.capabilities.layout.block_tokens
+    needed = (ask.prompt_tokens - hit + ask.answers.mean) / size + state.unreported.tokens / size
+    missing = needed - (blocks.free + blocks.cached - blocks.promised)
+    if missing <= 0:
+        return 0.0
+    return ask.answers.mean * step_s * min(1.0, missing / max(blocks.live, 1))

@@ -1,0 +1,203 @@
+"""Routes by cost: the cheapest that holds the goals, whatever the snapshot."""
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import MODEL, POOL, a_request
+from twinfer.core.capabilities import Role, WorkerIdentity
+from twinfer.core.config import RoutingConfig
+from twinfer.core.cost import Backlog, LinkCost, StepCost
+from twinfer.core.errors import TwinferError
+from twinfer.core.ids import Epoch, WorkerId
+from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.core.route import Route, RouteKind
+from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.engine.assemble import emulated_capabilities
+from twinfer.router.policy import choose_route, fetch_threshold
+
+CAPABILITIES = emulated_capabilities(MODEL, POOL)
+ROUTING = RoutingConfig(policy="cost", ttft_goal_ms=1000, tpot_goal_ms=50)
+STEPS = StepCost(0.005, 0.0001, 0.0, 0.0001, 1e-8)
+FAST = LinkCost(0.001, 1e-10)
+
+
+def a_worker(name: str, role: Role, **facts: object) -> WorkerState:
+    """A live worker that computes ten thousand prompt positions a second; facts are of its load or its state."""
+    load_facts = {key: value for key, value in facts.items() if key in LoadReport.__struct_fields__}
+    cost = facts.pop("cost", STEPS)
+    state_facts = {key: value for key, value in facts.items() if key not in load_facts}
+    load_facts.pop("cost", None)
+    identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, CAPABILITIES, f"unix:/{name}")
+    load_facts.setdefault("blocks", BlockCounts(4000, 4000, 0, 0))
+    load = LoadReport(counters=Counters(), **load_facts)  # type: ignore[arg-type]
+    return msgspec.structs.replace(WorkerState(identity, load, cost=cost), **state_facts)  # type: ignore[arg-type]
+
+
+def route(num_tokens: int, *workers: WorkerState, forced: RouteKind | None = None, **hits: int) -> Route:
+    """Of a prompt of that length."""
+    found = {WorkerId(name): tokens for name, tokens in hits.items()}
+    return choose_route(a_request([1] * num_tokens), ClusterSnapshot(workers), ROUTING, forced, (), found)
+
+
+def ends(chosen: Route) -> tuple[str, str | None]:
+    """The two workers."""
+    return (chosen.decode, chosen.prefill)
+
+
+BUSY = a_worker("d", Role.DECODE, decode_rows=32, decode_context=64_000, answering=32)
+IDLE = a_worker("d", Role.DECODE)
+P = a_worker("p", Role.PREFILL)
+
+
+def test_a_prompt_beside_running_streams_goes_elsewhere() -> None:
+    """It would hold them up; with nobody there a handoff gains nothing."""
+    assert ends(route(3000, BUSY, P)) == ("d", "p")
+    assert ends(route(3000, IDLE, P)) == ("d", None)
+
+
+def test_a_hit_on_the_decode_worker_cancels_the_remote_prefill() -> None:
+    """What is left of the prompt is not worth a handoff."""
+    assert ends(route(3000, BUSY, P, d=2990)) == ("d", None)
+
+
+def test_a_hit_decides_between_prefill_workers() -> None:
+    """The one that has most of the prompt."""
+    assert ends(route(3000, BUSY, P, a_worker("q", Role.PREFILL), q=2000)) == ("d", "q")
+
+
+def test_a_thin_link_keeps_a_prompt_where_it_is() -> None:
+    """Two seconds of transfer are worse than holding others up."""
+    thin = {WorkerId("p"): LinkCost(2.0, 1e-6)}
+    assert ends(route(3000, msgspec.structs.replace(BUSY, links=thin), P)) == ("d", None)
+
+
+def test_a_long_queue_on_the_prefill_worker_is_gone_round() -> None:
+    """By computing where the answer is made, or at another prefill worker."""
+    queued = a_worker("p", Role.PREFILL, backlog=Backlog(60_000, 0.0))
+    assert ends(route(3000, BUSY, queued)) == ("d", None)
+    assert ends(route(3000, BUSY, queued, a_worker("q", Role.PREFILL))) == ("d", "q")
+
+
+def test_a_slow_worker_is_avoided() -> None:
+    """On either side."""
+    slow = msgspec.structs.replace(STEPS, pace=10.0)
+    assert ends(route(3000, BUSY, a_worker("a", Role.PREFILL, cost=slow), P)) == ("d", "p")
+    assert ends(route(3000, a_worker("a", Role.DECODE, cost=slow), IDLE))[0] == "d"
+
+
+def test_only_what_holds_the_goals_is_cheap() -> None:
+    """And it is said what else there was, and at which cost."""
+    chosen = route(3000, BUSY, P)
+    assert chosen.estimate is not None
+    assert chosen.estimate.holds
+    assert chosen.instead is not None
+    assert chosen.instead.prefill is None
+    assert chosen.instead.cost > chosen.estimate.cost
+
+
+def test_under_overload_the_lowest_cost_is_taken() -> None:
+    """Nothing holds the goals, and that is said."""
+    late = Backlog(100_000, 0.0)
+    chosen = route(3000, msgspec.structs.replace(BUSY, unreported=late), a_worker("p", Role.PREFILL, backlog=late))
+    assert chosen.estimate is not None
+    assert not chosen.estimate.holds
+    assert "neither holds" in chosen.reason or "too little" in chosen.reason
+
+
+def test_without_costs_the_length_decides() -> None:
+    """As the threshold policy does."""
+    workers = (a_worker("d", Role.DECODE, cost=None), a_worker("p", Role.PREFILL, cost=None))
+    assert ends(route(100, *workers)) == ("d", "p")
+    assert ends(route(10, *workers)) == ("d", None)
+
+
+def test_fixed_policies() -> None:
+    """Always the one, or always the other."""
+    request, cluster = a_request([1] * 10), ClusterSnapshot((IDLE, P))
+    assert ends(choose_route(request, cluster, RoutingConfig(policy="aggregated"))) == ("d", None)
+    assert ends(choose_route(request, cluster, RoutingConfig(policy="disaggregated"))) == ("d", "p")
+
+
+def test_a_forced_route_takes_the_cheapest_of_its_kind() -> None:
+    """Though the other kind costs less."""
+    assert ends(route(3000, IDLE, P, forced=RouteKind.DISAGGREGATED)) == ("d", "p")
+    assert ends(route(3000, BUSY, P, forced=RouteKind.AGGREGATED)) == ("d", None)
+
+
+def test_a_fetch_pays_where_the_link_beats_the_device() -> None:
+    """From as many tokens on as make up for the link's fixed time; never over a link slower than computing."""
+    split, threshold = route(3000, BUSY, P), RoutingConfig(policy="cost", min_fetch_tokens=128)
+    near = msgspec.structs.replace(P, links={WorkerId("d"): LinkCost(0.01, 0.0)})
+    assert fetch_threshold(split, ClusterSnapshot((BUSY, near)), threshold) == 101
+    far = msgspec.structs.replace(P, links={WorkerId("d"): LinkCost(0.01, 1.0)})
+    assert fetch_threshold(split, ClusterSnapshot((BUSY, far)), threshold) == 0
+
+
+COSTS = st.none() | st.builds(
+    StepCost, *[st.floats(0, 1)] * 5, pace=st.floats(1e-3, 1e3), chunk_tokens=st.integers(1, 4096)
+)
+WORKERS = st.builds(
+    lambda role, cost, rows, tokens, free, share, link: {
+        "role": role,
+        "cost": cost,
+        "decode_rows": rows,
+        "answering": rows,
+        "decode_context": rows * 100,
+        "backlog": Backlog(tokens, float(tokens)),
+        "blocks": BlockCounts(4000, free, 0, 4000 - free),
+        "prefill_share": share,
+        "links": {WorkerId("w0"): link},
+    },
+    st.sampled_from(Role),
+    COSTS,
+    st.integers(0, 500),
+    st.integers(0, 10**6),
+    st.integers(0, 4000),
+    st.floats(0, 1),
+    st.builds(LinkCost, st.floats(0, 10), st.floats(0, 1), st.floats(1e-3, 1e3)),
+)
+PAIRS = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    facts=st.lists(WORKERS, max_size=6),
+    apart=PAIRS,
+    mismatched=PAIRS,
+    excluded=st.sets(st.integers(0, 5)),
+    forced=st.none() | st.sampled_from(RouteKind),
+    policy=st.sampled_from(["cost", "threshold", "aggregated", "disaggregated"]),
+    num_tokens=st.integers(1, 5000),
+)
+def test_any_snapshot_gives_a_valid_route_or_a_refusal(
+    facts: list[dict[str, object]],
+    apart: set[tuple[int, int]],
+    mismatched: set[tuple[int, int]],
+    excluded: set[int],
+    forced: RouteKind | None,
+    policy: str,
+    num_tokens: int,
+) -> None:
+    """Workers that are there, that can do their part, and that can pass KV to each other; or an error that says why."""
+
+    def pairs(found: set[tuple[int, int]]) -> frozenset[tuple[WorkerId, WorkerId]]:
+        return frozenset((WorkerId(f"w{a}"), WorkerId(f"w{b}")) for a, b in found)
+
+    workers = tuple(a_worker(f"w{n}", **one) for n, one in enumerate(facts))  # type: ignore[arg-type]
+    cluster = ClusterSnapshot(workers, pairs(mismatched), pairs(apart))
+    routing = RoutingConfig(policy=policy)  # type: ignore[arg-type]
+    out = {WorkerId(f"w{n}") for n in excluded}
+    try:
+        chosen = choose_route(a_request([1] * num_tokens), cluster, routing, forced, out, {WorkerId("w0"): 16})
+    except TwinferError:
+        return
+    by_name = {state.identity.worker: state.identity for state in workers}
+    assert by_name[chosen.decode].role.decodes
+    if chosen.prefill is not None:
+        assert by_name[chosen.prefill].role.prefills
+        assert chosen.prefill != chosen.decode
+        assert (chosen.prefill, chosen.decode) not in cluster.mismatched
+    if forced is not None:
+        assert chosen.kind is forced
+    assert fetch_threshold(chosen, cluster, routing) >= 0
