@@ -16,6 +16,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
   twinfer keys create --tenant acme       a key for clients; from the first one on, everybody needs one
+  twinfer usage --by tenant,model         what everybody used, and what it cost
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer simulate --trace trace.jsonl    the same scheduler, router and handoffs, on devices that are not here
   twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
@@ -124,6 +125,19 @@ examples:
   twinfer keys revoke AKIAEXAMPLEEXAMPLE22
 """
 
+USAGE = """\
+Sums over the ledger, in which gateways keep one record for each request: tokens, seconds, KV and cost. It is in the
+database that `[identity]` in the configuration or TWINFER_DATABASE_URL names. Costs need a price file (`usage.prices`).
+
+Split by any of: tenant, key, model, profile, operation, status, tier, latency, route, day, hour.
+
+examples:
+  twinfer usage --by tenant,model --since 24h
+  twinfer usage --by day,tier --since 2026-01-01 --tenant acme --json
+  twinfer usage --since 30d --export usage.csv
+  twinfer usage --export usage.parquet
+"""
+
 DEVICES = """\
 Lists the hardware catalogue: devices, links and model shapes. Every number in it has a range, a quality and a source;
 the list shows the worst quality of each. Nobody outside the vendors can write KV into a CS-3 today.
@@ -195,6 +209,7 @@ def parser() -> argparse.ArgumentParser:
         "--endpoint", action="store_true", help="a certificate for the endpoint that clients call, instead"
     )
     _keys(commands)
+    _usage(commands)
     _simulate(commands)
     _devices(commands)
     _command(commands, "doctor", "say what this machine can and cannot run, and why", None)
@@ -278,6 +293,18 @@ def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     for action in (create, listing, revoke):
         action.add_argument("--json", action="store_true", help="print JSON")
         _configuration(action)
+
+
+def _usage(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    usage = _command(commands, "usage", "what tenants used, and what it cost", USAGE)
+    usage.add_argument("--by", default="tenant,model", metavar="A,B", help="split by these (default: tenant,model)")
+    usage.add_argument("--since", metavar="TIME", help="24h or 7d ago, or a date such as 2026-01-31, in UTC")
+    usage.add_argument("--until", metavar="TIME", help="the same, not included (default: now)")
+    usage.add_argument("--tenant", metavar="NAME", help="only this one's")
+    usage.add_argument("--model", metavar="ID", help="only this one")
+    usage.add_argument("--json", action="store_true", help="print JSON")
+    usage.add_argument("--export", metavar="FILE", help="write single records to FILE.csv or FILE.parquet instead")
+    _configuration(usage)
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:

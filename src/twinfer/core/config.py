@@ -271,6 +271,22 @@ class IdentityConfig(_Table, frozen=True):
     """Whether a signature may leave out the body (``UNSIGNED-PAYLOAD``); only over TLS is that safe."""
 
 
+class UsageConfig(_Table, frozen=True):
+    """The ledger: one record for each request, in the database that ``identity`` names."""
+
+    enabled: bool = True
+    """Keep it."""
+    prices: str = ""
+    """Price file in TOML, see docs/usage.md; without one nothing has a cost."""
+    flush_s: float = 0.5
+    """How often a gateway writes what has come together."""
+    max_waiting: int = 100_000
+    """Records that wait in a gateway at most while the database is away; further ones are lost, counted and logged."""
+    spool: str = ""
+    """Directory for records that could not be written before the gateway ended; written when the next one starts. Empty
+    means beside the database's key file."""
+
+
 class Config(_Table, frozen=True):
     """Everything."""
 
@@ -284,6 +300,7 @@ class Config(_Table, frozen=True):
     routing: RoutingConfig = RoutingConfig()
     gateway: GatewayConfig = GatewayConfig()
     identity: IdentityConfig = IdentityConfig()
+    usage: UsageConfig = UsageConfig()
     tls: TlsConfig = TlsConfig()
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

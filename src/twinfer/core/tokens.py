@@ -55,6 +55,7 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
         transfer_s: on a decode worker, from the seal's arrival to commit.
         cached_tokens: prompt tokens found in the worker's prefix cache.
         transfer_bytes: KV bytes received.
+        kv_block_s: KV blocks that it held for the request, times how long, up to its last token on this worker.
     """
 
     queue_s: float = 0.0
@@ -63,3 +64,4 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
     transfer_s: float = 0.0
     cached_tokens: int = 0
     transfer_bytes: int = 0
+    kv_block_s: float = 0.0

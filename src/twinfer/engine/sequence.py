@@ -121,9 +121,12 @@ class TokenSequence:
         scheduled = self.first_scheduled if self.first_scheduled is not None else self.arrived
         first = self.first_token if self.first_token is not None else scheduled
         last = self.last_token if self.last_token is not None else first
+        at_end = len(self.blocks)
+        at_first = at_end * len(self.request.prompt) / self.num_tokens
         return Timings(
             queue_s=scheduled - self.arrived,
             prefill_s=first - scheduled,
             decode_s=last - first,
             cached_tokens=self.cached_tokens,
+            kv_block_s=at_first * (first - scheduled) + (at_first + at_end) / 2 * (last - first),
         )

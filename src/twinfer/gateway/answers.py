@@ -13,6 +13,7 @@ from twinfer.core.tokens import FinishReason, Token
 from twinfer.gateway.base import Generation, Journey
 from twinfer.gateway.text.content import Block, Delta, TextBlock, TextDelta, ToolCallStart, join_deltas
 from twinfer.gateway.text.reading import Reading
+from twinfer.usage.record import Tokens
 
 
 class Ending(StrEnum):
@@ -110,6 +111,11 @@ class Answer:
     def num_cached(self) -> int:
         """Prompt tokens found in a cache. A recovery's prompt includes earlier output, which does not count."""
         return min(self.journey().cached_tokens, len(self.request.prompt))
+
+    @property
+    def tokens_used(self) -> Tokens:
+        """What it used, its prompt included."""
+        return Tokens(len(self.request.prompt) - self.num_cached, self.num_cached, 0, self.num_tokens)
 
     def journey(self) -> Journey:
         """What became of the request; complete when ``ending`` is set."""

@@ -15,6 +15,10 @@ class Journey(msgspec.Struct, frozen=True):
 
     queue + reserve + fetch + prefill = time to first token inside the gateway, up to network time; exposed transfer
     plus one decode step is the gap to the second token.
+
+    Attributes:
+        kv_byte_s: KV bytes that workers held for it, times how long, as far as they have told.
+        recoveries: plans that were made anew because a worker failed.
     """
 
     route: Route
@@ -26,6 +30,8 @@ class Journey(msgspec.Struct, frozen=True):
     decode_ms: float
     cached_tokens: int
     transfer_bytes: int
+    kv_byte_s: float = 0.0
+    recoveries: int = 0
 
 
 class Generation(Protocol):

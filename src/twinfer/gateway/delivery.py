@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from starlette.responses import Response
 
 from twinfer.gateway.answers import Answer, Answers, Piece
+from twinfer.gateway.books import Order
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
 from twinfer.gateway.prepare import ROUTE_HEADER
 from twinfer.gateway.wire import Wire
+from twinfer.usage.record import Status, Tokens
 
 
 class Delivery:
@@ -63,14 +65,27 @@ class Delivery:
 
     @contextlib.asynccontextmanager
     async def _start(self, work: Work) -> AsyncIterator[Answers]:
-        """Begin all answers; on leaving, whatever still runs is cancelled on the workers."""
-        async with contextlib.AsyncExitStack() as stack:
-            answers = []
-            for choice in work.choices:
-                generation = self._context.dispatcher.start(choice.request, work.forced)
-                stack.push_async_callback(generation.aclose)
-                answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
-            yield await stack.enter_async_context(Answers(answers))
+        """Begin all answers; on leaving, whatever still runs is cancelled on the workers, and the account is closed."""
+        account = self._context.books.open(self._order(work))
+        answers: list[Answer] = []
+        status = Status.FAILED
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for choice in work.choices:
+                    generation = self._context.dispatcher.start(choice.request, work.forced)
+                    stack.push_async_callback(generation.aclose)
+                    answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
+                yield await stack.enter_async_context(Answers(answers))
+            status = Status.ANSWERED
+        except asyncio.CancelledError:
+            status = Status.CANCELLED
+            raise
+        finally:
+            account.close(status, _used(work, answers), [answer.journey() for answer in answers])
+
+    def _order(self, work: Work) -> Order:
+        call = self._call
+        return Order(call.request_id, call.tenant, call.principal.key_id, work.model.id, self._operation, work.most)
 
     async def _first_within(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
         """The first pieces; none if they take longer than a stream's status may be held back."""
@@ -95,6 +110,18 @@ class Delivery:
 
     def _elapsed_s(self) -> float:
         return self._context.clock.now() - self._call.arrived_s
+
+
+def _used(work: Work, answers: Sequence[Answer]) -> Tokens:
+    """By all answers together; a prompt that brought forth no token was computed for nobody, and does not count."""
+    used = Tokens()
+    for choice, answer in zip(work.choices, answers, strict=False):
+        tokens = answer.tokens_used
+        if choice.shares_prompt:
+            used += Tokens(output=tokens.output)
+        elif tokens.output:
+            used += tokens
+    return used
 
 
 def _route_header(answer: Answer) -> Mapping[str, str]:

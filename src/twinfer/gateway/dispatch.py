@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from twinfer.core.config import Config
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
@@ -107,6 +109,7 @@ class FleetGeneration:
         self._news = asyncio.Event()
         self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
+        self._kv_byte_s = 0.0
         self._lost: set[Epoch] = set()
         self._expected: tuple[WorkerLink, RequestId] | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -145,7 +148,8 @@ class FleetGeneration:
         route = self.route
         prefill = self._timings.get(route.prefill, NO_TIMINGS) if route.prefill else NO_TIMINGS
         decode = self._timings.get(route.decode, NO_TIMINGS)
-        return self._stamps.journey(route, prefill, decode)
+        journey = self._stamps.journey(route, prefill, decode)
+        return msgspec.structs.replace(journey, kv_byte_s=self._kv_byte_s, recoveries=self._machine.num_recoveries)
 
     def hear(self, worker: WorkerId, message: ToGateway) -> None:
         """A worker speaks of this request."""
@@ -164,6 +168,7 @@ class FleetGeneration:
         now = time.monotonic()
         if timings is not None:
             self._timings[worker] = timings
+            self._kv_byte_s += timings.kv_block_s * self._fleet.block_bytes(worker)
         if tokens:
             self._stamp(worker, now)
         self._act(self._machine.tokens(tokens))

@@ -3,6 +3,7 @@
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from twinfer.gateway.answers import Answer
+from twinfer.gateway.batches import Tally
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _PHASES = ("queue", "reserve", "fetch", "prefill", "exposed_transfer", "decode")
@@ -51,6 +52,11 @@ class Meter:
             ("model_id", "route", "phase"),
             registry=registry,
             buckets=_SECONDS,
+        )
+
+        self.usage = Tally(
+            Counter("twinfer_usage_records", "Usage records by what became of them", ("outcome",), registry=registry),
+            Gauge("twinfer_usage_records_waiting", "Usage records not yet in the database", registry=registry),
         )
 
     def first_token(self, model: str, operation: str, seconds: float) -> None:

@@ -110,10 +110,10 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
         request, fills_context = _request(call, context, asked, layout.ids, model)
         if (grammar := await _grammar(model, asked, layout)) is not None:
             request = msgspec.structs.replace(request, grammar=grammar)
-        for _ in range(asked.options.n):
+        for of_prompt in range(asked.options.n):
             number = len(choices)
             own = msgspec.structs.replace(request, request_id=RequestId(f"{call.request_id}/{number}"), choice=number)
-            choices.append(Choice(own, plan.open, fills_context))
+            choices.append(Choice(own, plan.open, fills_context, shares_prompt=of_prompt > 0))
     return Work(model, tuple(choices), forced)
 
 

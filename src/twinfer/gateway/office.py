@@ -1,0 +1,73 @@
+"""Where a gateway's accounts are kept: books over a ledger that is written beside the event loop."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinfer.core.config import Config
+from twinfer.core.errors import TwinferError
+from twinfer.gateway.batches import BatchWriter, Pace, writing
+from twinfer.gateway.books import Books
+from twinfer.gateway.metering import Meter
+from twinfer.identity.place import place_of
+from twinfer.usage.prices import read_prices
+from twinfer.usage.record import UsageRecord
+from twinfer.usage.spool import Spool
+
+log = logging.getLogger("twinfer.gateway")
+LAST_TRIES_S = 2.0
+"""For records that are left when the gateway ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The books, and the series that go with them."""
+
+    books: Books
+    meter: Meter
+
+    @classmethod
+    def of(cls, config: Config) -> "Office":
+        """Books without a ledger."""
+        return cls(Books(), Meter())
+
+
+@contextlib.asynccontextmanager
+async def open_office(config: Config) -> AsyncIterator[Office]:
+    """Books as the configuration has them; on leaving, what was not written yet is, or is spooled.
+
+    Raises:
+        ConfigError: the price file cannot be read.
+    """
+    if not config.usage.enabled:
+        yield Office.of(config)
+        return
+    from twinfer.usage.ledger import Ledger
+
+    prices, meter, place = read_prices(config.usage.prices), Meter(), place_of(config.identity)
+    ledger = Ledger(place)
+    spool = Spool(Path(config.usage.spool) if config.usage.spool else place.key_file.parent)
+    pace = Pace(config.usage.flush_s, waiting=config.usage.max_waiting)
+    writer = BatchWriter[UsageRecord]("usage records", ledger.write, pace, meter.usage)
+    try:
+        if found := await asyncio.to_thread(spool.hand_over, ledger.write):
+            log.info("wrote %d usage records that an earlier gateway had left", found)
+    except TwinferError as error:
+        log.error("usage records of an earlier gateway cannot be written yet: %s", error)
+    async with writing(writer, LAST_TRIES_S):
+        yield Office(Books(writer.add, prices), meter)
+    _keep_rest(writer, spool)
+
+
+def _keep_rest(writer: BatchWriter[UsageRecord], spool: Spool) -> None:
+    """Records that could not be written wait on disk for the next gateway."""
+    rest = writer.waiting
+    if not rest:
+        return
+    try:
+        log.error("%d usage records could not be written and wait in %s", len(rest), spool.keep(rest))
+    except TwinferError as error:
+        log.error("%d usage records are lost: %s", len(rest), error)
