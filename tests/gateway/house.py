@@ -91,6 +91,7 @@ class House:
         self.dispatcher.generations.clear()
         self.dispatcher.forced.clear()
         self.dispatcher.reason = None
+        self.dispatcher.fast = set()
         self.says("Hello world")
 
     def plays(self, script: Script | Callable[[GenerationRequest], Script]) -> None:

@@ -45,7 +45,7 @@ class Kept:
 async def kept_house(model: ServedModel) -> AsyncIterator[Kept]:
     """It counts the cached tokens that scripts say, and has prices."""
     records: list[UsageRecord] = []
-    office = Office(Books(records.append, PRICES, lambda: 1000.5), Meter())
+    office = Office(Books(records.append, PRICES, now=lambda: 1000.5), Meter())
     async with open_house(model, office=office) as house:
         yield Kept(house, records)
 

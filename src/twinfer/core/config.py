@@ -109,6 +109,8 @@ class PoolConfig(_Table, frozen=True):
     """Numeric provenances (``weights/kv``, such as ``bf16/fp8``) of KV it takes besides its own; ``*`` takes any."""
     kv_mib: int = 512
     """Size of the KV pool of one worker, in MiB."""
+    max_pinned_fraction: float = 0.25
+    """Share of that pool which one tenant's cache points may keep for their time; more is ordinary cache."""
     block_tokens: int = 16
     """Token positions in one KV block, at least 1. Pools of one model may differ: KV is cut anew where it arrives."""
     max_step_tokens: int = 512
@@ -116,6 +118,8 @@ class PoolConfig(_Table, frozen=True):
     speculation: Literal["auto", "lookup", "off"] = "auto"
     """``lookup`` guesses that what followed the same words earlier follows again, computes several tokens in one step,
     and keeps those that are drawn anyway; ``auto`` does so in the native engine."""
+    latency: Literal["standard", "optimized"] = "standard"
+    """``optimized`` keeps the pool for requests that ask for low latency (``performanceConfig``), and those for it."""
     max_running: int = 64
     """Sequences in one step at most."""
     max_waiting: int = 1024
@@ -210,6 +214,9 @@ class RoutingConfig(_Table, frozen=True):
     min_fetch_tokens: int = 128
     """A prefill worker fetches the prompt's beginning from the decode worker when at least that many more tokens of it
     are cached there, as after an earlier turn of a chat; 0 never does."""
+    max_optimized_tokens: int = 0
+    """Prompt and longest answer up to which a request is served with low latency, where there is a pool for that; 0 for
+    any length."""
     allow_forced: bool = True
     """Whether the request header ``x-twinfer-route`` is obeyed."""
 
@@ -235,6 +242,8 @@ class GatewayConfig(_Table, frozen=True):
     """Events of Bedrock's streams over TLS carry a field of random length, which hides how long their text is."""
     max_requests: int = 1024
     """Requests in work at most; past that the answer is 503."""
+    flex_share: float = 0.5
+    """Part of them from which on requests of the flex tier are answered with 503."""
     tls_cert: str = ""
     """File of the certificate that clients see, in PEM, with those in between; without, the endpoint is plain HTTP."""
     tls_key: str = ""
@@ -271,6 +280,23 @@ class IdentityConfig(_Table, frozen=True):
     """Whether a signature may leave out the body (``UNSIGNED-PAYLOAD``); only over TLS is that safe."""
 
 
+class QuotaConfig(_Table, frozen=True):
+    """What tenants may use of models in a minute, in each gateway; the first that fits decides, without one there is no
+    bound."""
+
+    tenant: str = "*"
+    """Pattern with `*` and `?`; each tenant that fits has a quota of its own."""
+    model: str = "*"
+    """The same for models, by their ids."""
+    requests_per_min: int = 0
+    """Requests in a minute; 0 for any number."""
+    tokens_per_min: int = 0
+    """Tokens in a minute, prompt and answer together: reserved by the longest answer, settled by what was used, cache
+    reads free; 0 for any number."""
+    reserved_tokens_per_min: int = 0
+    """The same for the reserved tier, apart from the others; 0 for none of it."""
+
+
 class UsageConfig(_Table, frozen=True):
     """The ledger: one record for each request, in the database that ``identity`` names."""
 
@@ -301,6 +327,7 @@ class Config(_Table, frozen=True):
     gateway: GatewayConfig = GatewayConfig()
     identity: IdentityConfig = IdentityConfig()
     usage: UsageConfig = UsageConfig()
+    quota: tuple[QuotaConfig, ...] = ()
     tls: TlsConfig = TlsConfig()
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

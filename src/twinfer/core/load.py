@@ -6,7 +6,8 @@ import msgspec
 class BlockCounts(msgspec.Struct, frozen=True):
     """Where a pool's blocks are: ``free + cached + live + quarantined = total``.
 
-    ``promised`` blocks are a claim on free and cached ones, not blocks of their own.
+    ``promised`` blocks are a claim on free and cached ones, and ``pinned`` ones are cached or live: neither are blocks
+    of their own.
     """
 
     total: int
@@ -15,6 +16,7 @@ class BlockCounts(msgspec.Struct, frozen=True):
     live: int
     quarantined: int = 0
     promised: int = 0
+    pinned: int = 0
 
 
 class Counters(msgspec.Struct, frozen=True):

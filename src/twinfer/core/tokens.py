@@ -54,6 +54,7 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
         decode_s: from its first token on this worker to its last.
         transfer_s: on a decode worker, from the seal's arrival to commit.
         cached_tokens: prompt tokens found in the worker's prefix cache.
+        pinned_tokens: prompt tokens that the request's pins keep in that cache, whether they were there or not.
         transfer_bytes: KV bytes received.
         kv_block_s: KV blocks that it held for the request, times how long, up to its last token on this worker.
     """
@@ -65,3 +66,4 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     transfer_bytes: int = 0
     kv_block_s: float = 0.0
+    pinned_tokens: int = 0

@@ -53,7 +53,7 @@ def assemble(
     layout = capabilities.layout
     guesses = pool.speculation == "lookup" or (pool.speculation == "auto" and pool.engine == "native")
     loop = EngineLoop(
-        BlockPool(capabilities.num_blocks),
+        BlockPool(capabilities.num_blocks, int(capabilities.num_blocks * pool.max_pinned_fraction)),
         BlockHasher(cluster_key, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
         Limits(
             pool.max_step_tokens,

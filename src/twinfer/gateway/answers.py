@@ -115,7 +115,20 @@ class Answer:
     @property
     def tokens_used(self) -> Tokens:
         """What it used, its prompt included."""
-        return Tokens(len(self.request.prompt) - self.num_cached, self.num_cached, 0, self.num_tokens)
+        cached, written = self.num_cached, sum(self.cache_writes.values())
+        return Tokens(len(self.request.prompt) - cached - written, cached, written, self.num_tokens)
+
+    @property
+    def cache_writes(self) -> dict[float, int]:
+        """Prompt tokens computed and pinned at its cache points: how many for each time to live, in seconds."""
+        pinned, written = min(self.journey().pinned_tokens, len(self.request.prompt)), dict[float, int]()
+        begin = self.num_cached
+        for pin in self.request.pins:
+            end = min(pin.num_tokens, pinned)
+            if end > begin:
+                written[pin.ttl_s] = written.get(pin.ttl_s, 0) + end - begin
+                begin = end
+        return written
 
     def journey(self) -> Journey:
         """What became of the request; complete when ``ending`` is set."""

@@ -4,15 +4,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from twinfer.core.clock import MonotonicClock
 from twinfer.core.ids import TenantId
 from twinfer.core.route import RouteKind
+from twinfer.core.service import Latency, Tier
 from twinfer.gateway.base import Journey
+from twinfer.gateway.quotas import Quotas, Reservation
 from twinfer.usage.prices import PriceList
 from twinfer.usage.record import Status, Tokens, UsageRecord
 
 
 def ignore(record: UsageRecord) -> None:
     """Keep no ledger."""
+
+
+def charge_nobody(tenant: TenantId, model: str, num_tokens: int) -> None:
+    """Count nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +39,18 @@ class Order:
     operation: str
     most: int
     profile: str = ""
-    tier: str = "default"
-    latency: str = "standard"
+    tier: Tier = Tier.DEFAULT
+    latency: Latency = Latency.STANDARD
 
 
 class Account:
     """One call's account."""
 
-    def __init__(self, order: Order, at_ms: int, keep: Callable[[UsageRecord], None], prices: PriceList) -> None:
+    def __init__(self, order: Order, at_ms: int, reservation: Reservation, books: "Books") -> None:
         self._order = order
         self._at_ms = at_ms
-        self._keep = keep
-        self._prices = prices
+        self._reservation = reservation
+        self._books = books
         self._closed = False
 
     def close(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> None:
@@ -52,8 +59,10 @@ class Account:
             return
         self._closed = True
         order = self._order
+        self._reservation.settle(tokens.charged)
+        self._books.charged(order, tokens.charged)
         routed = [journey for journey in journeys if journey.route.decode]
-        self._keep(
+        self._books.keep(
             UsageRecord(
                 request_id=order.request_id,
                 at_ms=self._at_ms,
@@ -72,7 +81,7 @@ class Account:
                 kv_byte_s=sum(journey.kv_byte_s for journey in routed),
                 bytes_moved=sum(journey.transfer_bytes for journey in routed),
                 recoveries=sum(journey.recoveries for journey in routed),
-                cost_nano=self._prices.cost_nano(order.model, order.tier, tokens),
+                cost_nano=self._books.prices.cost_nano(order.model, order.tier, tokens),
             )
         )
 
@@ -83,6 +92,8 @@ class Books:
     Args:
         keep: takes each record, at once.
         prices: of tokens.
+        quotas: what tenants may use.
+        charge: takes tenant, model and tokens that count against a quota, once for each account.
         now: Unix seconds.
     """
 
@@ -90,15 +101,28 @@ class Books:
         self,
         keep: Callable[[UsageRecord], None] = ignore,
         prices: PriceList | None = None,
+        quotas: Quotas | None = None,
+        charge: Callable[[TenantId, str, int], None] = charge_nobody,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._keep = keep
-        self._prices = prices or PriceList()
+        self.keep = keep
+        self.prices = prices or PriceList()
+        self.quotas = quotas or Quotas((), MonotonicClock())
+        self._charge = charge
         self._now = now
 
     def open(self, order: Order) -> Account:
-        """Begin a call's account."""
-        return Account(order, int(self._now() * 1000), self._keep, self._prices)
+        """Begin a call's account.
+
+        Raises:
+            Throttled: the tenant has used up its quota.
+        """
+        reservation = self.quotas.reserve(order.tenant, order.model, order.tier, order.most)
+        return Account(order, int(self._now() * 1000), reservation, self)
+
+    def charged(self, order: Order, num_tokens: int) -> None:
+        """An account was closed with so many tokens that count."""
+        self._charge(order.tenant, order.model, num_tokens)
 
 
 def _route(kinds: Sequence[RouteKind]) -> str:

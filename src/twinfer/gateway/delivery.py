@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from starlette.responses import Response
 
+from twinfer.core.errors import Throttled
 from twinfer.gateway.answers import Answer, Answers, Piece
 from twinfer.gateway.books import Order
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
@@ -66,7 +67,11 @@ class Delivery:
     @contextlib.asynccontextmanager
     async def _start(self, work: Work) -> AsyncIterator[Answers]:
         """Begin all answers; on leaving, whatever still runs is cancelled on the workers, and the account is closed."""
-        account = self._context.books.open(self._order(work))
+        try:
+            account = self._context.books.open(self._order(work))
+        except Throttled:
+            self._context.meter.throttled.labels(work.model.id, self._operation).inc()
+            raise
         answers: list[Answer] = []
         status = Status.FAILED
         try:
@@ -85,7 +90,16 @@ class Delivery:
 
     def _order(self, work: Work) -> Order:
         call = self._call
-        return Order(call.request_id, call.tenant, call.principal.key_id, work.model.id, self._operation, work.most)
+        return Order(
+            call.request_id,
+            call.tenant,
+            call.principal.key_id,
+            work.model.id,
+            self._operation,
+            work.most,
+            tier=work.requests[0].tier,
+            latency=work.requests[0].latency,
+        )
 
     async def _first_within(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
         """The first pieces; none if they take longer than a stream's status may be held back."""
@@ -104,6 +118,7 @@ class Delivery:
         """Account for complete answers; returns the latency in milliseconds."""
         elapsed_s = self._elapsed_s()
         self._context.meter.answered(work.model.id, self._operation, elapsed_s)
+        self._context.meter.served(work.requests[0])
         for answer in answers.all:
             self._context.meter.spent(work.model.id, self._operation, answer)
         return int(elapsed_s * 1000)

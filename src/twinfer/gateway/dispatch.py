@@ -27,6 +27,7 @@ from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet, WorkerLink
+from twinfer.gateway.lanes import Lanes
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.stamps import Stamps
 from twinfer.gateway.worker_metrics import render
@@ -58,6 +59,7 @@ class FleetDispatcher:
         self._fleet = fleet
         self._config = config
         self._recovery = RecoveryMetrics()
+        self._lanes = Lanes(config.pool)
 
     def start(self, request: GenerationRequest, forced: RouteKind | None) -> "FleetGeneration":
         """Begin a request.
@@ -70,9 +72,13 @@ class FleetDispatcher:
             raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
         if not self._fleet.has_met(request.model):
             raise ModelNotReady(f"The model {request.model} is being loaded; try again shortly.", _LOADING_RETRY_S)
-        generation = FleetGeneration(request, forced, self._fleet, self._config, self._recovery)
+        generation = FleetGeneration(request, forced, self._fleet, self._config, self._recovery, self._lanes)
         generation.begin()
         return generation
+
+    def optimizes(self, model: ModelId) -> bool:
+        """Whether a pool for low latency serves this model now."""
+        return self._lanes.is_open(self._fleet.snapshot(), model)
 
     def unready(self) -> str | None:
         """Which model nobody can serve; ``None`` when each has a worker that decodes."""
@@ -98,10 +104,12 @@ class FleetGeneration:
         fleet: Fleet,
         config: Config,
         recovery: RecoveryMetrics,
+        lanes: Lanes,
     ) -> None:
         self._forced = forced
         self._recovery = recovery
         self._fleet = fleet
+        self._lanes = lanes
         self._routing = config.routing
         self._machine = GatewayRequest(request, config.routing.min_remote_tokens, config.handoff, forced is not None)
         self._tokens: list[Token] = []
@@ -195,7 +203,8 @@ class FleetGeneration:
             self._machine.leg_done(route.prefill)
 
     def _plan(self, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
-        request, snapshot = self._machine.request, self._fleet.snapshot()
+        request = self._machine.request
+        snapshot = self._lanes.narrow(self._fleet.snapshot(), request.model, request.latency)
         try:
             route = choose_route(request, snapshot, self._routing, self._forced, excluded)
         except TwinferError as error:

@@ -2,6 +2,7 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from twinfer.core.request import GenerationRequest
 from twinfer.gateway.answers import Answer
 from twinfer.gateway.batches import Tally
 
@@ -54,6 +55,27 @@ class Meter:
             buckets=_SECONDS,
         )
 
+        self.throttled = Counter(
+            "bedrock_invocation_throttles", "Calls refused for their tenant's quota", by_model, registry=registry
+        )
+        self._charged = Counter(
+            "bedrock_estimated_tpm_quota_usage",
+            "Tokens that counted against quotas, when settled",
+            ("tenant", "model_id"),
+            registry=registry,
+        )
+        self.downgrades = Counter(
+            "twinfer_gateway_downgrades",
+            "Calls not served as they asked: tier or latency mode",
+            ("model_id", "reason"),
+            registry=registry,
+        )
+        self._served = Counter(
+            "twinfer_gateway_served",
+            "Calls answered in full, by how they were served",
+            ("model_id", "tier", "latency"),
+            registry=registry,
+        )
         self.usage = Tally(
             Counter("twinfer_usage_records", "Usage records by what became of them", ("outcome",), registry=registry),
             Gauge("twinfer_usage_records_waiting", "Usage records not yet in the database", registry=registry),
@@ -62,6 +84,14 @@ class Meter:
     def first_token(self, model: str, operation: str, seconds: float) -> None:
         """A call's first token is there."""
         self._first_token.labels(model, operation).observe(seconds)
+
+    def charge(self, tenant: str, model: str, num_tokens: int) -> None:
+        """A call's tokens count against its tenant's quota."""
+        self._charged.labels(tenant, model).inc(num_tokens)
+
+    def served(self, request: GenerationRequest) -> None:
+        """A call was answered in full, as its requests say."""
+        self._served.labels(request.model, request.tier.value, request.latency.value).inc()
 
     def answered(self, model: str, operation: str, seconds: float) -> None:
         """A call was answered in full."""

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import TwinferError
 from twinfer.gateway.batches import BatchWriter, Pace, writing
 from twinfer.gateway.books import Books
 from twinfer.gateway.metering import Meter
+from twinfer.gateway.quotas import Quotas
 from twinfer.identity.place import place_of
 from twinfer.usage.prices import read_prices
 from twinfer.usage.record import UsageRecord
@@ -31,8 +33,9 @@ class Office:
 
     @classmethod
     def of(cls, config: Config) -> "Office":
-        """Books without a ledger."""
-        return cls(Books(), Meter())
+        """Books with quotas, and without a ledger."""
+        meter = Meter()
+        return cls(Books(quotas=Quotas(config.quota, MonotonicClock()), charge=meter.charge), meter)
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +61,7 @@ async def open_office(config: Config) -> AsyncIterator[Office]:
     except TwinferError as error:
         log.error("usage records of an earlier gateway cannot be written yet: %s", error)
     async with writing(writer, LAST_TRIES_S):
-        yield Office(Books(writer.add, prices), meter)
+        yield Office(Books(writer.add, prices, Quotas(config.quota, MonotonicClock()), meter.charge), meter)
     _keep_rest(writer, spool)
 
 
