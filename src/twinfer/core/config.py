@@ -280,6 +280,15 @@ class IdentityConfig(_Table, frozen=True):
     """Whether a signature may leave out the body (``UNSIGNED-PAYLOAD``); only over TLS is that safe."""
 
 
+class InvocationLogConfig(_Table, frozen=True):
+    """A file with one line of JSON for each request, in the form of Bedrock's model invocation logs."""
+
+    file: str = ""
+    """It grows at its end; empty keeps none."""
+    prompts: bool = False
+    """Requests' bodies and answers' texts are in it, too."""
+
+
 class QuotaConfig(_Table, frozen=True):
     """What tenants may use of models in a minute, in each gateway; the first that fits decides, without one there is no
     bound."""
@@ -328,6 +337,7 @@ class Config(_Table, frozen=True):
     identity: IdentityConfig = IdentityConfig()
     usage: UsageConfig = UsageConfig()
     quota: tuple[QuotaConfig, ...] = ()
+    invocation_log: InvocationLogConfig = InvocationLogConfig()
     tls: TlsConfig = TlsConfig()
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

@@ -9,6 +9,7 @@ from twinfer.core.ids import TenantId
 from twinfer.core.route import RouteKind
 from twinfer.core.service import Latency, Tier
 from twinfer.gateway.base import Journey
+from twinfer.gateway.invocation_log import Line
 from twinfer.gateway.quotas import Quotas, Reservation
 from twinfer.usage.prices import PriceList
 from twinfer.usage.record import Status, Tokens, UsageRecord
@@ -53,37 +54,37 @@ class Account:
         self._books = books
         self._closed = False
 
-    def close(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> None:
-        """Tell what was used, of all answers together; a second time changes nothing."""
+    def close(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> UsageRecord | None:
+        """Tell what was used, of all answers together; a second time changes nothing, and there is no record."""
         if self._closed:
-            return
+            return None
         self._closed = True
         order = self._order
         self._reservation.settle(tokens.charged)
         self._books.charged(order, tokens.charged)
         routed = [journey for journey in journeys if journey.route.decode]
-        self._books.keep(
-            UsageRecord(
-                request_id=order.request_id,
-                at_ms=self._at_ms,
-                tenant=order.tenant,
-                key_id=order.key_id,
-                model=order.model,
-                profile=order.profile,
-                operation=order.operation,
-                status=status,
-                tier=order.tier,
-                latency=order.latency,
-                route=_route([journey.route.kind for journey in routed]),
-                tokens=tokens,
-                prefill_s=sum(journey.prefill_ms for journey in routed) / 1e3,
-                decode_s=sum(journey.decode_ms for journey in routed) / 1e3,
-                kv_byte_s=sum(journey.kv_byte_s for journey in routed),
-                bytes_moved=sum(journey.transfer_bytes for journey in routed),
-                recoveries=sum(journey.recoveries for journey in routed),
-                cost_nano=self._books.prices.cost_nano(order.model, order.tier, tokens),
-            )
+        record = UsageRecord(
+            request_id=order.request_id,
+            at_ms=self._at_ms,
+            tenant=order.tenant,
+            key_id=order.key_id,
+            model=order.model,
+            profile=order.profile,
+            operation=order.operation,
+            status=status,
+            tier=order.tier,
+            latency=order.latency,
+            route=_route([journey.route.kind for journey in routed]),
+            tokens=tokens,
+            prefill_s=sum(journey.prefill_ms for journey in routed) / 1e3,
+            decode_s=sum(journey.decode_ms for journey in routed) / 1e3,
+            kv_byte_s=sum(journey.kv_byte_s for journey in routed),
+            bytes_moved=sum(journey.transfer_bytes for journey in routed),
+            recoveries=sum(journey.recoveries for journey in routed),
+            cost_nano=self._books.prices.cost_nano(order.model, order.tier, tokens),
         )
+        self._books.keep(record)
+        return record
 
 
 class Books:
@@ -95,7 +96,12 @@ class Books:
         quotas: what tenants may use.
         charge: takes tenant, model and tokens that count against a quota, once for each account.
         now: Unix seconds.
+
+    Attributes:
+        log: takes a line of the invocation log for each account, where one is kept.
     """
+
+    log: Callable[[Line], None] | None = None
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from twinfer.core.errors import Throttled
 from twinfer.gateway.answers import Answer, Answers, Piece
 from twinfer.gateway.books import Order
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
+from twinfer.gateway.invocation_log import Line, Said
 from twinfer.gateway.prepare import ROUTE_HEADER
 from twinfer.gateway.wire import Wire
 from twinfer.usage.record import Status, Tokens
@@ -86,7 +87,15 @@ class Delivery:
             status = Status.CANCELLED
             raise
         finally:
-            account.close(status, _used(work, answers), [answer.journey() for answer in answers])
+            record = account.close(status, _used(work, answers), [answer.journey() for answer in answers])
+            if record is not None and self._context.books.log is not None:
+                self._context.books.log(Line(record, self._said(answers)))
+
+    def _said(self, answers: Sequence[Answer]) -> Said | None:
+        """What goes into the invocation log, where the operator wants it there."""
+        if not self._context.config.invocation_log.prompts:
+            return None
+        return Said(self._call.body, tuple(answer.text for answer in answers))
 
     def _order(self, work: Work) -> Order:
         call = self._call

@@ -80,6 +80,11 @@ class Meter:
             Counter("twinfer_usage_records", "Usage records by what became of them", ("outcome",), registry=registry),
             Gauge("twinfer_usage_records_waiting", "Usage records not yet in the database", registry=registry),
         )
+        lines = "twinfer_invocation_log_lines"
+        self.invocation_lines = Tally(
+            Counter(lines, "Lines of the invocation log by what became of them", ("outcome",), registry=registry),
+            Gauge(f"{lines}_waiting", "Lines not yet in the invocation log", registry=registry),
+        )
 
     def first_token(self, model: str, operation: str, seconds: float) -> None:
         """A call's first token is there."""

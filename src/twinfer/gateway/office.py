@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import TwinferError
 from twinfer.gateway.batches import BatchWriter, Pace, writing
-from twinfer.gateway.books import Books
+from twinfer.gateway.books import Books, ignore
+from twinfer.gateway.invocation_log import InvocationLog, Line
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.quotas import Quotas
 from twinfer.identity.place import place_of
@@ -45,12 +46,29 @@ async def open_office(config: Config) -> AsyncIterator[Office]:
     Raises:
         ConfigError: the price file cannot be read.
     """
-    if not config.usage.enabled:
-        yield Office.of(config)
-        return
+    meter = Meter()
+    keep: Callable[[UsageRecord], None] = ignore
+    async with contextlib.AsyncExitStack() as stack:
+        if config.usage.enabled:
+            writer = await stack.enter_async_context(_ledger(config, meter))
+            keep = writer.add
+        quotas = Quotas(config.quota, MonotonicClock())
+        books = Books(keep, read_prices(config.usage.prices), quotas, meter.charge)
+        if config.invocation_log.file:
+            pace = Pace(config.usage.flush_s, waiting=config.usage.max_waiting)
+            write = InvocationLog(config).write
+            lines = BatchWriter[Line]("lines of the invocation log", write, pace, meter.invocation_lines)
+            await stack.enter_async_context(writing(lines, LAST_TRIES_S))
+            books.log = lines.add
+        yield Office(books, meter)
+
+
+@contextlib.asynccontextmanager
+async def _ledger(config: Config, meter: Meter) -> AsyncIterator[BatchWriter[UsageRecord]]:
+    """A writer of the ledger, which first has what earlier gateways left."""
     from twinfer.usage.ledger import Ledger
 
-    prices, meter, place = read_prices(config.usage.prices), Meter(), place_of(config.identity)
+    place = place_of(config.identity)
     ledger = Ledger(place)
     spool = Spool(Path(config.usage.spool) if config.usage.spool else place.key_file.parent)
     pace = Pace(config.usage.flush_s, waiting=config.usage.max_waiting)
@@ -60,9 +78,11 @@ async def open_office(config: Config) -> AsyncIterator[Office]:
             log.info("wrote %d usage records that an earlier gateway had left", found)
     except TwinferError as error:
         log.error("usage records of an earlier gateway cannot be written yet: %s", error)
-    async with writing(writer, LAST_TRIES_S):
-        yield Office(Books(writer.add, prices, Quotas(config.quota, MonotonicClock()), meter.charge), meter)
-    _keep_rest(writer, spool)
+    try:
+        async with writing(writer, LAST_TRIES_S):
+            yield writer
+    finally:
+        _keep_rest(writer, spool)
 
 
 def _keep_rest(writer: BatchWriter[UsageRecord], spool: Spool) -> None:
