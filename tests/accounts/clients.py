@@ -83,7 +83,8 @@ class Crowd:
         leave_early = self._random.random() < 0.1
         async with http.stream("POST", path, json=body, headers=headers) as response:
             request_id = response.headers["x-request-id"]
-            self.told.started.add(request_id)
+            if response.status_code != 429:
+                self.told.started.add(request_id)
             data = bytearray()
             async for part in response.aiter_bytes():
                 data += part

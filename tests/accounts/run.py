@@ -48,6 +48,10 @@ kv_mib = 8
 emulation = {{ decode_step_ms = 1 }}
 
 [[quota]]
+tenant = "gamma"
+tokens_per_min = 60_000
+
+[[quota]]
 tokens_per_min = 1_000_000_000
 reserved_tokens_per_min = 2_000
 
@@ -69,7 +73,7 @@ def run(directory: Path, num_requests: int, num_kills: int, seed: int, num_clien
     started = time.monotonic()
     with serving(directory, CONFIG, *sets, "handoff.heartbeat_s=0.5") as deployment:
         crowd = Crowd(deployment.url, MODEL, [key.bearer for key in keys], seed)
-        with _killing(deployment, num_kills, seed):
+        with _killing(deployment, num_kills, seed) as killed:
             asyncio.run(crowd.ask(num_requests, num_clients))
         charged = eventually(lambda: _settled(deployment.url, watcher.bearer), "all accounts to be closed")
     rows = list(Ledger(place).rows(Filter()))
@@ -77,7 +81,7 @@ def run(directory: Path, num_requests: int, num_kills: int, seed: int, num_clien
     findings = [*_differences(crowd.told, rows, charged), *_leaks(said, [*keys, watcher])]
     statuses, told = Counter(row["status"] for row in rows), crowd.told
     print(
-        f"{num_requests} questions, {num_kills} kills, {time.monotonic() - started:.0f} s: {len(rows)} records "
+        f"{num_requests} questions, {len(killed)} kills, {time.monotonic() - started:.0f} s: {len(rows)} records "
         f"({', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}), "
         f"{len(told.complete)} whole responses, {told.left} left, {told.refused} refused or broken; "
         f"{sum(row['recoveries'] for row in rows)} recoveries; {total(rows)}"
@@ -92,8 +96,9 @@ def _key(store: KeyStore, tenant: str, *allow: str) -> Issued:
 
 
 @contextlib.contextmanager
-def _killing(deployment: Deployment, num_kills: int, seed: int) -> Iterator[None]:
-    """Kill workers one after the other while the context lasts, and longer if there are kills left."""
+def _killing(deployment: Deployment, num_kills: int, seed: int) -> Iterator[list[str]]:
+    """Kill workers one after the other, while the context lasts; tells which."""
+    killed = list[str]()
     stop, draw = threading.Event(), random.Random(seed)
 
     def kill() -> None:
@@ -102,12 +107,13 @@ def _killing(deployment: Deployment, num_kills: int, seed: int) -> Iterator[None
                 return
             name = draw.choice(WORKERS)
             said = deployment.kill(name)
+            killed.append(name)
             deployment.output.wait_for(rf"{name}: ready", said)
 
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        yield
+        yield killed
     finally:
         stop.set()
         thread.join()

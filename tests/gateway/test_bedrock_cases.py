@@ -28,7 +28,7 @@ PATH = f"/model/{MODEL}/converse"
 CASES: Mapping[str, str] = {
     "1 an answer with all members": "test_bedrock_converse.test_an_answer_has_everything_boto3_s_model_asks_for",
     "2 names: ARN, profile": "test_bedrock_converse.test_names_with_slashes_and_colons_find_their_model",
-    "2 names: application profile": "there are no application profiles yet, see case 4",
+    "2 names: application profile": "test_bedrock_profiles.test_an_application_s_profile",
     "3 unknown model": "test_bedrock_converse.test_unknown_models_are_worded_as_aws_does",
     "4 unknown application profile": "test_bedrock_converse.test_unknown_models_are_worded_as_aws_does",
     "5 bad values that boto3 lets pass": "test_converse_request.test_every_complaint_names_its_place",

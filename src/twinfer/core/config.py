@@ -3,6 +3,7 @@
 A TOML file fills it, ``--set a.b=c`` overrides it, and unknown keys are errors. Reading text is ``core.config_text``.
 """
 
+import re
 from typing import Literal
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from twinfer.core.capabilities import Role
 from twinfer.core.grant import Proof
 from twinfer.core.layout import KVDtype
+from twinfer.core.service import Latency, Tier
 
 ToolFormat = Literal["auto", "hermes", "llama3", "mistral", "harmony", "none"]
 ReasoningFormat = Literal["auto", "think", "harmony", "none"]
@@ -280,6 +282,27 @@ class IdentityConfig(_Table, frozen=True):
     """Whether a signature may leave out the body (``UNSIGNED-PAYLOAD``); only over TLS is that safe."""
 
 
+class ProfileConfig(_Table, frozen=True):
+    """An application inference profile: a name, by its ARN, for a model as one tenant uses it for one purpose."""
+
+    id: str
+    """Last part of its ARN: 1 to 64 of ``a-z``, ``A-Z``, ``0-9`` and ``-``."""
+    model: str
+    """Id of the model."""
+    tenant: str = "default"
+    """Whose it is; to others there is no such profile."""
+    tier: Tier = Tier.DEFAULT
+    """Served so, unless a request says otherwise."""
+    latency: Latency = Latency.STANDARD
+    """The same for the latency mode."""
+    first_token_ms: float = 0.0
+    """Time to the first token that is promised; later ones are counted. 0 promises none."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-zA-Z0-9-]{1,64}", self.id):
+            raise ValueError(f"[[profile]] has the id {self.id!r}; write 1 to 64 letters, digits and '-'")
+
+
 class InvocationLogConfig(_Table, frozen=True):
     """A file with one line of JSON for each request, in the form of Bedrock's model invocation logs."""
 
@@ -337,6 +360,7 @@ class Config(_Table, frozen=True):
     identity: IdentityConfig = IdentityConfig()
     usage: UsageConfig = UsageConfig()
     quota: tuple[QuotaConfig, ...] = ()
+    profile: tuple[ProfileConfig, ...] = ()
     invocation_log: InvocationLogConfig = InvocationLogConfig()
     tls: TlsConfig = TlsConfig()
     cache_dir: str = ""

@@ -106,6 +106,7 @@ class Delivery:
             work.model.id,
             self._operation,
             work.most,
+            "" if work.profile is None else work.profile.id,
             tier=work.requests[0].tier,
             latency=work.requests[0].latency,
         )
@@ -120,7 +121,11 @@ class Delivery:
 
     async def _first(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
         pieces = await answers.take()
-        self._context.meter.first_token(work.model.id, self._operation, self._elapsed_s())
+        elapsed_s = self._elapsed_s()
+        self._context.meter.first_token(work.model.id, self._operation, elapsed_s)
+        profile = work.profile
+        if profile is not None and 0 < profile.first_token_ms < elapsed_s * 1000:
+            self._context.meter.late.labels(profile.id).inc()
         return pieces
 
     def _complete(self, answers: Answers, work: Work) -> int:

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
 from twinfer.core.clock import Clock
-from twinfer.core.config import Config
+from twinfer.core.config import Config, ProfileConfig
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import TenantId
 from twinfer.core.request import GenerationRequest
@@ -104,11 +104,13 @@ class Work:
     Attributes:
         choices: those to the first prompt come first.
         forced: the mode the client insists on.
+        profile: the application inference profile that it named.
     """
 
     model: ServedModel
     choices: tuple[Choice, ...]
     forced: RouteKind | None
+    profile: ProfileConfig | None = None
 
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:

@@ -70,6 +70,12 @@ class Meter:
             ("model_id", "reason"),
             registry=registry,
         )
+        self.late = Counter(
+            "twinfer_gateway_late_first_tokens",
+            "Calls whose first token came later than their inference profile promises",
+            ("profile",),
+            registry=registry,
+        )
         self._served = Counter(
             "twinfer_gateway_served",
             "Calls answered in full, by how they were served",

@@ -14,6 +14,7 @@ from twinfer.core.route import RouteKind
 from twinfer.core.service import Latency, Tier
 from twinfer.gateway.exchange import Call, Choice, Context, Work
 from twinfer.gateway.models import Layout, ServedModel
+from twinfer.gateway.profiles import find_profile
 from twinfer.gateway.readings import ReadingPlan
 from twinfer.gateway.service import place
 from twinfer.gateway.text.conversation import Prompt, RawPrompt
@@ -102,7 +103,8 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
         RequestError: as for one.
     """
     forced = forced_route(call.headers, context.config.routing)
-    model = context.models.find(each[0].model)
+    profile = find_profile(context.config.profile, each[0].model, call.tenant)
+    model = context.models.find(each[0].model if profile is None else profile.model)
     choices: list[Choice] = []
     for asked in each:
         if choices:
@@ -118,17 +120,20 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
             number = len(choices)
             own = msgspec.structs.replace(request, request_id=RequestId(f"{call.request_id}/{number}"), choice=number)
             choices.append(Choice(own, plan.open, fills_context, shares_prompt=of_prompt > 0))
-    work, options = Work(model, tuple(choices), forced), each[0].options
-    return place(work, call.tenant, context, options.tier or Tier.DEFAULT, options.latency or Latency.STANDARD)
+    work, options = Work(model, tuple(choices), forced, profile), each[0].options
+    tier, latency = (Tier.DEFAULT, Latency.STANDARD) if profile is None else (profile.tier, profile.latency)
+    return place(work, call.tenant, context, options.tier or tier, options.latency or latency)
 
 
-async def count(context: Context, asked: Asked) -> int:
+async def count(call: Call, context: Context, asked: Asked) -> int:
     """The prompt tokens that an answer would report, cached ones included. May be more than the model can take.
 
     Raises:
         RequestError: the model is not here, or its template refuses the conversation.
     """
-    return len((await _lay_out(context.models.find(asked.model), asked.prompt)).ids)
+    profile = find_profile(context.config.profile, asked.model, call.tenant)
+    model = context.models.find(asked.model if profile is None else profile.model)
+    return len((await _lay_out(model, asked.prompt)).ids)
 
 
 def _request(
