@@ -109,7 +109,7 @@ async def bounded_house(model: ServedModel) -> AsyncIterator[Bounded]:
     config = Config(model=(ModelConfig(id=model.id),))
     clock, meter = ManualClock(), Meter()
     quotas = Quotas([QuotaConfig(tokens_per_min=100, reserved_tokens_per_min=80)], clock)
-    office = Office(Books(quotas=quotas, charge=meter.charge), meter)
+    office = Office(Books(quotas=quotas, charge=meter.accounts.charge), meter)
     async with open_house(model, config, office=office) as house:
         yield Bounded(house, clock)
 

@@ -71,7 +71,7 @@ class Delivery:
         try:
             account = self._context.books.open(self._order(work))
         except Throttled:
-            self._context.meter.throttled.labels(work.model.id, self._operation).inc()
+            self._context.meter.accounts.throttled.labels(work.model.id, self._operation).inc()
             raise
         answers: list[Answer] = []
         status = Status.FAILED
@@ -125,14 +125,14 @@ class Delivery:
         self._context.meter.first_token(work.model.id, self._operation, elapsed_s)
         profile = work.profile
         if profile is not None and 0 < profile.first_token_ms < elapsed_s * 1000:
-            self._context.meter.late.labels(profile.id).inc()
+            self._context.meter.accounts.late.labels(profile.id).inc()
         return pieces
 
     def _complete(self, answers: Answers, work: Work) -> int:
         """Account for complete answers; returns the latency in milliseconds."""
         elapsed_s = self._elapsed_s()
         self._context.meter.answered(work.model.id, self._operation, elapsed_s)
-        self._context.meter.served(work.requests[0])
+        self._context.meter.accounts.served(work.requests[0])
         for answer in answers.all:
             self._context.meter.spent(work.model.id, self._operation, answer)
         return int(elapsed_s * 1000)

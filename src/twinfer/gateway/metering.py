@@ -2,9 +2,8 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from twinfer.core.request import GenerationRequest
+from twinfer.gateway.account_series import AccountSeries
 from twinfer.gateway.answers import Answer
-from twinfer.gateway.batches import Tally
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _PHASES = ("queue", "reserve", "fetch", "prefill", "exposed_transfer", "decode")
@@ -55,54 +54,11 @@ class Meter:
             buckets=_SECONDS,
         )
 
-        self.throttled = Counter(
-            "bedrock_invocation_throttles", "Calls refused for their tenant's quota", by_model, registry=registry
-        )
-        self._charged = Counter(
-            "bedrock_estimated_tpm_quota_usage",
-            "Tokens that counted against quotas, when settled",
-            ("tenant", "model_id"),
-            registry=registry,
-        )
-        self.downgrades = Counter(
-            "twinfer_gateway_downgrades",
-            "Calls not served as they asked: tier or latency mode",
-            ("model_id", "reason"),
-            registry=registry,
-        )
-        self.late = Counter(
-            "twinfer_gateway_late_first_tokens",
-            "Calls whose first token came later than their inference profile promises",
-            ("profile",),
-            registry=registry,
-        )
-        self._served = Counter(
-            "twinfer_gateway_served",
-            "Calls answered in full, by how they were served",
-            ("model_id", "tier", "latency"),
-            registry=registry,
-        )
-        self.usage = Tally(
-            Counter("twinfer_usage_records", "Usage records by what became of them", ("outcome",), registry=registry),
-            Gauge("twinfer_usage_records_waiting", "Usage records not yet in the database", registry=registry),
-        )
-        lines = "twinfer_invocation_log_lines"
-        self.invocation_lines = Tally(
-            Counter(lines, "Lines of the invocation log by what became of them", ("outcome",), registry=registry),
-            Gauge(f"{lines}_waiting", "Lines not yet in the invocation log", registry=registry),
-        )
+        self.accounts = AccountSeries(registry)
 
     def first_token(self, model: str, operation: str, seconds: float) -> None:
         """A call's first token is there."""
         self._first_token.labels(model, operation).observe(seconds)
-
-    def charge(self, tenant: str, model: str, num_tokens: int) -> None:
-        """A call's tokens count against its tenant's quota."""
-        self._charged.labels(tenant, model).inc(num_tokens)
-
-    def served(self, request: GenerationRequest) -> None:
-        """A call was answered in full, as its requests say."""
-        self._served.labels(request.model, request.tier.value, request.latency.value).inc()
 
     def answered(self, model: str, operation: str, seconds: float) -> None:
         """A call was answered in full."""

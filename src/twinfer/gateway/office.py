@@ -36,7 +36,7 @@ class Office:
     def of(cls, config: Config) -> "Office":
         """Books with quotas, and without a ledger."""
         meter = Meter()
-        return cls(Books(quotas=Quotas(config.quota, MonotonicClock()), charge=meter.charge), meter)
+        return cls(Books(quotas=Quotas(config.quota, MonotonicClock()), charge=meter.accounts.charge), meter)
 
 
 @contextlib.asynccontextmanager
@@ -53,11 +53,11 @@ async def open_office(config: Config) -> AsyncIterator[Office]:
             writer = await stack.enter_async_context(_ledger(config, meter))
             keep = writer.add
         quotas = Quotas(config.quota, MonotonicClock())
-        books = Books(keep, read_prices(config.usage.prices), quotas, meter.charge)
+        books = Books(keep, read_prices(config.usage.prices), quotas, meter.accounts.charge)
         if config.invocation_log.file:
             pace = Pace(config.usage.flush_s, waiting=config.usage.max_waiting)
             write = InvocationLog(config).write
-            lines = BatchWriter[Line]("lines of the invocation log", write, pace, meter.invocation_lines)
+            lines = BatchWriter[Line]("lines of the invocation log", write, pace, meter.accounts.invocation_lines)
             await stack.enter_async_context(writing(lines, LAST_TRIES_S))
             books.log = lines.add
         yield Office(books, meter)
@@ -72,7 +72,7 @@ async def _ledger(config: Config, meter: Meter) -> AsyncIterator[BatchWriter[Usa
     ledger = Ledger(place)
     spool = Spool(Path(config.usage.spool) if config.usage.spool else place.key_file.parent)
     pace = Pace(config.usage.flush_s, waiting=config.usage.max_waiting)
-    writer = BatchWriter[UsageRecord]("usage records", ledger.write, pace, meter.usage)
+    writer = BatchWriter[UsageRecord]("usage records", ledger.write, pace, meter.accounts.usage)
     try:
         if found := await asyncio.to_thread(spool.hand_over, ledger.write):
             log.info("wrote %d usage records that an earlier gateway had left", found)

@@ -15,7 +15,7 @@ def place(work: Work, tenant: TenantId, context: Context, tier: Tier, latency: L
     The reserved tier runs over into the default one where the tenant's share is used up or none; low latency into the
     standard mode where there is no pool for it, or the call is too long for it. Each is counted.
     """
-    downgrades = context.meter.downgrades
+    downgrades = context.meter.accounts.downgrades
     if tier is Tier.RESERVED and not context.books.quotas.has_reserved(tenant, work.model.id, work.most):
         downgrades.labels(work.model.id, "reserved_used_up").inc()
         tier = Tier.DEFAULT
