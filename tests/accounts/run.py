@@ -49,7 +49,7 @@ emulation = {{ decode_step_ms = 1 }}
 
 [[quota]]
 tenant = "gamma"
-tokens_per_min = 60_000
+tokens_per_min = 12_000
 
 [[quota]]
 tokens_per_min = 1_000_000_000
