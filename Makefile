@@ -5,7 +5,7 @@ READY := .venv/.ready
 SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nixl serve test test-e2e test-gpu clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas kills \
+.PHONY: help setup nixl serve test test-e2e test-gpu clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas accounts kills \
 	bench bench-gateway bench-masks bench-router bench-setup bench-engine bench-gpu validate claims clean
 
 help: ## list these targets
@@ -62,6 +62,9 @@ fuzz-gateway: setup ## 10,000 spoilt requests to every route; ARGS="--first N --
 
 schemas: setup ## 500 random schemas through three doors of the demo model; ARGS="--schemas N --seed N"
 	$(BIN)/python -m tests.schemas $(ARGS)
+
+accounts: setup ## 10,000 requests with cancels, kills and retries: quotas, ledger and responses must agree; ARGS="--seed N"
+	$(BIN)/python -m tests.accounts $(ARGS)
 
 kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--demo --workers 2 --seed N"
 	$(BIN)/python -m tests.kills $(ARGS)

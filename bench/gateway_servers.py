@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from bench.keys import guarded_door
 from twinfer.core.config import Config, ModelConfig
-from twinfer.core.ids import WorkerId
+from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.tokens import FinishReason, Token
@@ -62,6 +62,10 @@ class Beat:
     def stop(self, answering: "Answering") -> None:
         """End an answer."""
         self._running.pop(answering, None)
+
+    def optimizes(self, model: ModelId) -> bool:
+        """There is no pool."""
+        return False
 
     def unready(self) -> str | None:
         """Never."""

@@ -27,6 +27,7 @@ from twinfer.gateway.auth import Door
 from twinfer.gateway.fake import FakeDispatcher, FakeGeneration, Script
 from twinfer.gateway.front import Front
 from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.office import Office
 from twinfer.gateway.serve import bind, build_app, serve
 from twinfer.gateway.text.content import Delta
 from twinfer.identity.principal import ANYBODY, Principal
@@ -90,6 +91,7 @@ class House:
         self.dispatcher.generations.clear()
         self.dispatcher.forced.clear()
         self.dispatcher.reason = None
+        self.dispatcher.fast = set()
         self.says("Hello world")
 
     def plays(self, script: Script | Callable[[GenerationRequest], Script]) -> None:
@@ -158,11 +160,12 @@ async def open_house(
     *,
     door: Door | None = None,
     front: Front | None = None,
+    office: Office | None = None,
 ) -> AsyncIterator[House]:
     """Serve on a free port until the context ends."""
     dispatcher = FakeDispatcher(lambda request: Script([[EOS]]))
     config = config or Config(model=(ModelConfig(id=model.id),))
-    app = build_app(config, ModelRegistry([model, *others]), dispatcher, door)
+    app = build_app(config, ModelRegistry([model, *others]), dispatcher, door, office)
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     address = sock.getsockname()
     url = f"http://{address[0]}:{address[1]}"

@@ -24,15 +24,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "twinfer.tiny-v1:0"
 PATH = f"/model/{MODEL}/converse"
-TIERS, QUOTAS = (
-    "there is one tier and one latency mode",
-    "there are no quotas yet",
-)
 
 CASES: Mapping[str, str] = {
     "1 an answer with all members": "test_bedrock_converse.test_an_answer_has_everything_boto3_s_model_asks_for",
     "2 names: ARN, profile": "test_bedrock_converse.test_names_with_slashes_and_colons_find_their_model",
-    "2 names: application profile": "there are no application profiles yet, see case 4",
+    "2 names: application profile": "test_bedrock_profiles.test_an_application_s_profile",
     "3 unknown model": "test_bedrock_converse.test_unknown_models_are_worded_as_aws_does",
     "4 unknown application profile": "test_bedrock_converse.test_unknown_models_are_worded_as_aws_does",
     "5 bad values that boto3 lets pass": "test_converse_request.test_every_complaint_names_its_place",
@@ -50,7 +46,7 @@ CASES: Mapping[str, str] = {
     "16 the engine dies in mid-stream": "test_bedrock_converse.test_failures_in_the_stream_break_it",
     "17 no engine before the first token": "test_bedrock_cases.test_boto3_tries_as_often_as_it_was_told",
     "18 the model is being loaded": "test_bedrock_converse.test_boto3_comes_again_when_it_may_work",
-    "19 over the tenant's tokens per minute": QUOTAS,
+    "19 over the tenant's tokens per minute": "test_quotas.test_over_the_quota_is_429",
     "20 the client leaves": "test_app.test_a_client_that_leaves_in_mid_stream_cancels_its_work",
     "21 Llama's body without Content-Type": "test_bedrock_invoke.test_a_body_needs_no_content_type",
     "22 native streams' counts": "test_bedrock_invoke.test_counts_are_in_headers_and_in_the_last_chunk_alone",
@@ -66,8 +62,8 @@ CASES: Mapping[str, str] = {
     "26 bearer keys": "test_auth.test_bearer_keys",
     "26 bearer keys: short-term, other Region": "identity.test_verify.test_a_short_term_key_ends",
     "27 latency mode, as served": "test_bedrock_converse.test_service_choices_are_echoed_as_served",
-    "28 tiers under load": TIERS,
-    "29 cache points": "cache points change nothing yet; what was found in a cache is told, see case 1",
+    "28 tiers under load": "engine.test_waiting.test_tiers_come_in_order_and_within_one_by_arrival",
+    "29 cache points": "test_cache_points.test_the_accounts_add_up",
     "30 openai: usage at a stream's end": "test_openai_chat.test_a_stream_tells_its_usage_when_asked",
     "30 openai: n": "test_openai_chat.test_n_answers_keep_apart",
     "30 openai: json_schema": "test_output_schema.test_the_openai_sdk_parses_what_it_asked_for",
@@ -87,7 +83,7 @@ async def test_every_case_has_its_test() -> None:
     for case, test in CASES.items():
         if " " not in test:
             module, _, name = test.rpartition(".")
-            package = "tests" if module.startswith("identity.") else "tests.gateway"
+            package = "tests" if "." in module and not module.startswith("fuzz.") else "tests.gateway"
             assert hasattr(importlib.import_module(f"{package}.{module}"), name), case
     numbers = {case.split()[0] for case in CASES}
     assert {str(number) for number in range(1, 31)} <= numbers

@@ -177,12 +177,17 @@ async def test_lengths_have_their_own_stop_reasons(house: House) -> None:
 
 
 async def test_service_choices_are_echoed_as_served(house: House) -> None:
-    """There is one latency mode and one tier; a client that chose learns so."""
+    """A client that chose learns what it got: low latency where there is a pool, reserved where it has a share."""
     chosen = {"performanceConfig": {"latency": "optimized"}, "serviceTier": {"type": "priority"}}
-    answer = await converse(house, **chosen)
-    assert (answer["performanceConfig"], answer["serviceTier"]) == ({"latency": "standard"}, {"type": "default"})
-    metadata = (await converse_stream(house, **chosen))[-1]["metadata"]
-    assert (metadata["performanceConfig"], metadata["serviceTier"]) == ({"latency": "standard"}, {"type": "default"})
+    for fast, latency in ((set(), "standard"), ({house.model.id}, "optimized")):
+        house.dispatcher.fast = fast
+        answer = await converse(house, **chosen)
+        assert (answer["performanceConfig"], answer["serviceTier"]) == ({"latency": latency}, {"type": "priority"})
+        metadata = (await converse_stream(house, **chosen))[-1]["metadata"]
+        assert (metadata["performanceConfig"], metadata["serviceTier"]) == ({"latency": latency}, {"type": "priority"})
+    answer = await converse(house, serviceTier={"type": "reserved"})
+    assert answer["serviceTier"] == {"type": "default"}
+    assert "performanceConfig" not in answer
 
 
 async def test_sampling_reaches_the_workers(house: House) -> None:

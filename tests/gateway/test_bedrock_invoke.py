@@ -93,12 +93,12 @@ async def test_a_body_needs_no_content_type(house: House) -> None:
 
 
 async def test_how_it_was_served_is_told_to_who_chose(house: House) -> None:
-    """There is one latency mode and one tier; plain and streamed say so in headers."""
+    """Plain and streamed say so in headers; there is no pool for low latency."""
     chosen = {"performanceConfigLatency": "optimized", "serviceTier": "priority", "trace": "ENABLED"}
     for operation in ("invoke_model", "invoke_model_with_response_stream"):
         call = getattr(house.boto3(), operation)
         answer = await asyncio.to_thread(lambda call=call: call(modelId=LLAMA, body=b'{"prompt":"hi"}', **chosen))
-        assert ("standard", "default") == (answer["performanceConfigLatency"], answer["serviceTier"])
+        assert ("standard", "priority") == (answer["performanceConfigLatency"], answer["serviceTier"])
         answer["body"].close()
 
 

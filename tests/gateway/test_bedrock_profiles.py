@@ -7,10 +7,15 @@ import pytest
 import pytest_asyncio
 from botocore.exceptions import ClientError
 
-from tests.gateway.house import House, open_house
-from twinfer.core.config import Config, GatewayConfig, ModelConfig
+from tests.gateway.house import House, converse_body, open_house
+from twinfer.core.config import Config, GatewayConfig, ModelConfig, ProfileConfig
 from twinfer.core.ids import ModelId
+from twinfer.core.service import Tier
+from twinfer.gateway.books import Books
+from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ServedModel
+from twinfer.gateway.office import Office
+from twinfer.usage.record import UsageRecord
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,7 +54,41 @@ async def test_each_model_has_the_profile_of_its_geography(house: House) -> None
         assert profile == found
 
 
-async def test_there_are_no_application_profiles(house: House) -> None:
+async def test_an_application_s_profile(model: ServedModel) -> None:
+    """It is listed, found and served under its ARN for its tenant alone, as it says unless a request says otherwise."""
+    profiles = (
+        ProfileConfig("ours", model.id, tier=Tier.FLEX, first_token_ms=0.000001),
+        ProfileConfig("theirs", model.id, "acme"),
+    )
+    records = list[UsageRecord]()
+    config = Config(model=(ModelConfig(id=model.id),), profile=profiles)
+    arn = "arn:aws:bedrock:us-east-1:000000000000:application-inference-profile/"
+    async with open_house(model, config, office=Office(Books(records.append), Meter())) as house:
+        house.says("Hello")
+        listed = await ask(house, "list_inference_profiles", typeEquals="APPLICATION")
+        (ours,) = listed["inferenceProfileSummaries"]
+        assert (ours["inferenceProfileId"], ours["inferenceProfileArn"], ours["type"]) == (
+            "ours",
+            f"{arn}ours",
+            "APPLICATION",
+        )
+        for name in ("ours", f"{arn}ours"):
+            found = await ask(house, "get_inference_profile", inferenceProfileIdentifier=name)
+            assert found["inferenceProfileArn"] == f"{arn}ours"
+        client = house.boto3()
+        for tier in ({}, {"serviceTier": {"type": "priority"}}):
+            await asyncio.to_thread(lambda tier=tier: client.converse(modelId=f"{arn}ours", **converse_body(), **tier))
+        assert [(record.profile, record.tier, record.model) for record in records] == [
+            ("ours", "flex", model.id),
+            ("ours", "priority", model.id),
+        ]
+        with pytest.raises(client.exceptions.ResourceNotFoundException):
+            await asyncio.to_thread(lambda: client.converse(modelId=f"{arn}theirs", **converse_body()))
+        late = 'twinfer_gateway_late_first_tokens_total{profile="ours"} 2.0'
+        assert late in (await house.http.get("/metrics")).text
+
+
+async def test_without_any_there_are_no_application_profiles(house: House) -> None:
     """None is listed, and an ARN of one is of nothing."""
     listed = await ask(house, "list_inference_profiles", typeEquals="APPLICATION")
     assert listed["inferenceProfileSummaries"] == []

@@ -8,6 +8,7 @@ from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.converse_request import Converse, read_converse
 from twinfer.gateway.prepare import Options
 from twinfer.gateway.text.conversation import (
+    CachePoint,
     Calling,
     Conversation,
     Message,
@@ -76,8 +77,8 @@ def test_a_conversation_is_read_in_order() -> None:
         ],
     )
     assert asked.conversation.messages == (
-        Message("system", (Text("One."), Text("Two."))),
-        Message("user", (Text("a"), Text("b"), Text("c"))),
+        Message("system", (Text("One."), CachePoint(300), Text("Two."))),
+        Message("user", (Text("a"), CachePoint(300), Text("b"), Text("c"))),
         Message("assistant", (Reasoning("hm"), Text("d"))),
         say("user", "e"),
     )

@@ -97,8 +97,8 @@ async def test_a_count_is_what_an_answer_reports(model: ServedModel) -> None:
     forced = Conversation(HELLO.messages, (Tool("f", "", {}),), Calling.ANY, "f")
     for prompt in (HELLO, forced, replace(forced, calling=Calling.AUTO), RawPrompt("hello"), RawPrompt((5, 6))):
         request = (await prepared(model, prompt)).requests[0]
-        assert len(request.prompt) == await count(context(model), Asked(model.id, prompt))
-    assert await count(context(replace(model, max_context_tokens=1)), Asked(model.id, RawPrompt((5, 6)))) == 2
+        assert len(request.prompt) == await count(CALL, context(model), Asked(model.id, prompt))
+    assert await count(CALL, context(replace(model, max_context_tokens=1)), Asked(model.id, RawPrompt((5, 6)))) == 2
 
 
 async def test_token_ids_are_taken_as_they_are(model: ServedModel) -> None:

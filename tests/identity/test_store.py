@@ -11,12 +11,13 @@ from twinfer.core.config import IdentityConfig
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import TenantId
 from twinfer.identity.credential import Issued, issue
+from twinfer.identity.database import shown_url
 from twinfer.identity.place import Place, place_of
 from twinfer.identity.policy import Policy
 from twinfer.identity.schema import LATEST, STATE, migrate, version_of
 from twinfer.identity.seal import Seal, create_key
 from twinfer.identity.sigv4 import CredentialScope, signing_key
-from twinfer.identity.store import KeyRecord, KeysState, KeyStore, shown_url
+from twinfer.identity.store import KeyRecord, KeysState, KeyStore
 
 
 def make(store: KeyStore, tenant: str = "acme", *, temporary: bool = False, now: float = 1000.0) -> Issued:
@@ -215,9 +216,7 @@ def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     """No file of SQLite, or nobody there."""
     broken = tmp_path / "keys.db"
     broken.write_text("this is no database, but a text that is longer than its header would be" * 20)
-    with pytest.raises(
-        ConfigError, match=r"the keys' database sqlite:.*keys\.db cannot be used: file is not a database"
-    ):
+    with pytest.raises(ConfigError, match=r"the database sqlite:.*keys\.db cannot be used: file is not a database"):
         KeyStore(place_of(IdentityConfig(database=f"sqlite:///{broken}"), {})).list()
     away = place_of(IdentityConfig(database=f"postgresql://me:hush@/x?host={tmp_path}"), {})
     with pytest.raises(ConfigError, match="cannot be used") as refused:

@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from twinfer.kv.block_pool import BlockPool
 
-NUM_BLOCKS = 12
+NUM_BLOCKS, MAX_PINNED = 12, 3
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -15,7 +15,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = BlockPool(NUM_BLOCKS)
+        self.pool = BlockPool(NUM_BLOCKS, MAX_PINNED)
+        self.now = 0.0
         self.holds: list[list[int]] = []
         self.content: dict[int, bytes] = {}
         self.promises: list[int] = []
@@ -50,6 +51,21 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.content[block] == block_hash
         self.holds.append(blocks)
         return blocks
+
+    @rule(source=holdings, owner=st.sampled_from("ab"), ttl=st.integers(1, 3))
+    def pin(self, source: list[int], owner: str, ttl: int) -> None:
+        hashes = [self.content[block] for block in source if block in self.content]
+        before = self.pool.num_available
+        assert self.pool.pin(hashes, owner, self.now + ttl) <= len(hashes)
+        assert before == self.pool.num_available
+
+    @rule(passed=st.integers(0, 2))
+    def unpin(self, passed: int) -> None:
+        self.now += passed
+        before = self.pool.num_available
+        self.pool.unpin(self.now)
+        assert before == self.pool.num_available
+        assert self.pool.next_unpin > self.now
 
     @rule(blocks=consumes(holdings))
     def release(self, blocks: list[int]) -> None:
@@ -111,6 +127,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(self.quarantined) == counts.quarantined
         assert sum(self.promises) == counts.promised
         assert counts.promised <= counts.free + counts.cached
+        assert counts.pinned <= min(2 * MAX_PINNED, counts.cached + counts.live)
 
 
 TestPool = PoolMachine.TestCase

@@ -19,6 +19,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer serve ./Qwen2.5-0.5B            a directory in Hugging Face format, or a Hugging Face id
   twinfer serve --config twinfer.toml     a whole topology from a file
   twinfer keys create --tenant acme       a key for clients; from the first one on, everybody needs one
+  twinfer usage --by tenant,model         what everybody used, and what it cost
   twinfer bench run http://127.0.0.1:8000 how fast an endpoint is, ours or not; compare says what changed
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer simulate --trace trace.jsonl    the same scheduler, router and handoffs, on devices that are not here
@@ -128,6 +129,19 @@ examples:
   twinfer keys revoke AKIAEXAMPLEEXAMPLE22
 """
 
+USAGE = """\
+Sums over the ledger, in which gateways keep one record for each request: tokens, seconds, KV and cost. It is in the
+database that `[identity]` in the configuration or TWINFER_DATABASE_URL names. Costs need a price file (`usage.prices`).
+
+Split by any of: tenant, key, model, profile, operation, status, tier, latency, route, day, hour.
+
+examples:
+  twinfer usage --by tenant,model --since 24h
+  twinfer usage --by day,tier --since 2026-01-01 --tenant acme --json
+  twinfer usage --since 30d --export usage.csv
+  twinfer usage --export usage.parquet
+"""
+
 DEVICES = """\
 Lists the hardware catalogue: devices, links and model shapes. Every number in it has a range, a quality and a source;
 the list shows the worst quality of each. Nobody outside the vendors can write KV into a CS-3 today.
@@ -153,54 +167,12 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"twinfer {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    serve = _command(commands, "serve", "start a gateway and its workers on this machine", SERVE)
-    serve.add_argument("model", nargs="?", help="'demo', a directory or a Hugging Face id (default: the demo model)")
-    _configuration(serve)
-    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: 8000)")
-    serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
-    serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
-    serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")
-    serve.add_argument(
-        "--kv", choices=("real", "virtual"), help="virtual counts and times the model's KV without moving it"
-    )
-    serve.add_argument("--link", metavar="NAME", help="KV takes as long as over this link of the catalogue")
-    serve.add_argument("--time-scale", type=float, metavar="X", help="devices and link are that much slower")
-    worker = _command(commands, "worker", "run one worker in the foreground", WORKER)
-    _configuration(worker)
-    worker.add_argument("--pool", required=True, help="name of the [[pool]] it belongs to")
-    worker.add_argument("--index", type=int, default=0, help="its number within the pool (default: 0)")
-    worker.add_argument("--listen", required=True, metavar="HOST:PORT", help="address of its control plane")
-    chaos = _command(commands, "chaos", "disturb a running deployment and check every answer", CHAOS)
-    chaos.add_argument("url", metavar="URL", help="of a deployment on this machine, such as http://127.0.0.1:8000")
-    _configuration(chaos)
-    chaos.add_argument("--events", type=int, default=100, help="disturbances (default: 100)")
-    chaos.add_argument("--seed", type=int, default=0, help="of prompts, events and moments (default: 0)")
-    chaos.add_argument(
-        "--only", action="append", default=[], metavar="KIND", help="kill, pause, long-pause, partition; repeatable"
-    )
-    chaos.add_argument("--strict", action="store_true", help="an error in place of an answer is not clean, either")
-    chaos.add_argument("--minutes", type=float, help="begin no event later than that")
-    chaos.add_argument("--clients", type=int, default=6, help="requests at a time (default: 6)")
-    chaos.add_argument("--prompts", type=int, default=24, help="different prompts (default: 24)")
-    chaos.add_argument("--json", metavar="FILE", help="write the result there, with all that bad answers said")
-    worker.add_argument(
-        "--advertise", default="", metavar="HOST", help="where others reach it, if not on --listen's host"
-    )
-    worker.add_argument(
-        "--kv-port", type=int, default=0, metavar="PORT", help="port for KV over TCP (default: a free one)"
-    )
-    certs = _command(commands, "certs", "make certificates for workers and gateways on several machines", CERTS)
-    certs.add_argument("directory", metavar="DIR", help="where they go")
-    certs.add_argument(
-        "--host", action="append", default=[], metavar="NAME_OR_IP", help="a worker's machine; repeatable"
-    )
-    certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
-    certs.add_argument("--force", action="store_true", help="replace certificates that are there")
-    certs.add_argument(
-        "--endpoint", action="store_true", help="a certificate for the endpoint that clients call, instead"
-    )
+    _serve(commands)
+    _worker(commands)
+    _chaos(commands)
+    _certs(commands)
     _keys(commands)
+    _usage(commands)
     _simulate(commands)
     add_bench(_command(commands, "bench", "measure an OpenAI or Bedrock endpoint", BENCH))
     _devices(commands)
@@ -229,6 +201,65 @@ def _command(
         help=summary,
         description=text or f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = _command(commands, "serve", "start a gateway and its workers on this machine", SERVE)
+    serve.add_argument("model", nargs="?", help="'demo', a directory or a Hugging Face id (default: the demo model)")
+    _configuration(serve)
+    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: 8000)")
+    serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
+    serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
+    serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")
+    serve.add_argument(
+        "--kv", choices=("real", "virtual"), help="virtual counts and times the model's KV without moving it"
+    )
+    serve.add_argument("--link", metavar="NAME", help="KV takes as long as over this link of the catalogue")
+    serve.add_argument("--time-scale", type=float, metavar="X", help="devices and link are that much slower")
+
+
+def _worker(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    worker = _command(commands, "worker", "run one worker in the foreground", WORKER)
+    _configuration(worker)
+    worker.add_argument("--pool", required=True, help="name of the [[pool]] it belongs to")
+    worker.add_argument("--index", type=int, default=0, help="its number within the pool (default: 0)")
+    worker.add_argument("--listen", required=True, metavar="HOST:PORT", help="address of its control plane")
+    worker.add_argument(
+        "--advertise", default="", metavar="HOST", help="where others reach it, if not on --listen's host"
+    )
+    worker.add_argument(
+        "--kv-port", type=int, default=0, metavar="PORT", help="port for KV over TCP (default: a free one)"
+    )
+
+
+def _chaos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    chaos = _command(commands, "chaos", "disturb a running deployment and check every answer", CHAOS)
+    chaos.add_argument("url", metavar="URL", help="of a deployment on this machine, such as http://127.0.0.1:8000")
+    _configuration(chaos)
+    chaos.add_argument("--events", type=int, default=100, help="disturbances (default: 100)")
+    chaos.add_argument("--seed", type=int, default=0, help="of prompts, events and moments (default: 0)")
+    chaos.add_argument(
+        "--only", action="append", default=[], metavar="KIND", help="kill, pause, long-pause, partition; repeatable"
+    )
+    chaos.add_argument("--strict", action="store_true", help="an error in place of an answer is not clean, either")
+    chaos.add_argument("--minutes", type=float, help="begin no event later than that")
+    chaos.add_argument("--clients", type=int, default=6, help="requests at a time (default: 6)")
+    chaos.add_argument("--prompts", type=int, default=24, help="different prompts (default: 24)")
+    chaos.add_argument("--json", metavar="FILE", help="write the result there, with all that bad answers said")
+
+
+def _certs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    certs = _command(commands, "certs", "make certificates for workers and gateways on several machines", CERTS)
+    certs.add_argument("directory", metavar="DIR", help="where they go")
+    certs.add_argument(
+        "--host", action="append", default=[], metavar="NAME_OR_IP", help="a worker's machine; repeatable"
+    )
+    certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
+    certs.add_argument("--force", action="store_true", help="replace certificates that are there")
+    certs.add_argument(
+        "--endpoint", action="store_true", help="a certificate for the endpoint that clients call, instead"
     )
 
 
@@ -289,6 +320,18 @@ def _keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     for action in (create, listing, revoke):
         action.add_argument("--json", action="store_true", help="print JSON")
         _configuration(action)
+
+
+def _usage(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    usage = _command(commands, "usage", "what tenants used, and what it cost", USAGE)
+    usage.add_argument("--by", default="tenant,model", metavar="A,B", help="split by these (default: tenant,model)")
+    usage.add_argument("--since", metavar="TIME", help="24h or 7d ago, or a date such as 2026-01-31, in UTC")
+    usage.add_argument("--until", metavar="TIME", help="the same, not included (default: now)")
+    usage.add_argument("--tenant", metavar="NAME", help="only this one's")
+    usage.add_argument("--model", metavar="ID", help="only this one")
+    usage.add_argument("--json", action="store_true", help="print JSON")
+    usage.add_argument("--export", metavar="FILE", help="write single records to FILE.csv or FILE.parquet instead")
+    _configuration(usage)
 
 
 def _configuration(command: argparse.ArgumentParser) -> None:

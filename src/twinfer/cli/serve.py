@@ -127,7 +127,7 @@ def without_passwords(config: Config) -> Config:
     """The configuration as it may be shown."""
     if not config.identity.database:
         return config
-    from twinfer.identity.store import shown_url
+    from twinfer.identity.database import shown_url
 
     identity = msgspec.structs.replace(config.identity, database=shown_url(config.identity.database))
     return msgspec.structs.replace(config, identity=identity)

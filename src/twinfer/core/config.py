@@ -3,6 +3,7 @@
 A TOML file fills it, ``--set a.b=c`` overrides it, and unknown keys are errors. Reading text is ``core.config_text``.
 """
 
+import re
 from typing import Literal
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from twinfer.core.capabilities import Role
 from twinfer.core.grant import Proof
 from twinfer.core.layout import KVDtype
+from twinfer.core.service import Latency, Tier
 
 ToolFormat = Literal["auto", "hermes", "llama3", "mistral", "harmony", "none"]
 ReasoningFormat = Literal["auto", "think", "harmony", "none"]
@@ -110,6 +112,8 @@ class PoolConfig(_Table, frozen=True):
     """Numeric provenances (``weights/kv``, such as ``bf16/fp8``) of KV it takes besides its own; ``*`` takes any."""
     kv_mib: int = 512
     """Size of the KV pool of one worker, in MiB."""
+    max_pinned_fraction: float = 0.25
+    """Share of that pool which one tenant's cache points may keep for their time; more is ordinary cache."""
     block_tokens: int = 16
     """Token positions in one KV block, at least 1. Pools of one model may differ: KV is cut anew where it arrives."""
     max_step_tokens: int = 512
@@ -117,6 +121,8 @@ class PoolConfig(_Table, frozen=True):
     speculation: Literal["auto", "lookup", "off"] = "auto"
     """``lookup`` guesses that what followed the same words earlier follows again, computes several tokens in one step,
     and keeps those that are drawn anyway; ``auto`` does so in the native engine."""
+    latency: Literal["standard", "optimized"] = "standard"
+    """``optimized`` keeps the pool for requests that ask for low latency (``performanceConfig``), and those for it."""
     max_running: int = 64
     """Sequences in one step at most."""
     max_waiting: int = 1024
@@ -219,6 +225,9 @@ class RoutingConfig(_Table, frozen=True):
     min_fetch_tokens: int = 128
     """A prefill worker fetches the prompt's beginning from the decode worker when at least that many more tokens of it
     are cached there, as after an earlier turn of a chat; 0 never does."""
+    max_optimized_tokens: int = 0
+    """Prompt and longest answer up to which a request is served with low latency, where there is a pool for that; 0 for
+    any length."""
     allow_forced: bool = True
     """Whether the request header ``x-twinfer-route`` is obeyed."""
 
@@ -253,6 +262,8 @@ class GatewayConfig(_Table, frozen=True):
     """Events of Bedrock's streams over TLS carry a field of random length, which hides how long their text is."""
     max_requests: int = 1024
     """Requests in work at most; past that the answer is 503."""
+    flex_share: float = 0.5
+    """Part of them from which on requests of the flex tier are answered with 503."""
     tls_cert: str = ""
     """File of the certificate that clients see, in PEM, with those in between; without, the endpoint is plain HTTP."""
     tls_key: str = ""
@@ -289,6 +300,69 @@ class IdentityConfig(_Table, frozen=True):
     """Whether a signature may leave out the body (``UNSIGNED-PAYLOAD``); only over TLS is that safe."""
 
 
+class ProfileConfig(_Table, frozen=True):
+    """An application inference profile: a name, by its ARN, for a model as one tenant uses it for one purpose."""
+
+    id: str
+    """Last part of its ARN: 1 to 64 of ``a-z``, ``A-Z``, ``0-9`` and ``-``."""
+    model: str
+    """Id of the model."""
+    tenant: str = "default"
+    """Whose it is; to others there is no such profile."""
+    tier: Tier = Tier.DEFAULT
+    """Served so, unless a request says otherwise."""
+    latency: Latency = Latency.STANDARD
+    """The same for the latency mode."""
+    first_token_ms: float = 0.0
+    """Time to the first token that is promised; later ones are counted. 0 promises none."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-zA-Z0-9-]{1,64}", self.id):
+            raise ValueError(f"[[profile]] has the id {self.id!r}; write 1 to 64 letters, digits and '-'")
+
+
+class InvocationLogConfig(_Table, frozen=True):
+    """A file with one line of JSON for each request, in the form of Bedrock's model invocation logs."""
+
+    file: str = ""
+    """It grows at its end; empty keeps none."""
+    prompts: bool = False
+    """Requests' bodies and answers' texts are in it, too."""
+
+
+class QuotaConfig(_Table, frozen=True):
+    """What tenants may use of models in a minute, in each gateway; the first that fits decides, without one there is no
+    bound."""
+
+    tenant: str = "*"
+    """Pattern with `*` and `?`; each tenant that fits has a quota of its own."""
+    model: str = "*"
+    """The same for models, by their ids."""
+    requests_per_min: int = 0
+    """Requests in a minute; 0 for any number."""
+    tokens_per_min: int = 0
+    """Tokens in a minute, prompt and answer together: reserved by the longest answer, settled by what was used, cache
+    reads free; 0 for any number."""
+    reserved_tokens_per_min: int = 0
+    """The same for the reserved tier, apart from the others; 0 for none of it."""
+
+
+class UsageConfig(_Table, frozen=True):
+    """The ledger: one record for each request, in the database that ``identity`` names."""
+
+    enabled: bool = True
+    """Keep it."""
+    prices: str = ""
+    """Price file in TOML, see docs/usage.md; without one nothing has a cost."""
+    flush_s: float = 0.5
+    """How often a gateway writes what has come together."""
+    max_waiting: int = 100_000
+    """Records that wait in a gateway at most while the database is away; further ones are lost, counted and logged."""
+    spool: str = ""
+    """Directory for records that could not be written before the gateway ended; written when the next one starts. Empty
+    means beside the database's key file."""
+
+
 class Config(_Table, frozen=True):
     """Everything."""
 
@@ -302,6 +376,10 @@ class Config(_Table, frozen=True):
     routing: RoutingConfig = RoutingConfig()
     gateway: GatewayConfig = GatewayConfig()
     identity: IdentityConfig = IdentityConfig()
+    usage: UsageConfig = UsageConfig()
+    quota: tuple[QuotaConfig, ...] = ()
+    profile: tuple[ProfileConfig, ...] = ()
+    invocation_log: InvocationLogConfig = InvocationLogConfig()
     tls: TlsConfig = TlsConfig()
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

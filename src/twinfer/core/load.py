@@ -9,7 +9,8 @@ from twinfer.core.ids import WorkerId
 class BlockCounts(msgspec.Struct, frozen=True):
     """Where a pool's blocks are: ``free + cached + live + quarantined = total``.
 
-    ``promised`` blocks are a claim on free and cached ones, not blocks of their own.
+    ``promised`` blocks are a claim on free and cached ones, and ``pinned`` ones are cached or live: neither are blocks
+    of their own.
     """
 
     total: int
@@ -18,6 +19,7 @@ class BlockCounts(msgspec.Struct, frozen=True):
     live: int
     quarantined: int = 0
     promised: int = 0
+    pinned: int = 0
 
 
 class Counters(msgspec.Struct, frozen=True):

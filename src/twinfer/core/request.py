@@ -7,6 +7,7 @@ frozen request, and recovery, preemption and handoff all rebuild sampler state b
 import msgspec
 
 from twinfer.core.ids import ModelId, RequestId, TenantId
+from twinfer.core.service import Latency, Tier
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,6 +67,18 @@ class Grammar(msgspec.Struct, frozen=True):
     end_ids: tuple[int, ...]
 
 
+class Pin(msgspec.Struct, frozen=True):
+    """The prompt's beginning is to be kept.
+
+    Args:
+        num_tokens: how much of it.
+        ttl_s: from when it is computed, or found.
+    """
+
+    num_tokens: int
+    ttl_s: float
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer to generate.
 
@@ -81,6 +94,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         cache_salt: only requests with the same one share KV; the client's choice, within its tenant.
         deadline_s: seconds the request may take in all, from its arrival at whoever holds it.
         grammar: what the answer must be; ``None`` leaves it free.
+        tier: who comes first where there is a queue.
+        latency: which pools it may use; decided by its gateway.
+        pins: beginnings of the prompt that whoever computes it pins in its prefix cache, the shortest first.
     """
 
     request_id: RequestId
@@ -94,3 +110,6 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_salt: str = ""
     deadline_s: float = 600.0
     grammar: Grammar | None = None
+    tier: Tier = Tier.DEFAULT
+    latency: Latency = Latency.STANDARD
+    pins: tuple[Pin, ...] = ()

@@ -54,7 +54,9 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
         decode_s: from its first token on this worker to its last.
         transfer_s: on a decode worker, from the seal's arrival to commit.
         cached_tokens: prompt tokens found in the worker's prefix cache.
+        pinned_tokens: prompt tokens that the request's pins keep in that cache, whether they were there or not.
         transfer_bytes: KV bytes received.
+        kv_block_s: KV blocks that it held for the request, times how long, up to its last token on this worker.
     """
 
     queue_s: float = 0.0
@@ -63,3 +65,5 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
     transfer_s: float = 0.0
     cached_tokens: int = 0
     transfer_bytes: int = 0
+    kv_block_s: float = 0.0
+    pinned_tokens: int = 0

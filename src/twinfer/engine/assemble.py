@@ -52,7 +52,7 @@ def assemble(
     """An engine ready to be stepped; it sets ``changed`` whenever something comes from outside."""
     layout = capabilities.layout
     loop = EngineLoop(
-        BlockPool(capabilities.num_blocks),
+        BlockPool(capabilities.num_blocks, int(capabilities.num_blocks * pool.max_pinned_fraction)),
         BlockHasher(cluster_key, capabilities.fingerprint, capabilities.provenance, layout.block_tokens),
         limits(pool, capabilities),
         capabilities.vocab_size,

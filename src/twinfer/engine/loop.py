@@ -21,6 +21,7 @@ from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, LoadReport
 from twinfer.core.messages import FailureKind
 from twinfer.core.request import GenerationRequest
+from twinfer.core.service import Tier
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Timings, Token
 from twinfer.engine.base import Exported, Failure, StepOutcome
@@ -105,13 +106,15 @@ class EngineLoop:
 
         Raises:
             InvalidRequest: it does not fit this engine.
-            CapacityError: the queue is full.
+            CapacityError: the queue is full, or half full for one of the flex tier.
         """
         if request.request_id in self._sequences:
             return
         self.check(request, len(emitted))
-        if len(self._scheduler.waiting) >= self.limits.max_waiting:
-            raise CapacityError(f"the queue is full with {self.limits.max_waiting} requests; try again later")
+        most = self.limits.max_waiting
+        most = max(1, most // 2) if request.tier is Tier.FLEX else most
+        if len(self._scheduler.waiting) >= most:
+            raise CapacityError(f"the queue is full with {most} requests; try again later")
         sequence = TokenSequence(request, purpose, arrived=now, output=list(emitted), foreign=foreign)
         self._adopt(sequence)
         self._scheduler.waiting.append(sequence)
@@ -134,6 +137,8 @@ class EngineLoop:
 
     def begin(self, now: float) -> StepPlan | None:
         """What to compute next; ``None`` when there is nothing to do or no block to do it with."""
+        if now >= self.pool.next_unpin:
+            self.pool.unpin(now)
         expired = self._expired(now) if now >= self._no_deadline_before else ()
         for request_id in expired:
             self._drop(self._sequences[request_id])
@@ -218,6 +223,8 @@ class EngineLoop:
         self._right_guesses += part.is_guess
         sequence.num_computed = part.end
         self.prefixes.publish(sequence)
+        if sequence.num_computed >= len(sequence.request.prompt):
+            self.prefixes.pin(sequence, now)
         self._scheduler.let_go(sequence)
         if sequence.purpose is Purpose.EXPORT:
             self._export(sequence, first_final, report)
@@ -250,9 +257,9 @@ class EngineLoop:
         if sequence.purpose is Purpose.EXPORT:
             self._scheduler.running.remove(sequence)
             self.parked[request_id] = sequence
-            report.finished.append((request_id, sequence.timings()))
+            report.finished.append((request_id, sequence.timings(self.block_tokens)))
         elif reason is not None:
-            report.finished.append((request_id, sequence.timings()))
+            report.finished.append((request_id, sequence.timings(self.block_tokens)))
             self._drop(sequence)
 
     def _export(self, sequence: TokenSequence, first_block: int, report: _Report) -> None:

@@ -31,6 +31,17 @@ class PrefixCache:
         sequence.num_published = len(held)
         return held
 
+    def pin(self, sequence: TokenSequence, now: float) -> None:
+        """Keep the beginnings of a computed prompt that the request names; once. Each keeps whole blocks."""
+        if sequence.pinned_tokens is not None:
+            return
+        hasher = self._own.after(sequence.foreign) if sequence.mixed else self._own
+        count = 0
+        for wanted in sequence.request.pins:
+            hashes = sequence.block_hashes(wanted.num_tokens // self.block_tokens, hasher)
+            count = max(count, self.pool.pin(hashes, sequence.request.tenant, now + wanted.ttl_s))
+        sequence.pinned_tokens = count * self.block_tokens
+
     def publish(self, sequence: TokenSequence) -> None:
         """Make the full blocks findable that the sequence computed or was handed since the last call."""
         num_full = sequence.num_computed // self.block_tokens

@@ -5,17 +5,16 @@
    strides towards its end, because the KV of the last one is what a decode worker waits for.
 3. A step that only decodes, and few, guesses: tokens that a sequence may draw next are computed together with its last
    one, each as a slice of its own, as far as its blocks reach. Guesses that were wrong are overwritten by later steps.
-4. Waiting ones are admitted in order of arrival as long as budget and blocks last. All blocks for the tokens known
+4. Waiting ones are admitted by tier and arrival as long as budget and blocks last. All blocks for the tokens known
    are taken at admission, so a prompt never stops half-way for want of blocks; see 6 for the exception.
-5. When a decoding sequence finds no block, the youngest answer not yet in this plan gives up its blocks and waits at
-   the front of the queue; what it had computed stays in the prefix cache as long as nobody needs the room. Exports are
-   never preempted: their blocks may be on the wire.
+5. When a decoding sequence finds no block, the youngest answer of the last tier that is not yet in this plan gives up
+   its blocks and waits at the front of its tier; what it had computed stays in the prefix cache as long as nobody needs
+   the room. Exports are never preempted: their blocks may be on the wire.
 6. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
    cache. At admission they take what is in sight at once, and grow from chunk to chunk as they do when they decode.
    Exports take and keep all of theirs, so a handoff is always whole.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from twinfer.core.step import Slice
 from twinfer.engine.decode_run import decode_run, give_back, grow_run
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, TokenSequence
+from twinfer.engine.waiting import WaitingQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Scheduler:
         self.prefixes = prefixes
         self.pool = prefixes.pool
         self.limits = limits
-        self.waiting: deque[TokenSequence] = deque()
+        self.waiting = WaitingQueue()
         self.running: list[TokenSequence] = []
         self.num_preemptions = 0
 
@@ -86,7 +86,7 @@ class Scheduler:
                 slices.append(self._slice(sequence, num_tokens))
                 budget -= num_tokens
         while budget and self.waiting and len(self.running) < self.limits.max_running:
-            sequence = self.waiting[0]
+            sequence = self.waiting.first
             if not self._admit(sequence, fresh):
                 break
             if sequence.first_scheduled is None:
@@ -150,7 +150,8 @@ class Scheduler:
         sequence.cached_tokens = sequence.num_computed
         if num_tokens % size:
             fresh.append(taken[-1])
-        self.running.append(self.waiting.popleft())
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
         return True
 
     def _stride(self, sequence: TokenSequence) -> int:
@@ -179,17 +180,16 @@ class Scheduler:
         return bool(self.limits.sight_tokens) and sequence.purpose is Purpose.ANSWER
 
     def _youngest_idle(self) -> TokenSequence | None:
-        for sequence in reversed(self.running):
-            if sequence.purpose is Purpose.ANSWER and not sequence.in_flight:
-                return sequence
-        return None
+        """Of the last tier among those that may give way."""
+        idle = (one for one in reversed(self.running) if one.purpose is Purpose.ANSWER and not one.in_flight)
+        return max(idle, key=lambda sequence: sequence.rank, default=None)
 
     def _preempt(self, sequence: TokenSequence) -> None:
         self.num_preemptions += 1
         self.running.remove(sequence)
         self._release(sequence)
         sequence.num_computed = sequence.num_published = 0
-        self.waiting.appendleft(sequence)
+        self.waiting.put_back(sequence)
 
     def _release(self, sequence: TokenSequence) -> None:
         self.pool.release(sequence.held_blocks)

@@ -33,6 +33,7 @@ class TokenSequence:
         num_published: full blocks entered into the prefix cache.
         foreign: another numeric provenance whose KV may stand for its prefix; empty for none.
         mixed: its blocks hold such KV.
+        pinned_tokens: of the prompt, by the request's pins; ``None`` until it is computed.
         lookup: drafts what may come next; made when there is room for drafts.
     """
 
@@ -49,6 +50,7 @@ class TokenSequence:
     mixed: bool = False
     lookup: PromptLookup | None = None
     cached_tokens: int = 0
+    pinned_tokens: int | None = None
     first_scheduled: float | None = None
     first_token: float | None = None
     last_token: float | None = None
@@ -78,6 +80,11 @@ class TokenSequence:
         if self.lookup is None:
             self.lookup = PromptLookup(self.request.prompt)
         return self.lookup.draft(self.output, room)
+
+    @property
+    def rank(self) -> int:
+        """Of its service tier; lower ones come first."""
+        return self.request.tier.rank
 
     @property
     def deadline(self) -> float:
@@ -116,14 +123,17 @@ class TokenSequence:
             return FinishReason.CONTEXT
         return None
 
-    def timings(self) -> Timings:
+    def timings(self, block_tokens: int) -> Timings:
         """Where the time went so far."""
         scheduled = self.first_scheduled if self.first_scheduled is not None else self.arrived
         first = self.first_token if self.first_token is not None else scheduled
         last = self.last_token if self.last_token is not None else first
+        at_first, at_end = -(-len(self.request.prompt) // block_tokens), -(-self.num_tokens // block_tokens)
         return Timings(
             queue_s=scheduled - self.arrived,
             prefill_s=first - scheduled,
             decode_s=last - first,
             cached_tokens=self.cached_tokens,
+            pinned_tokens=self.pinned_tokens or 0,
+            kv_block_s=at_first * (first - scheduled) + (at_first + at_end) / 2 * (last - first),
         )

@@ -13,6 +13,7 @@ from twinfer.core.tokens import FinishReason, Token
 from twinfer.gateway.base import Generation, Journey
 from twinfer.gateway.text.content import Block, Delta, TextBlock, TextDelta, ToolCallStart, join_deltas
 from twinfer.gateway.text.reading import Reading
+from twinfer.usage.record import Tokens
 
 
 class Ending(StrEnum):
@@ -110,6 +111,24 @@ class Answer:
     def num_cached(self) -> int:
         """Prompt tokens found in a cache. A recovery's prompt includes earlier output, which does not count."""
         return min(self.journey().cached_tokens, len(self.request.prompt))
+
+    @property
+    def tokens_used(self) -> Tokens:
+        """What it used, its prompt included."""
+        cached, written = self.num_cached, sum(self.cache_writes.values())
+        return Tokens(len(self.request.prompt) - cached - written, cached, written, self.num_tokens)
+
+    @property
+    def cache_writes(self) -> dict[float, int]:
+        """Prompt tokens computed and pinned at its cache points: how many for each time to live, in seconds."""
+        pinned, written = min(self.journey().pinned_tokens, len(self.request.prompt)), dict[float, int]()
+        begin = self.num_cached
+        for pin in self.request.pins:
+            end = min(pin.num_tokens, pinned)
+            if end > begin:
+                written[pin.ttl_s] = written.get(pin.ttl_s, 0) + end - begin
+                begin = end
+        return written
 
     def journey(self) -> Journey:
         """What became of the request; complete when ``ending`` is set."""

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from twinfer.core.errors import CapacityError, TwinferError
+from twinfer.core.service import Tier
 from twinfer.gateway.auth import Door, OpenDoor, permit
 from twinfer.gateway.delivery import Delivery
 from twinfer.gateway.errors import BodyTooLarge, ErrorResponse, InternalError
@@ -94,7 +95,10 @@ class GatewayApp:
         outcome = await row.operation(call, self._context_of(call, row.action))
         if isinstance(outcome, Response):
             return outcome
-        limit = self._context.config.gateway.max_requests
+        gateway = self._context.config.gateway
+        limit = gateway.max_requests
+        if outcome.work.requests[0].tier is Tier.FLEX:
+            limit = int(limit * gateway.flex_share)
         if self._in_work >= limit:
             raise CapacityError(f"All {limit} requests this server works on at once are taken; try again later.")
         self._in_work += 1

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from twinfer.core.ids import ModelId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.tokens import Token
@@ -15,6 +16,11 @@ class Journey(msgspec.Struct, frozen=True):
 
     queue + reserve + fetch + prefill = time to first token inside the gateway, up to network time; exposed transfer
     plus one decode step is the gap to the second token.
+
+    Attributes:
+        kv_byte_s: KV bytes that workers held for it, times how long, as far as they have told.
+        recoveries: plans that were made anew because a worker failed.
+        pinned_tokens: of the prompt, kept for its cache points by the worker that computed it.
     """
 
     route: Route
@@ -26,6 +32,9 @@ class Journey(msgspec.Struct, frozen=True):
     decode_ms: float
     cached_tokens: int
     transfer_bytes: int
+    kv_byte_s: float = 0.0
+    recoveries: int = 0
+    pinned_tokens: int = 0
 
 
 class Generation(Protocol):
@@ -58,6 +67,10 @@ class Dispatcher(Protocol):
 
     def start(self, request: GenerationRequest, forced: RouteKind | None) -> Generation:
         """Begin. ``forced`` overrides the router's choice of mode where the operator allows it."""
+        ...
+
+    def optimizes(self, model: ModelId) -> bool:
+        """Whether a pool for low latency serves this model now."""
         ...
 
     def unready(self) -> str | None:

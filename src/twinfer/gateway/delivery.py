@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from starlette.responses import Response
 
+from twinfer.core.errors import Throttled
 from twinfer.gateway.answers import Answer, Answers, Piece
+from twinfer.gateway.books import Order
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
+from twinfer.gateway.invocation_log import Line, Said
 from twinfer.gateway.prepare import ROUTE_HEADER
 from twinfer.gateway.wire import Wire
+from twinfer.usage.record import Status, Tokens
 
 
 class Delivery:
@@ -63,14 +67,49 @@ class Delivery:
 
     @contextlib.asynccontextmanager
     async def _start(self, work: Work) -> AsyncIterator[Answers]:
-        """Begin all answers; on leaving, whatever still runs is cancelled on the workers."""
-        async with contextlib.AsyncExitStack() as stack:
-            answers = []
-            for choice in work.choices:
-                generation = self._context.dispatcher.start(choice.request, work.forced)
-                stack.push_async_callback(generation.aclose)
-                answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
-            yield await stack.enter_async_context(Answers(answers))
+        """Begin all answers; on leaving, whatever still runs is cancelled on the workers, and the account is closed."""
+        try:
+            account = self._context.books.open(self._order(work))
+        except Throttled:
+            self._context.meter.accounts.throttled.labels(work.model.id, self._operation).inc()
+            raise
+        answers: list[Answer] = []
+        status = Status.FAILED
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for choice in work.choices:
+                    generation = self._context.dispatcher.start(choice.request, work.forced)
+                    stack.push_async_callback(generation.aclose)
+                    answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
+                yield await stack.enter_async_context(Answers(answers))
+            status = Status.ANSWERED
+        except asyncio.CancelledError:
+            status = Status.CANCELLED
+            raise
+        finally:
+            record = account.close(status, _used(work, answers), [answer.journey() for answer in answers])
+            if record is not None and self._context.books.log is not None:
+                self._context.books.log(Line(record, self._said(answers)))
+
+    def _said(self, answers: Sequence[Answer]) -> Said | None:
+        """What goes into the invocation log, where the operator wants it there."""
+        if not self._context.config.invocation_log.prompts:
+            return None
+        return Said(self._call.body, tuple(answer.text for answer in answers))
+
+    def _order(self, work: Work) -> Order:
+        call = self._call
+        return Order(
+            call.request_id,
+            call.tenant,
+            call.principal.key_id,
+            work.model.id,
+            self._operation,
+            work.most,
+            "" if work.profile is None else work.profile.id,
+            tier=work.requests[0].tier,
+            latency=work.requests[0].latency,
+        )
 
     async def _first_within(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
         """The first pieces; none if they take longer than a stream's status may be held back."""
@@ -82,19 +121,36 @@ class Delivery:
 
     async def _first(self, answers: Answers, work: Work) -> tuple[Piece, ...]:
         pieces = await answers.take()
-        self._context.meter.first_token(work.model.id, self._operation, self._elapsed_s())
+        elapsed_s = self._elapsed_s()
+        self._context.meter.first_token(work.model.id, self._operation, elapsed_s)
+        profile = work.profile
+        if profile is not None and 0 < profile.first_token_ms < elapsed_s * 1000:
+            self._context.meter.accounts.late.labels(profile.id).inc()
         return pieces
 
     def _complete(self, answers: Answers, work: Work) -> int:
         """Account for complete answers; returns the latency in milliseconds."""
         elapsed_s = self._elapsed_s()
         self._context.meter.answered(work.model.id, self._operation, elapsed_s)
+        self._context.meter.accounts.served(work.requests[0])
         for answer in answers.all:
             self._context.meter.spent(work.model.id, self._operation, answer)
         return int(elapsed_s * 1000)
 
     def _elapsed_s(self) -> float:
         return self._context.clock.now() - self._call.arrived_s
+
+
+def _used(work: Work, answers: Sequence[Answer]) -> Tokens:
+    """By all answers together; a prompt that brought forth no token was computed for nobody, and does not count."""
+    used = Tokens()
+    for choice, answer in zip(work.choices, answers, strict=False):
+        tokens = answer.tokens_used
+        if choice.shares_prompt:
+            used += Tokens(output=tokens.output)
+        elif tokens.output:
+            used += tokens
+    return used
 
 
 def _route_header(answer: Answer) -> Mapping[str, str]:

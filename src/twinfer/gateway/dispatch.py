@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from twinfer.core.config import Config
 from twinfer.core.cost import prompt_work
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
@@ -28,6 +30,7 @@ from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet, WorkerLink
+from twinfer.gateway.lanes import Lanes
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.route_metrics import RouteMetrics
 from twinfer.gateway.stamps import Stamps
@@ -61,6 +64,7 @@ class FleetDispatcher:
         self._config = config
         self._recovery = RecoveryMetrics()
         self._routes = RouteMetrics()
+        self._lanes = Lanes(config.pool)
 
     def start(self, request: GenerationRequest, forced: RouteKind | None) -> "FleetGeneration":
         """Begin a request.
@@ -73,9 +77,14 @@ class FleetDispatcher:
             raise Forbidden("this server does not let clients choose the route; leave x-twinfer-route out")
         if not self._fleet.has_met(request.model):
             raise ModelNotReady(f"The model {request.model} is being loaded; try again shortly.", _LOADING_RETRY_S)
-        generation = FleetGeneration(request, forced, self._fleet, self._config, (self._recovery, self._routes))
+        metrics = (self._recovery, self._routes)
+        generation = FleetGeneration(request, forced, self._fleet, self._config, metrics, self._lanes)
         generation.begin()
         return generation
+
+    def optimizes(self, model: ModelId) -> bool:
+        """Whether a pool for low latency serves this model now."""
+        return self._lanes.is_open(self._fleet.snapshot(), model)
 
     def unready(self) -> str | None:
         """Which model nobody can serve; ``None`` when each has a worker that decodes."""
@@ -101,10 +110,12 @@ class FleetGeneration:
         fleet: Fleet,
         config: Config,
         metrics: tuple[RecoveryMetrics, RouteMetrics],
+        lanes: Lanes,
     ) -> None:
         self._forced = forced
         self._recovery, self._routes = metrics
         self._fleet = fleet
+        self._lanes = lanes
         self._routing = config.routing
         self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff, forced is not None)
         self._tokens: list[Token] = []
@@ -112,6 +123,7 @@ class FleetGeneration:
         self._news = asyncio.Event()
         self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
+        self._kv_byte_s = 0.0
         self._lost: set[Epoch] = set()
         self._hits: dict[WorkerId, int] = {}
         self._expected: tuple[WorkerLink, RequestId] | None = None
@@ -151,7 +163,8 @@ class FleetGeneration:
         route = self.route
         prefill = self._timings.get(route.prefill, NO_TIMINGS) if route.prefill else NO_TIMINGS
         decode = self._timings.get(route.decode, NO_TIMINGS)
-        return self._stamps.journey(route, prefill, decode)
+        journey = self._stamps.journey(route, prefill, decode)
+        return msgspec.structs.replace(journey, kv_byte_s=self._kv_byte_s, recoveries=self._machine.num_recoveries)
 
     def hear(self, worker: WorkerId, message: ToGateway) -> None:
         """A worker speaks of this request."""
@@ -170,6 +183,7 @@ class FleetGeneration:
         now = time.monotonic()
         if timings is not None:
             self._timings[worker] = timings
+            self._kv_byte_s += timings.kv_block_s * self._fleet.block_bytes(worker)
         if tokens:
             self._stamp(worker, now)
         self._act(self._machine.tokens(tokens))
@@ -198,7 +212,8 @@ class FleetGeneration:
             self._machine.leg_done(route.prefill)
 
     def _plan(self, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
-        request, snapshot = self._machine.request, self._fleet.snapshot()
+        request = self._machine.request
+        snapshot = self._lanes.narrow(self._fleet.snapshot(), request.model, request.latency)
         try:
             self._hits = self._fleet.hits(request)
             route = choose_route(request, snapshot, self._routing, self._forced, excluded, self._hits)

@@ -13,13 +13,14 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
 from twinfer.core.clock import Clock
-from twinfer.core.config import Config
+from twinfer.core.config import Config, ProfileConfig
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import TenantId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import RouteKind
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.base import Dispatcher
+from twinfer.gateway.books import Books
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import Models, ServedModel
 from twinfer.gateway.text.reading import Reading
@@ -77,6 +78,7 @@ class Context:
     dispatcher: Dispatcher
     meter: Meter
     clock: Clock
+    books: Books = field(default_factory=Books)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,13 @@ class Choice:
     Attributes:
         reading: begins to read its tokens.
         fills_context: ``max_tokens`` is what the context has left, rather than what the client asked for.
+        shares_prompt: an earlier choice has the same prompt, which is computed and counts once.
     """
 
     request: GenerationRequest
     reading: Callable[[], Reading]
     fills_context: bool
+    shares_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +104,24 @@ class Work:
     Attributes:
         choices: those to the first prompt come first.
         forced: the mode the client insists on.
+        profile: the application inference profile that it named.
     """
 
     model: ServedModel
     choices: tuple[Choice, ...]
     forced: RouteKind | None
+    profile: ProfileConfig | None = None
 
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:
         """What the workers are asked; one for each choice."""
         return tuple(choice.request for choice in self.choices)
+
+    @property
+    def most(self) -> int:
+        """Tokens that it may use: every prompt once, and the longest answers."""
+        prompts = sum(len(choice.request.prompt) for choice in self.choices if not choice.shares_prompt)
+        return prompts + sum(choice.request.stopping.max_tokens for choice in self.choices)
 
 
 class StreamRendering(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from twinfer.core.errors import TwinferError
-from twinfer.core.ids import WorkerId
+from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.tokens import FinishReason, Logprob, Token
@@ -77,6 +77,7 @@ class FakeGeneration:
             decode_ms=5.0,
             cached_tokens=self._script.cached_tokens,
             transfer_bytes=1024 if self.route.prefill else 0,
+            pinned_tokens=max((pin.num_tokens for pin in self.request.pins), default=0),
         )
 
     async def _gate(self, number: int) -> None:
@@ -114,6 +115,8 @@ class FakeDispatcher:
         self.generations: list[FakeGeneration] = []
         """All that were started, in order."""
         self.forced: list[RouteKind | None] = []
+        self.fast: set[ModelId] = set()
+        """Models with a pool for low latency."""
         self.reason: str | None = None
         """Why it is not ready."""
 
@@ -124,6 +127,10 @@ class FakeDispatcher:
         self.generations.append(generation)
         self.forced.append(forced)
         return generation
+
+    def optimizes(self, model: ModelId) -> bool:
+        """Whether it was told so."""
+        return model in self.fast
 
     def unready(self) -> str | None:
         """What it was told to say."""

@@ -303,6 +303,11 @@ class Fleet:
         """A worker by name."""
         return self._links[worker]
 
+    def block_bytes(self, worker: WorkerId) -> int:
+        """Size of a KV block of a worker, as it counts; 0 for one that was never met."""
+        identity = self._links[worker].identity
+        return 0 if identity is None else identity.capabilities.layout.counted_block_bytes
+
     def has_met(self, model: ModelId) -> bool:
         """Whether a worker that can answer for the model has been there since this gateway started."""
         met = (link.identity for link in self._links.values() if link.identity is not None)

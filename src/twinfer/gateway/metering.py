@@ -2,6 +2,7 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from twinfer.gateway.account_series import AccountSeries
 from twinfer.gateway.answers import Answer
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -52,6 +53,8 @@ class Meter:
             registry=registry,
             buckets=_SECONDS,
         )
+
+        self.accounts = AccountSeries(registry)
 
     def first_token(self, model: str, operation: str, seconds: float) -> None:
         """A call's first token is there."""

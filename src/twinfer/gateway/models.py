@@ -1,17 +1,20 @@
 """The served models as the gateway knows them: names, tokenizer, template, limits and defaults."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
-from twinfer.core.errors import UnknownModel
+from twinfer.core.errors import InvalidRequest, UnknownModel
 from twinfer.core.ids import ModelId
+from twinfer.core.request import Pin
 from twinfer.gateway.grammars import Grammars
 from twinfer.gateway.names import WILDCARD, is_foreign_arn, plain_name, without_version
+from twinfer.gateway.text.beginnings import beginnings, shared_length
 from twinfer.gateway.text.chat import ChatTemplate
-from twinfer.gateway.text.conversation import Prompt, RawPrompt
+from twinfer.gateway.text.conversation import Conversation, Prompt, RawPrompt
 from twinfer.gateway.text.manner import Manner
 from twinfer.gateway.text.think import CLOSE
 from twinfer.gateway.text.tokenizer import Tokenizer
@@ -33,6 +36,7 @@ class Layout:
 
     Attributes:
         thinking: it ends inside a thought.
+        pins: beginnings of the prompt that end at the conversation's cache points.
         opening: what of the answer it ends with, so that the answer must be a call. The prompt's tokens include it,
             and the answer's do not: the model reads it and did not write it.
     """
@@ -40,6 +44,7 @@ class Layout:
     ids: tuple[int, ...]
     thinking: bool = False
     opening: str = ""
+    pins: tuple[Pin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,20 @@ class ServedModel:
         opening = self.manner.opening(prompt)
         if thinking and opening:
             text, thinking = f"{text.rstrip()}\n{CLOSE}\n\n", False
-        return Layout(self.tokenizer.encode(text + opening, add_special_tokens=False), thinking, opening)
+        ids = self.tokenizer.encode(text + opening, add_special_tokens=False)
+        return Layout(ids, thinking, opening, self._pins(prompt, text, ids))
+
+    def _pins(self, prompt: Conversation, text: str, ids: tuple[int, ...]) -> tuple[Pin, ...]:
+        """Where the cache points are in the tokens of the text."""
+        template = self.tool_template if prompt.tools and self.tool_template else self.template
+        pins = []
+        for beginning, ttl_s in beginnings(prompt):
+            with contextlib.suppress(InvalidRequest):  # a template that refuses a part of it has no such beginning
+                assert template is not None
+                shared = shared_length(text, template.render(beginning, self.manner.template_id))
+                kept = self.tokenizer.encode(text[:shared], add_special_tokens=False)
+                pins.append(Pin(shared_length(ids, kept), ttl_s))
+        return tuple(pins)
 
     def special_marks(self) -> dict[str, int]:
         """Ids of those marks of calls and thoughts that the detokenizer would leave out."""

@@ -11,9 +11,12 @@ from twinfer.core.errors import ContextOverflow, Forbidden, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.request import GenerationRequest, Grammar, Sampling, Stopping
 from twinfer.core.route import RouteKind
+from twinfer.core.service import Latency, Tier
 from twinfer.gateway.exchange import Call, Choice, Context, Work
 from twinfer.gateway.models import Layout, ServedModel
+from twinfer.gateway.profiles import find_profile
 from twinfer.gateway.readings import ReadingPlan
+from twinfer.gateway.service import place
 from twinfer.gateway.text.conversation import Prompt, RawPrompt
 from twinfer.gateway.text.grammar_text import Written, needs_grammar
 from twinfer.gateway.text.stop import StopSet
@@ -44,6 +47,8 @@ class Options(msgspec.Struct, frozen=True):
     cache_salt: str = ""
     top_logprobs: int | None = None
     n: int = 1
+    tier: Tier | None = None
+    latency: Latency | None = None
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -98,7 +103,8 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
         RequestError: as for one.
     """
     forced = forced_route(call.headers, context.config.routing)
-    model = context.models.find(each[0].model)
+    profile = find_profile(context.config.profile, each[0].model, call.tenant)
+    model = context.models.find(each[0].model if profile is None else profile.model)
     choices: list[Choice] = []
     for asked in each:
         if choices:
@@ -107,30 +113,34 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
         plan = ReadingPlan(
             model, asked.prompt, layout, StopSet(asked.options.stop), asked.call_prefix, asked.whole_calls
         )
-        request, fills_context = _request(call, context, asked, layout.ids, model)
+        request, fills_context = _request(call, context, asked, layout, model)
         if (grammar := await _grammar(model, asked, layout)) is not None:
             request = msgspec.structs.replace(request, grammar=grammar)
-        for _ in range(asked.options.n):
+        for of_prompt in range(asked.options.n):
             number = len(choices)
             own = msgspec.structs.replace(request, request_id=RequestId(f"{call.request_id}/{number}"), choice=number)
-            choices.append(Choice(own, plan.open, fills_context))
-    return Work(model, tuple(choices), forced)
+            choices.append(Choice(own, plan.open, fills_context, shares_prompt=of_prompt > 0))
+    work, options = Work(model, tuple(choices), forced, profile), each[0].options
+    tier, latency = (Tier.DEFAULT, Latency.STANDARD) if profile is None else (profile.tier, profile.latency)
+    return place(work, call.tenant, context, options.tier or tier, options.latency or latency)
 
 
-async def count(context: Context, asked: Asked) -> int:
+async def count(call: Call, context: Context, asked: Asked) -> int:
     """The prompt tokens that an answer would report, cached ones included. May be more than the model can take.
 
     Raises:
         RequestError: the model is not here, or its template refuses the conversation.
     """
-    return len((await _lay_out(context.models.find(asked.model), asked.prompt)).ids)
+    profile = find_profile(context.config.profile, asked.model, call.tenant)
+    model = context.models.find(asked.model if profile is None else profile.model)
+    return len((await _lay_out(model, asked.prompt)).ids)
 
 
 def _request(
-    call: Call, context: Context, asked: Asked, prompt: tuple[int, ...], model: ServedModel
+    call: Call, context: Context, asked: Asked, layout: Layout, model: ServedModel
 ) -> tuple[GenerationRequest, bool]:
     """What all choices share, and whether only the context bounds the answer's length."""
-    options = asked.options
+    options, prompt = asked.options, layout.ids
     _check_token_ids("logit_bias", options.logit_bias, model)
     _check_token_ids("stop_token_ids", options.stop_token_ids, model)
     room = model.max_context_tokens - len(prompt)
@@ -156,6 +166,7 @@ def _request(
         top_logprobs=options.top_logprobs,
         cache_salt=options.cache_salt,
         deadline_s=context.config.gateway.request_timeout_s,
+        pins=layout.pins,
     )
     return request, fills_context
 

@@ -19,6 +19,7 @@ from twinfer.gateway.front import front_of
 from twinfer.gateway.key_watch import watched_door
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
+from twinfer.gateway.office import open_office
 from twinfer.gateway.serve import build_app, is_loopback, serve
 from twinfer.router.prefix_index import PrefixIndex
 from twinfer.rpc.client import connect
@@ -60,8 +61,11 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         )
         dispatcher = FleetDispatcher(fleet, spec.config)
         sock = socket.socket(fileno=spec.socket_fd)
-        async with watched_door(spec.config, shut=not is_loopback(sock)) as door:
-            app = build_app(spec.config, models, dispatcher, door)
+        async with (
+            watched_door(spec.config, shut=not is_loopback(sock)) as door,
+            open_office(spec.config) as office,
+        ):
+            app = build_app(spec.config, models, dispatcher, door, office)
             announcing = asyncio.create_task(_announce(fleet))
             await _look_around(fleet, stop)
             await serve(app, sock, stop, front=front_of(spec.config.gateway))

@@ -20,17 +20,25 @@ from twinfer.gateway.auth import Door
 from twinfer.gateway.base import Dispatcher
 from twinfer.gateway.exchange import Context
 from twinfer.gateway.front import EitherHttp, Front
-from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry
+from twinfer.gateway.office import Office
 
 _BACKLOG = 2048
 _LAST_WORDS_S = 1.0
 """For calls that were not finished after draining, to say so and to close their generations."""
 
 
-def build_app(config: Config, models: ModelRegistry, dispatcher: Dispatcher, door: Door | None = None) -> GatewayApp:
-    """The whole front door as one ASGI application; open to anybody without a ``door``."""
-    return GatewayApp(Context(config, models, dispatcher, Meter(), MonotonicClock()), door)
+def build_app(
+    config: Config,
+    models: ModelRegistry,
+    dispatcher: Dispatcher,
+    door: Door | None = None,
+    office: Office | None = None,
+) -> GatewayApp:
+    """The whole front door as one ASGI application; open to anybody without a ``door``, and without an ``office`` no
+    ledger is kept."""
+    office = office or Office.of(config)
+    return GatewayApp(Context(config, models, dispatcher, office.meter, MonotonicClock(), office.books), door)
 
 
 def bind(host: str, port: int, *, guarded: bool = False) -> socket.socket:

@@ -26,6 +26,7 @@ class Stamps:
             decode_ms=_ms(max(0.0, self.last_token - (self.decode_began or self.first_token))),
             cached_tokens=computing.cached_tokens,
             transfer_bytes=decode.transfer_bytes,
+            pinned_tokens=computing.pinned_tokens,
         )
 
 

@@ -5,7 +5,20 @@ A step is never changed once it was released; a further one is added. Times are 
 
 from collections.abc import Sequence
 
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, Text, inspect, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+    text,
+)
 from sqlalchemy.schema import CreateTable
 
 from twinfer.core.errors import ConfigError
@@ -36,6 +49,25 @@ KEYS = Table(
     Column("note", Text, nullable=False, server_default=""),
 )
 """Access keys; a revoked one stays. ``allow`` and ``deny`` are lists of rules in JSON."""
+USAGE = Table(
+    "twinfer_usage",
+    METADATA,
+    Column("request_id", String(64), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    *(
+        Column(name, String(256), nullable=False)
+        for name in ("tenant", "key_id", "model", "profile", "operation", "status", "tier", "latency", "route")
+    ),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "bytes_moved")
+    ),
+    *(Column(name, Float, nullable=False) for name in ("prefill_s", "decode_s", "kv_byte_s")),
+    Column("recoveries", Integer, nullable=False),
+    Column("cost_nano", BigInteger),
+)
+"""The ledger: one row for each request, by its id. ``at_ms`` is when it came, in Unix milliseconds; ``cost_nano`` is in
+10^-9 of the price file's currency, and NULL where there was none."""
 
 _STEPS: Sequence[Sequence[str]] = (
     (
@@ -47,6 +79,17 @@ _STEPS: Sequence[Sequence[str]] = (
     (
         "ALTER TABLE twinfer_keys ADD COLUMN session_digest {blob}",
         "ALTER TABLE twinfer_keys ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+    ),
+    (
+        """CREATE TABLE twinfer_usage (
+            request_id VARCHAR(64) PRIMARY KEY, at_ms BIGINT NOT NULL, tenant VARCHAR(256) NOT NULL,
+            key_id VARCHAR(256) NOT NULL, model VARCHAR(256) NOT NULL, profile VARCHAR(256) NOT NULL,
+            operation VARCHAR(256) NOT NULL, status VARCHAR(256) NOT NULL, tier VARCHAR(256) NOT NULL,
+            latency VARCHAR(256) NOT NULL, route VARCHAR(256) NOT NULL, input_tokens BIGINT NOT NULL,
+            cache_read_tokens BIGINT NOT NULL, cache_write_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL,
+            bytes_moved BIGINT NOT NULL, prefill_s {real} NOT NULL, decode_s {real} NOT NULL, kv_byte_s {real} NOT NULL,
+            recoveries INTEGER NOT NULL, cost_nano BIGINT)""",
+        "CREATE INDEX twinfer_usage_at ON twinfer_usage (at_ms)",
     ),
 )
 LATEST = len(_STEPS)
@@ -86,5 +129,5 @@ def check_known(version: int) -> None:
     """
     if version > LATEST:
         raise ConfigError(
-            f"the keys' database has schema {version}, and this version of twinfer knows {LATEST}: upgrade twinfer"
+            f"the database has schema {version}, and this version of twinfer knows {LATEST}: upgrade twinfer"
         )

@@ -1,27 +1,21 @@
-"""The keys' database: SQLAlchemy Core on SQLite, or PostgreSQL by URL. Blocking; a gateway calls it from a thread."""
+"""The keys in the database. Blocking; a gateway calls it from a thread."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, func, select
 
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import TenantId
 from twinfer.identity.credential import Credential, Issued, digest
+from twinfer.identity.database import Database
 from twinfer.identity.keyring import Keyring
 from twinfer.identity.place import DATABASE_KEY_VARIABLE, Place
 from twinfer.identity.policy import Policy
 from twinfer.identity.principal import Principal
-from twinfer.identity.schema import KEYS, LATEST, STATE, check_known, migrate, version_of
+from twinfer.identity.schema import KEYS, STATE
 from twinfer.identity.seal import Seal, create_key, read_key
 
-_PATIENCE_S = 5
-_LOCK = 0x7477_696E
-"""PostgreSQL's advisory lock for migrations: "twin" in ASCII."""
 _SEALED_CHECK = "twinfer"
 
 
@@ -57,8 +51,7 @@ class KeyStore:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._engine = _engine(place)
-        self._migrated = False
+        self._database = Database(place)
 
     def create(self, record: KeyRecord, issued: Issued) -> None:
         """Keep a new key; the database and its key are made when they are not there.
@@ -66,11 +59,9 @@ class KeyStore:
         Raises:
             ConfigError: the database cannot be used.
         """
-        if self._place.file is not None:
-            self._place.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._place.file.touch(mode=0o600)
-        with self._transaction() as connection:
-            self._migrate(connection)
+        self._database.create()
+        with self._database.transaction() as connection:
+            self._database.migrate(connection)
             seal = self._seal(connection, may_create=True)
             row = {
                 "id": record.key_id,
@@ -93,10 +84,10 @@ class KeyStore:
         Raises:
             ConfigError: the database cannot be used.
         """
-        if self._absent():
+        if self._database.absent:
             return ()
-        with self._transaction() as connection:
-            self._migrate(connection)
+        with self._database.transaction() as connection:
+            self._database.migrate(connection)
             rows = connection.execute(KEYS.select().order_by(KEYS.c.created_s, KEYS.c.id)).mappings()
             return tuple(
                 KeyRecord(
@@ -118,10 +109,10 @@ class KeyStore:
         Raises:
             ConfigError: the database cannot be used.
         """
-        if self._absent():
+        if self._database.absent:
             return False
-        with self._transaction() as connection:
-            self._migrate(connection)
+        with self._database.transaction() as connection:
+            self._database.migrate(connection)
             named = (KEYS.c.id == key_id) & KEYS.c.revoked_s.is_(None)
             if not connection.execute(KEYS.update().where(named).values(revoked_s=now)).rowcount:
                 return False
@@ -136,11 +127,10 @@ class KeyStore:
         Raises:
             ConfigError: the database cannot be used.
         """
-        if self._absent():
+        if self._database.absent:
             return None if known == 0 else KeysState(0, False, Keyring())
-        with self._transaction() as connection:
-            if version_of(connection) != LATEST:
-                self._migrate(connection)
+        with self._database.transaction() as connection:
+            self._database.migrate(connection)
             revision = int(connection.scalar(select(STATE.c.number).where(STATE.c.name == "revision")) or 0)
             if revision == known:
                 return None
@@ -159,19 +149,6 @@ class KeyStore:
                 for row in rows
             ]
             return KeysState(revision, True, Keyring(credentials, seal.pepper))
-
-    def _absent(self) -> bool:
-        file = self._place.file
-        return file is not None and not file.exists()
-
-    def _migrate(self, connection: Connection) -> None:
-        if self._migrated:
-            return
-        check_known(version_of(connection))
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        migrate(connection)
-        self._migrated = True
 
     def _seal(self, connection: Connection, *, may_create: bool) -> Seal:
         """The database's key, checked against what it sealed; made together with the first key."""
@@ -197,39 +174,6 @@ class KeyStore:
             where = DATABASE_KEY_VARIABLE if self._place.key else str(self._place.key_file)
             raise ConfigError(f"the key in {where} did not seal this database: bring the one that it was made with")
         return secret
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """A connection whose changes are kept when all goes well, and none of them otherwise."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            raise ConfigError(f"the keys' database {shown_url(self._place.url)} cannot be used: {reason}") from error
-
-
-def shown_url(url: str) -> str:
-    """A database's URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
-
-
-def _engine(place: Place) -> Engine:
-    arguments = {"timeout": _PATIENCE_S} if place.file is not None else {"connect_timeout": _PATIENCE_S}
-    try:
-        engine = create_engine(place.url, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise ConfigError(f"the database's URL cannot be used: {error}") from error
-    except ImportError as error:
-        raise ConfigError("PostgreSQL needs psycopg: pip install 'twinfer[postgresql]'") from error
-    if place.file is not None:
-        event.listen(engine, "begin", _begin_for_writing)
-    return engine
-
-
-def _begin_for_writing(connection: Connection) -> None:
-    """SQLite takes its lock at once, so that tables are not made by two at a time; Python's module would begin late."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _changed(connection: Connection) -> None:

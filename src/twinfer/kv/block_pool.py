@@ -10,13 +10,19 @@ A live block counts its holders; prefix hits share it. A cached block has no hol
 the least recently used first to go when free ones run out. A promise is a claim on free and cached blocks, not a
 block: it bounds what others may allocate until it is bound or dropped.
 
+A pin keeps a block's content, whether somebody holds the block or not: until its time is over, the block is evicted
+only after all cached ones without a pin. An owner has a bounded number of pins. They are no claim: a request that needs
+the room gets it.
+
 A block's generation changes when its last holder lets go of it, so that whoever read it meanwhile can be told.
 
 Invariant: free + cached + live + quarantined = total, and promised <= free + cached.
 """
 
-from collections import OrderedDict, deque
+import math
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from twinfer.core.block_events import BlockEvents
 from twinfer.core.block_hash import BlockHash
@@ -27,13 +33,27 @@ KEPT_CHANGES = 2
 """Changes of the prefix cache that are remembered, for each block of the pool."""
 
 
-class BlockPool:
-    """Accounts for ``num_blocks`` blocks; knows nothing of their bytes."""
+class _Pin(NamedTuple):
+    owner: str
+    until: float
 
-    def __init__(self, num_blocks: int) -> None:
+
+class BlockPool:
+    """Accounts for ``num_blocks`` blocks; knows nothing of their bytes.
+
+    Args:
+        max_pinned: blocks that one owner may pin.
+    """
+
+    def __init__(self, num_blocks: int, max_pinned: int = 0) -> None:
         self.num_blocks = num_blocks
+        self.max_pinned = max_pinned
         self._free: deque[int] = deque(range(num_blocks))
         self._cached: OrderedDict[int, BlockHash] = OrderedDict()
+        self._kept: OrderedDict[int, BlockHash] = OrderedDict()
+        """Cached, and pinned."""
+        self._pins: dict[int, _Pin] = {}
+        self._num_pinned: Counter[str] = Counter()
         self._holders: dict[int, int] = {}
         self._quarantined: set[int] = set()
         self._hash_of: dict[int, BlockHash] = {}
@@ -41,11 +61,13 @@ class BlockPool:
         self._promised = 0
         self._generations = [0] * num_blocks
         self._log = BlockLog(KEPT_CHANGES * num_blocks)
+        self.next_unpin = math.inf
+        """No pin ends before."""
 
     @property
     def num_available(self) -> int:
         """Blocks that may be allocated or promised now."""
-        return len(self._free) + len(self._cached) - self._promised
+        return len(self._free) + len(self._cached) + len(self._kept) - self._promised
 
     @property
     def num_live(self) -> int:
@@ -57,10 +79,11 @@ class BlockPool:
         return BlockCounts(
             total=self.num_blocks,
             free=len(self._free),
-            cached=len(self._cached),
+            cached=len(self._cached) + len(self._kept),
             live=len(self._holders),
             quarantined=len(self._quarantined),
             promised=self._promised,
+            pinned=len(self._pins),
         )
 
     def allocate(self, num_blocks: int) -> list[int] | None:
@@ -95,10 +118,10 @@ class BlockPool:
             block = self._by_hash.get(block_hash)
             if block is None:
                 break
-            if block in self._cached:
+            if block not in self._holders:
                 if self.num_available < 1:
                     break
-                del self._cached[block]
+                del self._idle(block)[block]
             self._holders[block] = self._holders.get(block, 0) + 1
             held.append(block)
         return held
@@ -137,7 +160,34 @@ class BlockPool:
             if block_hash is None:
                 self._free.append(block)
             else:
-                self._cached[block] = block_hash
+                self._idle(block)[block] = block_hash
+
+    def pin(self, hashes: Sequence[BlockHash], owner: str, until: float) -> int:
+        """Pin the run of resident blocks with these hashes, from the first, as far as the owner's bound goes.
+
+        A pin that ends later stays as it is. Returns the length of the run.
+        """
+        for count, block_hash in enumerate(hashes):
+            block = self._by_hash.get(block_hash)
+            if block is None or (block not in self._pins and self._num_pinned[owner] >= self.max_pinned):
+                return count
+            known = self._pins.get(block)
+            if known is None:
+                self._num_pinned[owner] += 1
+                if block in self._cached:
+                    self._kept[block] = self._cached.pop(block)
+            if known is None or known.until < until:
+                self._pins[block] = _Pin(owner, until)
+                self.next_unpin = min(self.next_unpin, until)
+        return len(hashes)
+
+    def unpin(self, now: float) -> None:
+        """End the pins whose time is over: their blocks are the latest of the cached ones."""
+        for block in [block for block, pin in self._pins.items() if pin.until <= now]:
+            self._drop_pin(block)
+            if block in self._kept:
+                self._cached[block] = self._kept.pop(block)
+        self.next_unpin = min((pin.until for pin in self._pins.values()), default=math.inf)
 
     def generations(self, blocks: Iterable[int]) -> tuple[int, ...]:
         """How often each block was let go."""
@@ -163,7 +213,7 @@ class BlockPool:
             if self._free:
                 block = self._free.popleft()
             else:
-                block, _hash = self._cached.popitem(last=False)
+                block, _hash = (self._cached or self._kept).popitem(last=False)
                 self._forget(block)
             self._holders[block] = 1
             taken.append(block)
@@ -179,7 +229,17 @@ class BlockPool:
             self._generations[block] += 1
         return not left
 
+    def _idle(self, block: int) -> OrderedDict[int, BlockHash]:
+        """Where a block with this content is while nobody holds it."""
+        return self._kept if block in self._pins else self._cached
+
+    def _drop_pin(self, block: int) -> None:
+        pin = self._pins.pop(block, None)
+        if pin is not None:
+            self._num_pinned[pin.owner] -= 1
+
     def _forget(self, block: int) -> None:
+        self._drop_pin(block)
         block_hash = self._hash_of.pop(block, None)
         if block_hash is not None:
             del self._by_hash[block_hash]

@@ -50,10 +50,10 @@ def _stop(asked: Converse, answer: Answer) -> dict[str, Any]:
 def _accounts(asked: Converse, answer: Answer, latency_ms: int) -> dict[str, Any]:
     """Usage, time, the service as it was given, and the journey."""
     accounts: dict[str, Any] = {"usage": usage(answer), "metrics": {"latencyMs": latency_ms}}
-    if asked.names_latency:
-        accounts["performanceConfig"] = {"latency": "standard"}
-    if asked.names_tier:
-        accounts["serviceTier"] = {"type": "default"}
+    if asked.options.latency is not None:
+        accounts["performanceConfig"] = {"latency": answer.request.latency}
+    if asked.options.tier is not None:
+        accounts["serviceTier"] = {"type": answer.request.tier}
     return accounts | {"twinfer": journey_fields(answer.journey())}
 
 

@@ -19,7 +19,7 @@ async def count_tokens(call: Call, context: Context) -> Response:
     """CountTokens, for the body of a Converse or of an InvokeModel request."""
     Reader(call.model, "modelId").string(at_most=256)
     asked = await call.read(lambda body: _read(call, body))
-    body = {"inputTokens": await count(context, asked)}
+    body = {"inputTokens": await count(call, context, asked)}
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 

@@ -11,16 +11,17 @@ import msgspec
 from starlette.responses import Response
 
 from twinfer.core.errors import InvalidRequest, TwinferError
+from twinfer.core.service import Latency, Tier
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects import event_stream
-from twinfer.gateway.dialects.converse_answer import usage
 from twinfer.gateway.dialects.converse_request import LATENCIES, TIERS, check_metadata
 from twinfer.gateway.dialects.native import Addressed, Chunk, NativeRequest, NativeStream
 from twinfer.gateway.dialects.native_families import choose_family
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.errors import ConstraintViolation, bedrock_stream_exception
-from twinfer.gateway.exchange import Call, Context, Plain, Streamed
-from twinfer.gateway.prepare import prepare
+from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
+from twinfer.gateway.prepare import Asked, prepare
+from twinfer.usage.record import Tokens
 
 _JSON = "application/json"
 _PREFIX = "x-amzn-bedrock-"
@@ -30,9 +31,10 @@ _MAX_METADATA = 8500
 
 async def invoke_model(call: Call, context: Context) -> Plain:
     """InvokeModel: one body in, one body out, and the counts in headers."""
-    served = _read_headers(call, accept="accept")
+    wanted = _read_headers(call, accept="accept")
     native = await call.read(partial(read_native, addressed=_addressed(call, streamed=False)))
-    work = await prepare(call, context, native.asked)
+    work = await prepare(call, context, wanted.asked(native))
+    served = wanted.served(work)
 
     def render(answers: Sequence[Answer], latency_ms: int) -> Response:
         headers = {**served, **_counts(answers, latency_ms)}
@@ -43,14 +45,14 @@ async def invoke_model(call: Call, context: Context) -> Plain:
 
 async def invoke_model_with_response_stream(call: Call, context: Context) -> Streamed:
     """InvokeModelWithResponseStream: the same in chunks, the counts in the last one."""
-    served = _read_headers(call, accept=f"{_PREFIX}accept")
+    wanted = _read_headers(call, accept=f"{_PREFIX}accept")
     native = await call.read(partial(read_native, addressed=_addressed(call, streamed=True)))
-    work = await prepare(call, context, native.asked)
+    work = await prepare(call, context, wanted.asked(native))
     stream = native.stream(len(work.requests[0].prompt))
     rendering = InvokeRendering(
         stream, lambda: context.clock.now() - call.arrived_s, padded=call.secure and context.config.gateway.pad_events
     )
-    return Streamed(work, rendering, {**served, f"{_PREFIX}content-type": _JSON})
+    return Streamed(work, rendering, {**wanted.served(work), f"{_PREFIX}content-type": _JSON})
 
 
 def read_native(body: bytes, addressed: Addressed) -> NativeRequest:
@@ -72,8 +74,30 @@ def _addressed(call: Call, streamed: bool) -> Addressed:
     return Addressed(call.model, call.request_id, int(time.time()), streamed)
 
 
-def _read_headers(call: Call, accept: str) -> dict[str, str]:
-    """Check those of the request; returns the response's that say how it was served, where the client chose.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The service that headers ask for; what is ``None`` was not said, and is not told."""
+
+    tier: Tier | None
+    latency: Latency | None
+
+    def asked(self, native: NativeRequest) -> Asked:
+        """What a body asks for, to be served so; what it says itself comes first."""
+        options = native.asked.options
+        tier, latency = options.tier or self.tier, options.latency or self.latency
+        return msgspec.structs.replace(
+            native.asked, options=msgspec.structs.replace(options, tier=tier, latency=latency)
+        )
+
+    def served(self, work: Work) -> dict[str, str]:
+        """The response's headers that say how it is served, where the client chose."""
+        request = work.requests[0]
+        told = (("service-tier", self.tier, request.tier), ("performanceconfig-latency", self.latency, request.latency))
+        return {_PREFIX + name: given.value for name, chosen, given in told if chosen is not None}
+
+
+def _read_headers(call: Call, accept: str) -> _Wanted:
+    """Check those of the request.
 
     Raises:
         InvalidRequest: the client wants something that is not served.
@@ -90,16 +114,17 @@ def _read_headers(call: Call, accept: str) -> dict[str, str]:
         name = "X-Amzn-Bedrock-Request-Metadata"
         Reader(metadata, name).string(at_most=_MAX_METADATA)
         check_metadata(Reader(read_json(metadata.encode()).mapping(), name))
-    served: dict[str, str] = {}
-    for header, words, given in (
-        ("performanceconfig-latency", LATENCIES, "standard"),
-        ("service-tier", TIERS, "default"),
-        ("trace", ("ENABLED", "DISABLED", "ENABLED_FULL"), None),
-    ):
-        if (word := call.headers.get(_PREFIX + header)) is not None:
-            Reader(word, f"X-Amzn-Bedrock-{header}").one_of(words)
-            served |= {_PREFIX + header: given} if given else {}
-    return served
+    tier, latency, _ = (
+        None
+        if (word := call.headers.get(_PREFIX + name)) is None
+        else Reader(word, f"X-Amzn-Bedrock-{name}").one_of(words)
+        for name, words in (
+            ("service-tier", TIERS),
+            ("performanceconfig-latency", LATENCIES),
+            ("trace", ("ENABLED", "DISABLED", "ENABLED_FULL")),
+        )
+    )
+    return _Wanted(Tier(tier) if tier else None, Latency(latency) if latency else None)
 
 
 def _counts(answers: Sequence[Answer], latency_ms: int) -> Mapping[str, str]:
@@ -110,22 +135,13 @@ def _counts(answers: Sequence[Answer], latency_ms: int) -> Mapping[str, str]:
         f"{_PREFIX}input-token-count": str(tokens.input),
         f"{_PREFIX}output-token-count": str(tokens.output),
         f"{_PREFIX}cache-read-input-token-count": str(tokens.cache_read),
-        f"{_PREFIX}cache-write-input-token-count": "0",
+        f"{_PREFIX}cache-write-input-token-count": str(tokens.cache_write),
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    input: int
-    output: int
-    cache_read: int
-
-
-def _tokens(answers: Sequence[Answer]) -> _Tokens:
+def _tokens(answers: Sequence[Answer]) -> Tokens:
     """Of all choices together; they share one prompt."""
-    first = usage(answers[0])
-    output = sum(answer.num_tokens for answer in answers)
-    return _Tokens(first["inputTokens"], output, first["cacheReadInputTokens"])
+    return sum((Tokens(output=answer.num_tokens) for answer in answers[1:]), answers[0].tokens_used)
 
 
 class InvokeRendering:
@@ -164,7 +180,7 @@ class InvokeRendering:
             "invocationLatency": latency_ms,
             "firstByteLatency": latency_ms if self._first_byte_ms is None else min(self._first_byte_ms, latency_ms),
             "cacheReadInputTokenCount": tokens.cache_read,
-            "cacheWriteInputTokenCount": 0,
+            "cacheWriteInputTokenCount": tokens.cache_write,
         }
         *chunks, last = self._stream.end(answers, latency_ms)
         return self._encode([*chunks, {**last, "amazon-bedrock-invocationMetrics": metrics}])

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from twinfer.core.errors import InvalidRequest
+from twinfer.core.request import GenerationRequest
+from twinfer.core.service import Tier
 from twinfer.gateway.dialects.chat_messages import read_messages, read_offer, unsupported
 from twinfer.gateway.dialects.options import read_extras, read_stop_strings, read_template_arguments
 from twinfer.gateway.dialects.output_schema import read_response_format
@@ -10,7 +12,14 @@ from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
 from twinfer.gateway.text.conversation import Conversation
 
-_TIERS = ("auto", "default", "flex", "priority", "fast", "scale")
+_TIERS = {
+    "auto": None,
+    "default": Tier.DEFAULT,
+    "flex": Tier.FLEX,
+    "priority": Tier.PRIORITY,
+    "fast": Tier.PRIORITY,
+    "scale": Tier.RESERVED,
+}
 _MAX_CHOICES = 128
 _MAX_TOP_LOGPROBS = 20
 
@@ -48,7 +57,6 @@ def read_chat_fields(fields: Reader) -> Chat:
     conversation = Conversation(read_messages(fields), *offer, arguments=arguments, output=output)
     options = read_options(fields, _read_logprobs(fields))
     stream, include_usage = read_streaming(fields)
-    read_tier(fields)
     _refuse_unsupported(fields)
     return Chat(model, conversation, options, stream, include_usage)
 
@@ -65,6 +73,8 @@ def read_options(fields: Reader, top_logprobs: int | None, max_tokens: int | Non
         chosen["top_p"] = top_p.number(0, 1)
     if (n := fields.get("n")) is not None:
         chosen["n"] = n.integer(at_least=1, at_most=_MAX_CHOICES)
+    if (tier := fields.get("service_tier")) is not None:
+        chosen["tier"] = _TIERS[tier.one_of(tuple(_TIERS))]
     if (stop := fields.get("stop")) is not None:
         chosen["stop"] = (stop.string(at_least=1, at_most=1000),) if isinstance(stop.value, str) else _stops(stop)
     return Options(**chosen)
@@ -100,10 +110,9 @@ def read_streaming(fields: Reader) -> tuple[bool, bool]:
     return stream, include is not None and include.boolean()
 
 
-def read_tier(fields: Reader) -> None:
-    """There is one service tier, so all are served alike."""
-    if (tier := fields.get("service_tier")) is not None:
-        tier.one_of(_TIERS)
+def tier_served(request: GenerationRequest) -> str:
+    """A service tier in OpenAI's words."""
+    return "scale" if request.tier is Tier.RESERVED else request.tier.value
 
 
 def _refuse_unsupported(fields: Reader) -> None:

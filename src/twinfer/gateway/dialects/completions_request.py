@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.chat_messages import unsupported
-from twinfer.gateway.dialects.chat_request import read_options, read_streaming, read_tier
+from twinfer.gateway.dialects.chat_request import read_options, read_streaming
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
 from twinfer.gateway.text.conversation import RawPrompt
@@ -44,7 +44,6 @@ def read_completion(body: bytes) -> Completion:
     prompts = _read_prompts(fields.need("prompt"))
     options = read_options(fields, _read_logprobs(fields), DEFAULT_MAX_TOKENS)
     stream, include_usage = read_streaming(fields)
-    read_tier(fields)
     echo = (flag := fields.get("echo")) is not None and flag.boolean()
     if len(prompts) * options.n > _MAX_PROMPTS:
         raise fields.need("prompt").violation(f"Prompts times n must be less than or equal to {_MAX_PROMPTS}")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from twinfer.gateway.answers import Answer, Ending
+from twinfer.gateway.dialects.converse_blocks import CACHE_TTLS_S
 from twinfer.gateway.text.content import (
     Block,
     Delta,
@@ -31,6 +32,8 @@ STOP_REASONS = {
     Ending.BROKEN_CALL: "malformed_tool_use",
 }
 
+_TTLS = {ttl_s: name for name, ttl_s in CACHE_TTLS_S.items()}
+
 Event = tuple[str, dict[str, Any]]
 """An event's type and payload."""
 
@@ -41,16 +44,20 @@ def message(answer: Answer) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
 
 
-def usage(answer: Answer) -> dict[str, int]:
-    """Tokens: cached prompt tokens are not input tokens, but count in the total."""
-    prompt, cached = len(answer.request.prompt), answer.num_cached
-    return {
-        "inputTokens": prompt - cached,
-        "outputTokens": answer.num_tokens,
-        "totalTokens": prompt + answer.num_tokens,
-        "cacheReadInputTokens": cached,
-        "cacheWriteInputTokens": 0,
+def usage(answer: Answer) -> dict[str, Any]:
+    """Tokens: prompt tokens read from a cache or written to it are not input tokens, but count in the total."""
+    used = answer.tokens_used
+    told: dict[str, Any] = {
+        "inputTokens": used.input,
+        "outputTokens": used.output,
+        "totalTokens": used.prompt + used.output,
+        "cacheReadInputTokens": used.cache_read,
+        "cacheWriteInputTokens": used.cache_write,
     }
+    if answer.request.pins:
+        longest_first = sorted(answer.cache_writes.items(), reverse=True)
+        told["cacheDetails"] = [{"ttl": _TTLS[ttl_s], "inputTokens": count} for ttl_s, count in longest_first]
+    return told
 
 
 def stop_reason(answer: Answer) -> str:

@@ -7,7 +7,7 @@ import msgspec
 
 from twinfer.core.errors import InvalidRequest
 from twinfer.gateway.dialects.reader import Reader
-from twinfer.gateway.text.conversation import Part, Reasoning, Text, ToolCall, ToolResult
+from twinfer.gateway.text.conversation import CachePoint, Part, Reasoning, Text, ToolCall, ToolResult
 
 TOOL_NAME = "[a-zA-Z0-9_-]{1,64}"
 
@@ -30,6 +30,7 @@ _CONTENT = (
 _SYSTEM = ("text", "guardContent", "cachePoint")
 _RESULT = ("text", "json", "image", "document", "video", "searchResult")
 _REASONING = ("reasoningText", "redactedContent")
+CACHE_TTLS_S = {"5m": 300.0, "1h": 3600.0}
 _CALL_ID = "[a-zA-Z0-9_.:-]{1,64}"
 
 
@@ -40,7 +41,7 @@ class Block:
     Attributes:
         path: its place in the body.
         kind: the union's member that is set.
-        part: what it says; ``None`` for one that is not read, such as a cache point.
+        part: what it says; ``None`` for one that is not read.
     """
 
     path: str
@@ -70,11 +71,11 @@ def one_member(item: Reader, kinds: Sequence[str]) -> tuple[str, Reader]:
     return present[0]
 
 
-def check_cache_point(point: Reader) -> None:
-    """A cache point's shape. Prefixes are cached unasked, so there is nothing to remember."""
+def read_cache_point(point: Reader) -> CachePoint:
+    """How long what comes before it is to be kept."""
     point.need("type").one_of(("default",))
-    if (ttl := point.get("ttl")) is not None:
-        ttl.one_of(("5m", "1h"))
+    ttl = point.get("ttl")
+    return CachePoint(CACHE_TTLS_S["5m" if ttl is None else ttl.one_of(tuple(CACHE_TTLS_S))])
 
 
 def unsupported(name: str, path: str) -> InvalidRequest:
@@ -97,7 +98,7 @@ def _read(kind: str, member: Reader) -> tuple[str, Part | None]:
         said, thought = one_member(member, _REASONING)
         return kind, Reasoning(thought.need("text").string()) if said == "reasoningText" else None
     if kind == "cachePoint":
-        check_cache_point(member)
+        return kind, read_cache_point(member)
     return kind, None
 
 

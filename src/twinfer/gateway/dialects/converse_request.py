@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from twinfer.core.errors import InvalidRequest
+from twinfer.core.service import Latency, Tier
 from twinfer.gateway.dialects.converse_blocks import (
     Block,
     one_member,
@@ -27,10 +28,18 @@ from twinfer.gateway.dialects.options import (
 from twinfer.gateway.dialects.output_schema import schema_output
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
-from twinfer.gateway.text.conversation import Conversation, JsonOutput, Message, Text, ToolResult, merge_turns
+from twinfer.gateway.text.conversation import (
+    CachePoint,
+    Conversation,
+    JsonOutput,
+    Message,
+    Text,
+    ToolResult,
+    merge_turns,
+)
 
-LATENCIES = ("standard", "optimized")
-TIERS = ("priority", "default", "flex", "reserved")
+LATENCIES = tuple(Latency)
+TIERS = tuple(Tier)
 
 _READ = ("text", "toolUse", "toolResult", "cachePoint", "reasoningContent")
 """Kinds of blocks that this server knows what to do with."""
@@ -45,15 +54,11 @@ class Converse:
 
     Attributes:
         response_fields: JSON pointers to native fields the client wants back.
-        names_latency: whether it chose a latency mode, and so is told which it got.
-        names_tier: the same for the service tier.
     """
 
     conversation: Conversation
     options: Options
     response_fields: tuple[str, ...] = ()
-    names_latency: bool = False
-    names_tier: bool = False
 
 
 def read_converse(body: bytes) -> Converse:
@@ -71,12 +76,11 @@ def read_converse_fields(fields: Reader) -> Converse:
     extras = fields.get("additionalModelRequestFields")
     arguments = {} if extras is None else read_template_arguments(extras)
     response_fields = _read_response_fields(fields)
-    names_latency, names_tier = _read_service(fields)
     if (metadata := fields.get("requestMetadata")) is not None:
         check_metadata(metadata)
     conversation = replace(read_conversation(fields, arguments), output=_read_output(fields))
     _refuse_unsupported(fields)
-    return Converse(conversation, options, response_fields, names_latency, names_tier)
+    return Converse(conversation, options, response_fields)
 
 
 def read_conversation(fields: Reader, arguments: Mapping[str, Any]) -> Conversation:
@@ -92,10 +96,16 @@ def read_conversation(fields: Reader, arguments: Mapping[str, Any]) -> Conversat
     said = [block for turn in turns for block in turn.blocks]
     _check_texts(said)
     _check_kinds([*system, *said])
+    _check_cache_points([*offered.cache_points, *system, *said])
     merged = _merge_neighbours([Turn("system", "system", system), *turns])
     check_calls([turn for turn in merged if turn.role != "system"], has_tools=bool(offered.tools))
     messages = merge_turns(message for turn in merged for message in _messages(turn))
-    return Conversation(messages, offered.tools, offered.calling, offered.tool, arguments=arguments)
+    kept_s = max(
+        (block.part.ttl_s for block in offered.cache_points if isinstance(block.part, CachePoint)), default=0.0
+    )
+    return Conversation(
+        messages, offered.tools, offered.calling, offered.tool, arguments=arguments, keep_tools_s=kept_s
+    )
 
 
 def _optional_items(fields: Reader, name: str, at_most: int = 2**31) -> list[Reader]:
@@ -115,11 +125,14 @@ def _merge_neighbours(turns: list[Turn]) -> list[Turn]:
 
 
 def _messages(turn: Turn) -> list[Message]:
-    """Each tool result is a message; what the user says beside them comes after."""
+    """Each tool result is a message; what the user says beside them comes after. Cache points alone say nothing: they
+    belong to the last result."""
     parts = [block.part for block in turn.blocks if block.part is not None]
     said = tuple(part for part in parts if not isinstance(part, ToolResult))
     results = [Message("tool", (part,)) for part in parts if isinstance(part, ToolResult)]
-    return [*results, Message(turn.role, said)] if said else results
+    if any(not isinstance(part, CachePoint) for part in said):
+        return [*results, Message(turn.role, said)]
+    return [*results[:-1], Message("tool", (*results[-1].parts, *said))] if results else []
 
 
 def _read_options(fields: Reader) -> Options:
@@ -129,6 +142,7 @@ def _read_options(fields: Reader) -> Options:
         chosen |= read_extras(extras)
     if (config := fields.get("inferenceConfig")) is not None:
         chosen |= read_inference_config(config)
+    chosen |= _read_service(fields)
     return Options(**chosen)
 
 
@@ -156,17 +170,16 @@ def _read_response_fields(fields: Reader) -> tuple[str, ...]:
     return tuple(pointers)
 
 
-def _read_service(fields: Reader) -> tuple[bool, bool]:
-    """Whether latency mode and service tier are named. There is one of each here, so all are served alike."""
-    latency = tier = None
+def _read_service(fields: Reader) -> dict[str, Any]:
+    """Arguments for ``Options``: the latency mode and the service tier that are named."""
+    chosen: dict[str, Any] = {}
     if (performance := fields.get("performanceConfig")) is not None:
         latency = performance.get("latency")
         if latency is not None:
-            latency.one_of(LATENCIES)
+            chosen["latency"] = Latency(latency.one_of(LATENCIES))
     if (service := fields.get("serviceTier")) is not None:
-        tier = service.need("type")
-        tier.one_of(TIERS)
-    return latency is not None, tier is not None
+        chosen["tier"] = Tier(service.need("type").one_of(TIERS))
+    return chosen
 
 
 def check_metadata(metadata: Reader) -> None:
@@ -209,12 +222,22 @@ def _check_kinds(blocks: list[Block]) -> None:
     for block in blocks:
         if block.kind not in _READ:
             raise unsupported(block.kind, block.path)
+
+
+def _check_cache_points(blocks: list[Block]) -> None:
+    """In the order in which they take effect: tools, system, messages."""
     points = [block.path for block in blocks if block.kind == "cachePoint"]
     if len(points) > _MAX_CACHE_POINTS:
         raise InvalidRequest(
             f"A request can have {_MAX_CACHE_POINTS} cachePoint blocks at most; leave out the one at {points[-1]}.",
             where=points[-1],
         )
+    times_s = [block.part.ttl_s for block in blocks if isinstance(block.part, CachePoint)]
+    for path, before_s, ttl_s in zip(points[1:], times_s, times_s[1:], strict=False):
+        if ttl_s > before_s:
+            raise InvalidRequest(
+                f"The cachePoint at {path} has a longer ttl than one before it; longer ones must come first.", path
+            )
 
 
 def _read_output(fields: Reader) -> JsonOutput | None:

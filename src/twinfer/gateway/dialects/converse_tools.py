@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from twinfer.core.errors import InvalidRequest
-from twinfer.gateway.dialects.converse_blocks import TOOL_NAME, Block, check_cache_point, one_member, unsupported
+from twinfer.gateway.dialects.converse_blocks import TOOL_NAME, Block, one_member, read_cache_point, unsupported
 from twinfer.gateway.dialects.output_schema import check_tool
 from twinfer.gateway.dialects.reader import Reader
 from twinfer.gateway.text.conversation import Calling, Tool, ToolCall, ToolResult
@@ -19,11 +19,12 @@ class Turn(NamedTuple):
 
 
 class ToolConfig(NamedTuple):
-    """The tools that are offered, and whether one must be called: any, or the one that is named."""
+    """The tools that are offered, whether one must be called (any, or the one that is named), and cache points."""
 
     tools: tuple[Tool, ...] = ()
     calling: Calling = Calling.AUTO
     tool: str = ""
+    cache_points: tuple[Block, ...] = ()
 
 
 def read_tool_config(config: Reader | None) -> ToolConfig:
@@ -35,12 +36,13 @@ def read_tool_config(config: Reader | None) -> ToolConfig:
     if config is None:
         return ToolConfig()
     tools: dict[str, Tool] = {}
+    points: list[Block] = []
     for item in config.need("tools").items(at_least=1):
         kind, member = one_member(item, ("toolSpec", "cachePoint", "systemTool"))
         if kind == "systemTool":
             raise unsupported("systemTool", item.path)
         if kind == "cachePoint":
-            check_cache_point(member)
+            points.append(Block(item.path, kind, read_cache_point(member)))
             continue
         tool = _read_tool(member)
         if tool.name in tools:
@@ -49,7 +51,7 @@ def read_tool_config(config: Reader | None) -> ToolConfig:
     if not tools:
         raise config.need("tools").violation("Member must have at least one toolSpec")
     calling, name = _read_choice(config.get("toolChoice"), tools)
-    return ToolConfig(tuple(tools.values()), calling, name)
+    return ToolConfig(tuple(tools.values()), calling, name, tuple(points))
 
 
 def _read_tool(spec: Reader) -> Tool:

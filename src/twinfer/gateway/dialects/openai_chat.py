@@ -13,7 +13,7 @@ from twinfer.core.tokens import Logprob, Token
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects import sse
 from twinfer.gateway.dialects.chat_answer import ChoiceWriter, finish_reason, message, usage
-from twinfer.gateway.dialects.chat_request import Chat, read_chat
+from twinfer.gateway.dialects.chat_request import Chat, read_chat, tier_served
 from twinfer.gateway.dialects.journey import journey_fields
 from twinfer.gateway.dialects.logprobs import finite
 from twinfer.gateway.errors import openai_error_body
@@ -26,7 +26,14 @@ async def chat_completions(call: Call, context: Context) -> Plain | Streamed:
     """Chat Completions, streamed if the body says so."""
     chat = await call.read(read_chat)
     work = await prepare(call, context, Asked(chat.model, chat.conversation, chat.options, whole_calls=not chat.stream))
-    head = ChatHead(f"chatcmpl-{call.request_id}", int(time.time()), work.model.id, chat, work.model.tokenizer)
+    head = ChatHead(
+        f"chatcmpl-{call.request_id}",
+        int(time.time()),
+        work.model.id,
+        chat,
+        work.model.tokenizer,
+        tier_served(work.requests[0]),
+    )
     return (
         Streamed(work, ChatRendering(head, [ChoiceWriter() for _ in work.choices]))
         if chat.stream
@@ -43,6 +50,7 @@ class ChatHead:
     model: str
     chat: Chat
     tokenizer: Tokenizer
+    tier: str
 
     def render(self, answers: Sequence[Answer], latency_ms: int) -> Response:
         """The completion in one body; of several choices, the first one's journey is told."""
@@ -61,7 +69,7 @@ class ChatHead:
             "object": kind,
             "created": self.created,
             "model": self.model,
-            "service_tier": "default",
+            "service_tier": self.tier,
             "system_fingerprint": sse.FINGERPRINT,
         }
 

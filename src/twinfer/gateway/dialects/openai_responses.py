@@ -11,6 +11,7 @@ from starlette.responses import Response
 from twinfer.core.errors import TwinferError
 from twinfer.gateway.answers import Answer, Piece
 from twinfer.gateway.dialects import sse
+from twinfer.gateway.dialects.chat_request import tier_served
 from twinfer.gateway.dialects.journey import journey_fields
 from twinfer.gateway.dialects.responses_items import INCOMPLETE, Event, ItemEvents, items
 from twinfer.gateway.dialects.responses_request import Ask, read_ask
@@ -23,7 +24,7 @@ async def responses(call: Call, context: Context) -> Plain | Streamed:
     """Create a response, streamed if the body says so."""
     ask = await call.read(read_ask)
     work = await prepare(call, context, Asked(ask.model, ask.conversation, ask.options, whole_calls=not ask.stream))
-    head = ResponseHead(call.request_id, int(time.time()), work.model.id, ask)
+    head = ResponseHead(call.request_id, int(time.time()), work.model.id, ask, tier_served(work.requests[0]))
     return Streamed(work, ResponseRendering(head)) if ask.stream else Plain(work, head.render)
 
 
@@ -44,6 +45,7 @@ class ResponseHead:
     created: int
     model: str
     ask: Ask
+    tier: str
 
     @property
     def stem(self) -> str:
@@ -61,7 +63,7 @@ class ResponseHead:
             "incomplete_details": None,
             "model": self.model,
             "output": [],
-            "service_tier": "default",
+            "service_tier": self.tier,
             "usage": None,
             **self.ask.echoed,
             **members,
@@ -129,7 +131,10 @@ def _usage(answer: Answer) -> dict[str, Any]:
     prompt = len(answer.request.prompt)
     return {
         "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": answer.num_cached, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": answer.num_cached,
+            "cache_write_tokens": answer.tokens_used.cache_write,
+        },
         "output_tokens": answer.num_tokens,
         "output_tokens_details": {"reasoning_tokens": answer.num_reasoning_tokens},
         "total_tokens": prompt + answer.num_tokens,

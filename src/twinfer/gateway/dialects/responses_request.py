@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinfer.gateway.dialects.chat_messages import ROLES, read_arguments, read_offer, read_text, unsupported
-from twinfer.gateway.dialects.chat_request import read_options, read_tier
+from twinfer.gateway.dialects.chat_request import read_options
 from twinfer.gateway.dialects.output_schema import read_response_format
 from twinfer.gateway.dialects.reader import Reader, read_json
 from twinfer.gateway.prepare import Options
@@ -61,7 +61,6 @@ def read_ask(body: bytes) -> Ask:
     conversation = Conversation(messages, *offer, arguments=arguments, output=output)
     most = fields.get("max_output_tokens")
     options = read_options(fields, None, None if most is None else most.integer(at_least=1, at_most=2**31 - 1))
-    read_tier(fields)
     stream = (flag := fields.get("stream")) is not None and flag.boolean()
     return Ask(model, conversation, options, stream, _echoed(fields, conversation, wanted))
 

@@ -44,7 +44,14 @@ class ToolResult:
     is_error: bool = False
 
 
-Part: TypeAlias = Text | Reasoning | ToolCall | ToolResult
+@dataclass(frozen=True, slots=True)
+class CachePoint:
+    """Everything up to here is to be kept for the next time; nobody reads it."""
+
+    ttl_s: float
+
+
+Part: TypeAlias = Text | Reasoning | ToolCall | ToolResult | CachePoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,7 @@ class Conversation:
         parallel: whether one answer may hold several calls.
         arguments: what a client hands to the template by name.
         output: what the answer must be, unless it is a call.
+        keep_tools_s: the tools, with what the system says, are to be kept so long; 0 for no wish.
     """
 
     messages: tuple[Message, ...]
@@ -119,6 +127,7 @@ class Conversation:
     parallel: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
     output: JsonOutput | None = None
+    keep_tools_s: float = 0.0
 
     @property
     def num_characters(self) -> int:
@@ -169,6 +178,8 @@ def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _num_characters(part: Part) -> int:
+    if isinstance(part, CachePoint):
+        return 0
     if isinstance(part, ToolCall):
         return _AROUND_PART + sum(map(len, map(str, part.arguments.values())))
     return _AROUND_PART + len(part.text)

@@ -1,0 +1,183 @@
+"""Quotas: reserved by the most that a request may use, settled by what it used."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import ManualClock
+from tests.gateway.house import EOS, House, chat_body, converse_body, open_house
+from twinfer.core.config import Config, ModelConfig, QuotaConfig
+from twinfer.core.errors import Throttled
+from twinfer.core.ids import TenantId
+from twinfer.core.service import Tier
+from twinfer.gateway.books import Books
+from twinfer.gateway.fake import Script
+from twinfer.gateway.metering import Meter
+from twinfer.gateway.models import ServedModel
+from twinfer.gateway.office import Office
+from twinfer.gateway.quotas import Quotas
+
+ACME, BETA = TenantId("acme"), TenantId("beta")
+MODEL = "twinfer.tiny-v1:0"
+
+
+def throttled(quotas: Quotas, most: int, tier: Tier = Tier.DEFAULT, tenant: TenantId = ACME) -> float:
+    """Seconds after which it may be worth to come again."""
+    with pytest.raises(Throttled) as refused:
+        quotas.reserve(tenant, "m", tier, most)
+    return refused.value.retry_after_s
+
+
+def test_a_reservation_is_settled_by_what_was_used() -> None:
+    """What is given back can be used at once, and what was used comes back in a minute."""
+    clock = ManualClock()
+    quotas = Quotas([QuotaConfig(tokens_per_min=600)], clock)
+    first = quotas.reserve(ACME, "m", Tier.DEFAULT, 500)
+    assert throttled(quotas, 200) == pytest.approx(10)
+    first.settle(50)
+    second = quotas.reserve(ACME, "m", Tier.FLEX, 550)
+    assert throttled(quotas, 1) == pytest.approx(0.1)
+    second.settle(550)
+    clock.advance(10)
+    quotas.reserve(ACME, "m", Tier.PRIORITY, 100)
+    assert throttled(quotas, 1) > 0
+
+
+def test_each_tenant_and_model_has_its_own() -> None:
+    """The first rule that fits decides; without one there is no bound."""
+    rules = [QuotaConfig(tenant="acme", model="m", requests_per_min=1), QuotaConfig(tenant="a*", tokens_per_min=5)]
+    quotas = Quotas(rules, ManualClock())
+    quotas.reserve(ACME, "m", Tier.DEFAULT, 10**9)
+    assert throttled(quotas, 1) == pytest.approx(60)
+    quotas.reserve(ACME, "n", Tier.DEFAULT, 5)
+    quotas.reserve(TenantId("also"), "n", Tier.DEFAULT, 5)
+    for _ in range(100):
+        quotas.reserve(BETA, "m", Tier.DEFAULT, 10**9)
+
+
+def test_the_reserved_tier_has_its_own_share() -> None:
+    """It is not touched by the others, and says when it is used up."""
+    quotas = Quotas([QuotaConfig(tokens_per_min=10, reserved_tokens_per_min=10)], ManualClock())
+    quotas.reserve(ACME, "m", Tier.DEFAULT, 10)
+    assert quotas.has_reserved(ACME, "m", 10)
+    quotas.reserve(ACME, "m", Tier.RESERVED, 10)
+    assert not quotas.has_reserved(ACME, "m", 1)
+    assert not Quotas([], ManualClock()).has_reserved(ACME, "m", 1)
+
+
+def test_more_than_a_minute_holds_is_said() -> None:
+    """Waiting would not help."""
+    quotas = Quotas([QuotaConfig(tokens_per_min=10)], ManualClock())
+    with pytest.raises(Throttled, match="may use 11, of 10 in a minute: lower its max tokens"):
+        quotas.reserve(ACME, "m", Tier.DEFAULT, 11)
+
+
+@given(st.lists(st.tuples(st.integers(1, 120), st.floats(0, 1), st.floats(0, 30)), max_size=60))
+def test_no_minute_has_more_than_two_fillings(requests: list[tuple[int, float, float]]) -> None:
+    """Whatever comes when: what was let in within a minute is at most what was there and what came in."""
+    clock = ManualClock()
+    quotas, used = Quotas([QuotaConfig(tokens_per_min=120)], clock), list[tuple[float, int]]()
+    for most, share, pause_s in requests:
+        clock.advance(pause_s)
+        try:
+            reservation = quotas.reserve(ACME, "m", Tier.DEFAULT, most)
+        except Throttled:
+            continue
+        charged = int(most * share)
+        reservation.settle(charged)
+        used.append((clock.now(), charged))
+    for begin, _ in used:
+        assert sum(charged for at, charged in used if begin <= at < begin + 60) <= 240
+
+
+class Bounded:
+    """A gateway with a quota, whose clock stands still."""
+
+    def __init__(self, house: House, clock: ManualClock) -> None:
+        self.house = house
+        self.clock = clock
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def bounded_house(model: ServedModel) -> AsyncIterator[Bounded]:
+    """100 tokens and any number of requests in a minute, and 80 reserved ones."""
+    config = Config(model=(ModelConfig(id=model.id),))
+    clock, meter = ManualClock(), Meter()
+    quotas = Quotas([QuotaConfig(tokens_per_min=100, reserved_tokens_per_min=80)], clock)
+    office = Office(Books(quotas=quotas, charge=meter.accounts.charge), meter)
+    async with open_house(model, config, office=office) as house:
+        yield Bounded(house, clock)
+
+
+@pytest.fixture
+def bounded(bounded_house: Bounded) -> Bounded:
+    """With full buckets, and answers of a few tokens."""
+    bounded_house.house.reset()
+    bounded_house.clock.advance(60)
+    bounded_house.house.says("Hello", cached_tokens=4)
+    return bounded_house
+
+
+PATH = f"/model/{MODEL}/converse"
+
+
+def asking(max_tokens: int, **fields: Any) -> dict[str, Any]:
+    """A request that may use so many output tokens."""
+    return converse_body(inferenceConfig={"maxTokens": max_tokens}, **fields)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_over_the_quota_is_429(bounded: Bounded) -> None:
+    """In either API's words with its headers, until what runs is settled; what was read from a cache is free."""
+    http, gate = bounded.house.http, asyncio.Event()
+    bounded.house.plays(Script([[5], [EOS]], gates={1: gate}, cached_tokens=4))
+    running = asyncio.create_task(http.post(PATH, json=asking(60)))
+    while not bounded.house.dispatcher.generations:
+        await asyncio.sleep(0.001)
+    prompt = len(bounded.house.dispatcher.generations[0].request.prompt)
+    refused = await http.post(PATH, json=asking(60))
+    assert (refused.status_code, refused.headers["x-amzn-errortype"]) == (429, "ThrottlingException")
+    assert refused.json()["message"].startswith("Too many tokens")
+    wait_s = (2 * (prompt + 60) - 100) * 0.6
+    assert int(refused.headers["retry-after-ms"]) == pytest.approx(wait_s * 1000, abs=1)
+    assert int(refused.headers["x-amz-retry-after"]) == pytest.approx(wait_s * 1000, abs=1)
+    chat = await http.post("/v1/chat/completions", json=chat_body(MODEL, max_tokens=60))
+    assert (chat.status_code, chat.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert len(bounded.house.dispatcher.generations) == 1
+    gate.set()
+    assert (await running).status_code == 200
+    left = 100 - (prompt - 4 + 2)
+    bounded.house.says("Hello")
+    assert (await http.post(PATH, json=asking(left - prompt + 1))).status_code == 429
+    assert (await http.post(PATH, json=asking(left - prompt))).status_code == 200
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_reserved_runs_over_into_default(bounded: Bounded) -> None:
+    """It is told which it got; both count as they were served."""
+    http, tiers = bounded.house.http, []
+    for _ in range(2):
+        answer = await http.post(PATH, json=asking(60, serviceTier={"type": "reserved"}))
+        tiers.append(answer.json()["serviceTier"]["type"])
+    assert tiers == ["reserved", "reserved"]
+    chat = await http.post("/v1/chat/completions", json=chat_body(MODEL, max_tokens=80, service_tier="scale"))
+    assert chat.json()["service_tier"] == "default"
+    metrics = (await http.get("/metrics")).text
+    assert f'twinfer_gateway_downgrades_total{{model_id="{MODEL}",reason="reserved_used_up"}} 1.0' in metrics
+    assert f'twinfer_gateway_served_total{{latency="standard",model_id="{MODEL}",tier="reserved"}} 2.0' in metrics
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_failures_and_cancels_give_back(bounded: Bounded) -> None:
+    """What brought forth nothing is not charged."""
+    http = bounded.house.http
+    bounded.house.plays(Script([], failure=Throttled("an engine's own")))
+    for _ in range(5):
+        assert (await http.post(PATH, json=asking(80))).status_code == 429
+    bounded.house.says("Hello")
+    assert (await http.post(PATH, json=asking(80))).status_code == 200

@@ -1,0 +1,3 @@
+from tests.identity.conftest import place, postgres
+
+__all__ = ["place", "postgres"]
