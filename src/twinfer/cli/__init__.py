@@ -152,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     _configuration(serve)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: 8000)")
+    serve.add_argument("--elastic", action="store_true", help="workers change between prefill and decode with the load")
     serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
     serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
     serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")

@@ -83,13 +83,13 @@ async def _serve(
     supervisor = Supervisor(key, banner, update_record)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop_or_kill)
-    gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
+    first = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
+    gateways = [_gateway(first, index) for index in range(config.gateway.count)]
     workers = [
         Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec), withheld=_FOR_GATEWAYS)
         for spec in plan.workers
     ]
-    commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
-    starting = asyncio.create_task(supervisor.start(commands))
+    starting = asyncio.create_task(supervisor.start([*workers, *gateways]))
     stopping = asyncio.create_task(stop.wait())
     try:
         with banner.progress():
@@ -104,8 +104,15 @@ async def _serve(
         starting.cancel()
         stopping.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
-        await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
+        await supervisor.stop([command.name for command in gateways], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+
+
+def _gateway(first: GatewaySpec, index: int) -> Command:
+    """One of the gateways: all listen on one socket; the first removes the record at its end, and changes roles."""
+    spec = first if index == 0 else msgspec.structs.replace(first, record="", leads=False)
+    name = f"{GATEWAY}-{index}" if index else GATEWAY
+    return Command(name, "twinfer.gateway", msgspec.json.encode(spec), (spec.socket_fd,))
 
 
 def has_keys(config: Config) -> bool:

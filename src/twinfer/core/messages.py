@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from twinfer.core.capabilities import Capabilities, WorkerIdentity
+from twinfer.core.capabilities import Capabilities, Role, WorkerIdentity
 from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
@@ -85,8 +85,19 @@ class Isolate(_Message, frozen=True):
     seconds: float
 
 
+class Become(_Message, frozen=True):
+    """Serve other phases from now on.
+
+    The worker takes nothing new, ends or hands back what it has, and says ``Hello`` again with its next epoch. Answered
+    with ``Done`` then, or with ``Refused``.
+    """
+
+    request_id: RequestId
+    role: Role
+
+
 AboutRequest: TypeAlias = Generate | Reserve | Prefill | Lend | Cancel
-ToWorker: TypeAlias = AboutRequest | Isolate
+ToWorker: TypeAlias = AboutRequest | Isolate | Become
 
 
 # Worker to gateway.
@@ -159,7 +170,7 @@ class Load(_Message, frozen=True):
 
 
 class Hello(_Message, frozen=True):
-    """Opens every stream, from the worker's side."""
+    """Opens every stream, from the worker's side; said again when the worker's role has changed."""
 
     identity: WorkerIdentity
 

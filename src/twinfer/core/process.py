@@ -50,6 +50,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
         socket_fd: the listening socket, inherited.
         record: the deployment's description, which holds the cluster key: removed at the end, even if the launcher was
             killed and cannot do it.
+        leads: whether this one of the gateways changes roles.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     directories: dict[ModelId, str]
     socket_fd: int
     record: str = ""
+    leads: bool = True
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):

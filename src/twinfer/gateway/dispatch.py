@@ -8,6 +8,7 @@ from twinfer.core.config import Config
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
 from twinfer.core.messages import (
+    Become,
     Busy,
     Cancel,
     Failed,
@@ -194,8 +195,7 @@ class FleetGeneration:
         try:
             route = choose_route(request, snapshot, self._routing, self._forced, excluded)
         except TwinferError as error:
-            awaited = bool(self._fleet.missing())
-            self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
+            self._act(self._machine.unplannable(error, time.monotonic(), awaited=self._fleet.awaited()))
             return
         self._stamps.reserve_sent = time.monotonic()
         if keep is not None and self._can_take(route.decode, keep, snapshot):
@@ -269,7 +269,7 @@ class FleetGeneration:
             return
         if isinstance(message, Cancel):
             link.listeners.pop(message.request_id, None)
-        elif not isinstance(message, Isolate):
+        elif not isinstance(message, Isolate | Become):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)

@@ -114,7 +114,9 @@ class WorkerLink:
 
     def state(self) -> WorkerState | None:
         """What a router may know of it; ``None`` while it is not there."""
-        if not self.alive or self.identity is None or self.load is None or not self.load.healthy:
+        if not self.alive or self.identity is None or self.load is None:
+            return None
+        if not self.load.healthy or self.load.draining:
             return None
         in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
         in_flight = len(self.listeners) + len(self.expected)
@@ -258,6 +260,10 @@ class Fleet:
         """Whether a worker that can answer for the model has been there since this gateway started."""
         met = (link.identity for link in self._links.values() if link.identity is not None)
         return any(identity.role.decodes and identity.capabilities.model == model for identity in met)
+
+    def awaited(self) -> bool:
+        """Whether some worker is not there, or changes its role: it may come."""
+        return any(link.load is None or link.load.draining for link in self._links.values()) or bool(self.missing())
 
     def missing(self) -> list[WorkerId]:
         """Those of the configuration that are not there."""

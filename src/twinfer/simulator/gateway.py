@@ -7,6 +7,7 @@ from twinfer.core.errors import ContextOverflow, DeadlineExceeded, TwinferError
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import (
     Busy,
+    Become,
     Cancel,
     Failed,
     FailureKind,
@@ -233,7 +234,7 @@ class Generation:
             return
         if isinstance(message, Cancel):
             link.forget(message.request_id)
-        elif not isinstance(message, Isolate):
+        elif not isinstance(message, Isolate | Become):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             link.await_request(request_id, self, len(message.request.prompt) if whole else 0)

@@ -2,7 +2,8 @@
 
 1. Pin to its cores, build the engine, start the transports and the control plane; say ``ready`` on standard output.
 2. Serve until a signal comes, standard input ends (the launcher is gone), or the engine's thread dies.
-3. Stop in the order in which things depend on each other: control plane, reclaimer, engine, transports, memory.
+3. Let what is under way finish for ``handoff.drain_s``; gateways carry on elsewhere with what is left.
+4. Stop in the order in which things depend on each other: control plane, reclaimer, engine, transports, memory.
 """
 
 import asyncio
@@ -107,6 +108,8 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         door.open(service)
         notify(Notice(READY, address=address))
         await stop.wait()
+        if not crashes:
+            await service.turning.leave()
     return EXIT_CRASHED if crashes else 0
 
 
