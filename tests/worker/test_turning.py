@@ -22,6 +22,9 @@ async def test_both_turn_round():
         [old] = await to_d.hear(Granted)
         to_p.send(Prefill(REQUEST, old.grant))
         await to_d.done("r")
+        await p.at_rest()
+        await d.at_rest()
+        assert [each.service.reception.num_open() for each in (p, d)] == [0, 0]
         to_p.send(become(Role.DECODE))
         to_d.send(become(Role.PREFILL))
         for caller, each, role in ((to_p, p, Role.DECODE), (to_d, d, Role.PREFILL)):
@@ -38,15 +41,15 @@ async def test_both_turn_round():
 
 
 async def test_old_grant():
-    """A grant that names the epoch before is refused, and its room is free again when the gateway says so."""
-    async with pair() as (p, d, to_p, to_d):
+    """A grant that names the epoch before is refused."""
+    async with pair() as (p, _, to_p, to_d):
         to_d.send(reserve(REQUEST, p))
         [granted] = await to_d.hear(Granted)
         to_p.send(become(Role.BOTH))
         await to_p.done("turn")
         to_p.send(Prefill(REQUEST, granted.grant))
         [refused] = await to_p.hear(Refused)
-        assert refused.reason == "stale: the grant names an earlier start of this worker"
+        assert refused.reason == "stale: the grant names an earlier start or role of this worker"
 
 
 async def test_drains_turns_away_and_hands_back():

@@ -33,6 +33,7 @@ examples:
   twinfer serve ./my-model --port 9000
   twinfer serve --set pool.decode.weights=bf16 --set pool.prefill.weights=bf16
   twinfer serve --config twinfer.toml --set gateway.port=9000
+  twinfer serve --elastic --set pool.prefill.workers=2 --set pool.decode.workers=2
   twinfer serve --prefill trn3 --decode cs3 --model-shape gpt-oss-120b
   twinfer serve --prefill trn3 --decode cs3 --kv virtual --link efa-trn3
   twinfer serve --prefill h200 --decode b200 --time-scale 10

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from twinfer.core.errors import ContextOverflow, DeadlineExceeded, TwinferError
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import (
-    Busy,
     Become,
+    Busy,
     Cancel,
     Failed,
     FailureKind,
