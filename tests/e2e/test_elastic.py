@@ -1,7 +1,9 @@
 """Real workers change their roles under load, and real gateways die under load; every answer is the right one."""
 
 import asyncio
+import contextlib
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -132,4 +134,30 @@ async def test_a_worker_leaves(place: Path, demo_model: ServedModel):
         await asyncio.to_thread(deployment.wait_for, lambda scrape: scrape.of("decode-1", "running") > 0)
         await crowd.end()
         assert (crowd.broken, crowd.check(demo_model) >= NUM_CLIENTS) == (0, True)
+        await asyncio.to_thread(deployment.wait_idle)
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_joins_and_leaves(place: Path, demo_model: ServedModel):
+    """One that is started by hand stands in the registry, takes its share, and leaves on SIGTERM; nothing is lost."""
+    key, registry, hand = secrets.token_bytes(32), place / "registry", place / "hand"
+    for directory in (registry, hand):
+        directory.mkdir(mode=0o700)
+    where = f'registry="{registry}"'
+    config = hand / "hand.toml"
+    config.write_text(EMULATED)
+    with serving(place / "j", EMULATED, *FOUR, where, "handoff.drain_s=0.2", key=key) as deployment:
+        words = ["worker", "--config", str(config), "--pool", "decode", "--index", "7", "--listen", "127.0.0.1:0"]
+        sets = [word for override in (*FOUR, where, "handoff.drain_s=0.2") for word in ("--set", override)]
+        crowd = Crowd(deployment.url, "some", 80, 60)
+        with contextlib.ExitStack() as stack:
+            worker = Deployment(hand, [*words, *sets], {"TWINFER_CLUSTER_KEY": key.hex()})
+            stack.callback(worker.destroy)
+            await asyncio.to_thread(deployment.wait_for, lambda scrape: scrape.of("decode-7", "running") > 0)
+            assert await asyncio.to_thread(worker.stop) == 0
+            assert "Traceback" not in worker.output.text
+        await crowd.has(len(crowd.answers) + NUM_CLIENTS)
+        assert "decode-7" not in deployment.scrape().roles
+        await crowd.end()
+        assert (crowd.broken, crowd.check(demo_model) > NUM_CLIENTS) == (0, True)
         await asyncio.to_thread(deployment.wait_idle)

@@ -40,7 +40,8 @@ examples:
 """
 
 WORKER = """\
-Runs one worker of a configured pool in the foreground, for a gateway that lists its address.
+Runs one worker of a configured pool in the foreground, for a gateway that lists its address, or that looks into the
+same `registry`, a directory in which the worker then stands. On SIGTERM it drains, and ends.
 The cluster key comes from TWINFER_CLUSTER_KEY (64 hexadecimal digits), the same for gateway and workers.
 On another machine than the gateway's it needs certificates: see `twinfer certs --help`.
 

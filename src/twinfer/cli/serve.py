@@ -18,6 +18,7 @@ from twinfer.cli.emulation import emulated_devices, locate_models, settle_emulat
 from twinfer.cluster.child import Command
 from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, private_directory, write_record
 from twinfer.cluster.plan import LocalPlan, plan_local
+from twinfer.cluster.registry import check_registry
 from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     from twinfer.gateway.serve import bind
 
     front_of(config.gateway)
+    if config.registry:
+        check_registry(config.registry)
     guarded = has_keys(config)
     if guarded:  # whatever becomes of the database, a gateway that is started again asks, too
         config = msgspec.structs.replace(config, identity=msgspec.structs.replace(config.identity, required=True))

@@ -316,5 +316,8 @@ class Config(_Table, frozen=True):
     gateway: GatewayConfig = GatewayConfig()
     identity: IdentityConfig = IdentityConfig()
     tls: TlsConfig = TlsConfig()
+    registry: str = ""
+    """Directory in which workers started by hand (``twinfer worker``) say where they are, and where gateways look for
+    them, so that they join and leave at run time; yours alone to write to."""
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

@@ -23,6 +23,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         socket_dir: private directory for transport sockets; empty uses names without files.
         tls: certificates; with them it may be reached from other machines.
         advertise: host under which others reach it; empty where ``listen`` says it already.
+        registry: directory in which it says where it is; empty for none.
         kv_port: port on which KV is offered over TCP, on the host of ``listen``; 0 takes a free one.
     """
 
@@ -38,6 +39,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     tls: TlsConfig = TlsConfig()
     advertise: str = ""
     kv_port: int = 0
+    registry: str = ""
 
 
 class GatewaySpec(msgspec.Struct, frozen=True):

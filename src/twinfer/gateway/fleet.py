@@ -227,6 +227,8 @@ class Fleet:
     def __init__(
         self, addresses: Mapping[WorkerId, str], dial: Dial, parted_s: float = 10.0, clock: Clock | None = None
     ) -> None:
+        self._dial = dial
+        self._forgotten: set[WorkerId] = set()
         self._links = {worker: WorkerLink(address, dial(address)) for worker, address in addresses.items()}
         self._parted_s = parted_s
         self._clock = clock or MonotonicClock()
@@ -252,6 +254,23 @@ class Fleet:
         if ours is not None and theirs is not None:
             self._parted.set(ours, theirs, self._clock.now() + self._parted_s)
 
+    def join(self, worker: WorkerId, address: str) -> None:
+        """One more, new or at another place than before; one that was there before must have been forgotten."""
+        self._forgotten.discard(worker)
+        self._links[worker] = WorkerLink(address, self._dial(address))
+
+    async def forget(self, worker: WorkerId) -> bool:
+        """Dial no more one that has left; false while it is still there, since it may be draining.
+
+        What began on it still finds its link, and that it is lost.
+        """
+        link = self._links[worker]
+        if link.alive:
+            return False
+        self._forgotten.add(worker)
+        await link.close()
+        return True
+
     def link(self, worker: WorkerId) -> WorkerLink:
         """A worker by name."""
         return self._links[worker]
@@ -263,11 +282,14 @@ class Fleet:
 
     def awaited(self) -> bool:
         """Whether some worker is not there, or changes its role: it may come."""
-        return any(link.load is None or link.load.draining for link in self._links.values()) or bool(self.missing())
+        return any(not link.alive or (link.load is not None and link.load.draining) for _, link in self._known())
 
     def missing(self) -> list[WorkerId]:
-        """Those of the configuration that are not there."""
-        return [worker for worker, link in self._links.items() if not link.alive]
+        """Those that should be there and are not."""
+        return [worker for worker, link in self._known() if not link.alive]
+
+    def _known(self) -> list[tuple[WorkerId, WorkerLink]]:
+        return [(worker, link) for worker, link in self._links.items() if worker not in self._forgotten]
 
     async def reports(self) -> list[tuple[WorkerIdentity, LoadReport]]:
         """Fresh reports of all that answer."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twinfer.cluster.lifeline import cluster_key, notify, read_spec, stop_on_signals
+from twinfer.cluster.registry import check_registry
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import TwinferError
@@ -18,6 +19,7 @@ from twinfer.gateway.dispatch import FleetDispatcher
 from twinfer.gateway.elastic import keep_in_shape
 from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.front import front_of
+from twinfer.gateway.joining import follow_registry
 from twinfer.gateway.key_watch import watched_door
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
@@ -62,9 +64,10 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
             app = build_app(spec.config, models, dispatcher, door)
             announcing = asyncio.create_task(_announce(fleet))
             shaping = asyncio.create_task(_keep_in_shape(fleet, spec))
+            joining = asyncio.create_task(_follow(fleet, spec))
             await _look_around(fleet, stop)
             await serve(app, sock, stop, front=front_of(spec.config.gateway))
-        for task in (announcing, shaping):
+        for task in (announcing, shaping, joining):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -80,6 +83,13 @@ async def _keep_in_shape(fleet: Fleet, spec: GatewaySpec) -> None:
     if spec.leads and spec.config.elastic.enabled:
         models = tuple(ModelId(model.id) for model in spec.config.model)
         await keep_in_shape(fleet, models, spec.config.elastic, MonotonicClock())
+
+
+async def _follow(fleet: Fleet, spec: GatewaySpec) -> None:
+    """Look for workers in the registry, if there is one."""
+    if directory := spec.config.registry:
+        encrypted = spec.config.tls.enabled
+        await follow_registry(fleet, check_registry(directory), spec.workers, encrypted=encrypted)
 
 
 async def _look_around(fleet: Fleet, stop: asyncio.Event) -> None:

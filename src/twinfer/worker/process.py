@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from twinfer.cluster.lifeline import notify, stop_on_signals
+from twinfer.cluster.registry import announced
 from twinfer.core.address import reachable
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import MonotonicClock
@@ -107,7 +109,8 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         stack.callback(engine_thread.stop)
         door.open(service)
         notify(Notice(READY, address=address))
-        await stop.wait()
+        with announced(Path(spec.registry), spec.worker, address) if spec.registry else contextlib.nullcontext():
+            await stop.wait()
         if not crashes:
             await service.turning.leave()
     return EXIT_CRASHED if crashes else 0
