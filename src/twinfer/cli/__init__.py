@@ -38,13 +38,15 @@ examples:
   twinfer serve ./my-model --port 9000
   twinfer serve --set pool.decode.weights=bf16 --set pool.prefill.weights=bf16
   twinfer serve --config twinfer.toml --set gateway.port=9000
+  twinfer serve --elastic --set pool.prefill.workers=2 --set pool.decode.workers=2
   twinfer serve --prefill trn3 --decode cs3 --model-shape gpt-oss-120b
   twinfer serve --prefill trn3 --decode cs3 --kv virtual --link efa-trn3
   twinfer serve --prefill h200 --decode b200 --time-scale 10
 """
 
 WORKER = """\
-Runs one worker of a configured pool in the foreground, for a gateway that lists its address.
+Runs one worker of a configured pool in the foreground, for a gateway that lists its address, or that looks into the
+same `registry`, a directory in which the worker then stands. On SIGTERM it drains, and ends.
 The cluster key comes from TWINFER_CLUSTER_KEY (64 hexadecimal digits), the same for gateway and workers.
 On another machine than the gateway's it needs certificates: see `twinfer certs --help`.
 
@@ -210,6 +212,7 @@ def _serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     _configuration(serve)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: 8000)")
+    serve.add_argument("--elastic", action="store_true", help="workers change between prefill and decode with the load")
     serve.add_argument("--prefill", metavar="DEVICE", help="emulate this device of the catalogue for prompts")
     serve.add_argument("--decode", metavar="DEVICE", help="emulate this device of the catalogue for tokens")
     serve.add_argument("--model-shape", metavar="NAME", help="the model they are taken to run (default: gpt-oss-120b)")

@@ -46,7 +46,10 @@ def load_config(arguments: argparse.Namespace, made_for: MakePair = emulated_pai
         gateway = msgspec.structs.replace(gateway, port=arguments.port)
     if not 0 <= gateway.port < 65536:
         raise ConfigError(f"gateway.port is {gateway.port}; a port lies between 0 and 65535")
-    return msgspec.structs.replace(config, gateway=gateway)
+    elastic = config.elastic
+    if getattr(arguments, "elastic", False):
+        elastic = msgspec.structs.replace(elastic, enabled=True)
+    return msgspec.structs.replace(config, gateway=gateway, elastic=elastic)
 
 
 def _pair(arguments: argparse.Namespace, made_for: MakePair) -> Config | None:

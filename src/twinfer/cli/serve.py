@@ -18,6 +18,7 @@ from twinfer.cli.emulation import emulated_devices, locate_models, settle_emulat
 from twinfer.cluster.child import Command
 from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, private_directory, write_record
 from twinfer.cluster.plan import LocalPlan, plan_local
+from twinfer.cluster.registry import check_registry
 from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     from twinfer.gateway.serve import bind
 
     front_of(config.gateway)
+    if config.registry:
+        check_registry(config.registry)
     guarded = has_keys(config)
     if guarded:  # whatever becomes of the database, a gateway that is started again asks, too
         config = msgspec.structs.replace(config, identity=msgspec.structs.replace(config.identity, required=True))
@@ -83,13 +86,13 @@ async def _serve(
     supervisor = Supervisor(key, banner, update_record)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop_or_kill)
-    gateway = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
+    first = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
+    gateways = [_gateway(first, index) for index in range(config.gateway.count)]
     workers = [
         Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec), withheld=_FOR_GATEWAYS)
         for spec in plan.workers
     ]
-    commands = [*workers, Command(GATEWAY, "twinfer.gateway", msgspec.json.encode(gateway), (sock.fileno(),))]
-    starting = asyncio.create_task(supervisor.start(commands))
+    starting = asyncio.create_task(supervisor.start([*workers, *gateways]))
     stopping = asyncio.create_task(stop.wait())
     try:
         with banner.progress():
@@ -104,8 +107,15 @@ async def _serve(
         starting.cancel()
         stopping.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
-        await supervisor.stop([GATEWAY], GATEWAY_PATIENCE_S)
+        await supervisor.stop([command.name for command in gateways], GATEWAY_PATIENCE_S)
         await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+
+
+def _gateway(first: GatewaySpec, index: int) -> Command:
+    """One of the gateways: all listen on one socket; the first removes the record at its end, and changes roles."""
+    spec = first if index == 0 else msgspec.structs.replace(first, record="", leads=False)
+    name = f"{GATEWAY}-{index}" if index else GATEWAY
+    return Command(name, "twinfer.gateway", msgspec.json.encode(spec), (spec.socket_fd,))
 
 
 def has_keys(config: Config) -> bool:

@@ -7,6 +7,7 @@ from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import locate_models, settle_emulation
 from twinfer.cluster.lifeline import cluster_key
 from twinfer.cluster.plan import model_of
+from twinfer.cluster.registry import check_registry
 from twinfer.core.address import check_address, reachable
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import WorkerId
@@ -21,6 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     if pool is None:
         known = ", ".join(pool.name for pool in config.pool)
         raise ConfigError(f"there is no pool {arguments.pool!r}; known are {known}")
+    if config.registry:
+        check_registry(config.registry)
     check_address(arguments.listen, encrypted=config.tls.enabled)
     reachable(arguments.listen, arguments.advertise)
     spec = WorkerSpec(
@@ -35,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         tls=config.tls,
         advertise=arguments.advertise,
         kv_port=arguments.kv_port,
+        registry=config.registry,
     )
     key = cluster_key()
     from twinfer.worker.process import run_worker

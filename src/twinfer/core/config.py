@@ -181,6 +181,9 @@ class HandoffConfig(_Table, frozen=True):
     """Plans that may fail for one request before its client gets the error; one that never began does not count."""
     allow_isolation: bool = False
     """Whether ``twinfer chaos`` may cut a worker off from the others for a while."""
+    drain_s: float = 2.0
+    """A worker that changes its role, or is told to stop, lets what it has finish for that long; what is left then goes
+    on elsewhere."""
     max_busy_s: float = 10.0
     """How long a request waits for room on a busy worker, or for a worker to come, before its client gets 503."""
 
@@ -241,9 +244,34 @@ class RoutingConfig(_Table, frozen=True):
             raise ValueError("ttft_goal_ms and tpot_goal_ms have to be above 0")
 
 
+class ElasticConfig(_Table, frozen=True):
+    """Workers whose role follows the load."""
+
+    enabled: bool = False
+    """Whether roles are changed; ``twinfer serve --elastic`` sets it."""
+    prefill_tokens: int = 2048
+    """Prompt positions waiting on each prefill worker that are a pressure of 1 on prefill."""
+    decode_requests: int = 16
+    """Answers under way on each decode worker that are a pressure of 1 on decode."""
+    high: float = 1.0
+    """A phase gets a worker when the pressure on it is at least that, on average over ``window_s``,"""
+    low: float = 0.5
+    """and that on the other phase at most that, which it must still be without the worker."""
+    window_s: float = 2.0
+    """How long is looked back."""
+    cooldown_s: float = 10.0
+    """How long nothing is changed after a change."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high or min(self.prefill_tokens, self.decode_requests) < 1:
+            raise ValueError("[elastic] needs 0 <= low < high, and prefill_tokens and decode_requests of at least 1")
+
+
 class GatewayConfig(_Table, frozen=True):
     """The front door."""
 
+    count: int = 1
+    """Gateway processes on the one port; clients of one that dies lose their connection, those of others do not."""
     host: str = "127.0.0.1"
     """Address to listen on; only loopback, as long as there is no key (`twinfer keys`)."""
     port: int = 8000
@@ -272,6 +300,8 @@ class GatewayConfig(_Table, frozen=True):
     """Speak HTTP/2, too, where the package ``zttp`` is installed: over TLS by ALPN, else by prior knowledge."""
 
     def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError("gateway.count is the number of gateway processes; set at least 1")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("[gateway] needs both of `tls_cert` and `tls_key`, or none of them")
 
@@ -374,6 +404,7 @@ class Config(_Table, frozen=True):
     link: LinkConfig = LinkConfig()
     handoff: HandoffConfig = HandoffConfig()
     routing: RoutingConfig = RoutingConfig()
+    elastic: ElasticConfig = ElasticConfig()
     gateway: GatewayConfig = GatewayConfig()
     identity: IdentityConfig = IdentityConfig()
     usage: UsageConfig = UsageConfig()
@@ -381,5 +412,8 @@ class Config(_Table, frozen=True):
     profile: tuple[ProfileConfig, ...] = ()
     invocation_log: InvocationLogConfig = InvocationLogConfig()
     tls: TlsConfig = TlsConfig()
+    registry: str = ""
+    """Directory in which workers started by hand (``twinfer worker``) say where they are, and where gateways look for
+    them, so that they join and leave at run time; yours alone to write to."""
     cache_dir: str = ""
     """Prepared weights go here; empty means ``$TWINFER_CACHE``, else ``~/.cache/twinfer``."""

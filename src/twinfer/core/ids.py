@@ -8,7 +8,7 @@ RequestId = NewType("RequestId", str)
 WorkerId = NewType("WorkerId", str)
 """The configured name of a worker, stable over restarts, such as ``prefill-0``."""
 Epoch = NewType("Epoch", str)
-"""One incarnation of a worker process: 64 random bits in hexadecimal."""
+"""One incarnation of a worker: a random number in hexadecimal, one more with each change of its role."""
 HandoffId = NewType("HandoffId", str)
 """One passing of a token range's KV between two workers: 128 random bits in hexadecimal."""
 TenantId = NewType("TenantId", str)
@@ -19,7 +19,12 @@ ModelId = NewType("ModelId", str)
 
 def new_epoch() -> Epoch:
     """Draw the epoch of a process that starts now."""
-    return Epoch(secrets.token_hex(8))
+    return Epoch(f"{secrets.randbits(63):016x}")  # half the range is left to be counted up
+
+
+def next_epoch(epoch: Epoch) -> Epoch:
+    """The epoch after a change of role: greater, also as text."""
+    return Epoch(f"{int(epoch, 16) + 1:016x}")
 
 
 def new_handoff_id() -> HandoffId:

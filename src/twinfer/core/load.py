@@ -70,6 +70,7 @@ class LoadReport(msgspec.Struct, frozen=True):
         grants_refused: how many, by the word that says why.
         oldest_held_s: age of the oldest block holding outside a running sequence.
         longest_silence_s: since when the most silent peer of an open handoff was not heard of.
+        draining: nothing new is taken: the worker changes its role, or leaves.
         healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
         backlog: prompt positions not computed yet, in the queue and under way.
         decode_rows: sequences that decode.
@@ -89,6 +90,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     step_s: float = 0.0
     """Moving average of the time one step takes."""
     healthy: bool = True
+    draining: bool = False
     handoffs_by_transport: dict[str, int] = {}
     grants_refused: dict[str, int] = {}
     backlog: Backlog = NO_WORK

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from twinfer.core.block_events import BlockEvents
-from twinfer.core.capabilities import Capabilities, WorkerIdentity
+from twinfer.core.capabilities import Capabilities, Role, WorkerIdentity
 from twinfer.core.grant import Grant, Use
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
@@ -90,8 +90,19 @@ class TellBlocks(_Message, frozen=True):
     """What you told of your prefix cache has a gap: tell everything that is in it."""
 
 
+class Become(_Message, frozen=True):
+    """Serve other phases from now on.
+
+    The worker takes nothing new, ends or hands back what it has, and says ``Hello`` again with its next epoch. Answered
+    with ``Done`` then, or with ``Refused``.
+    """
+
+    request_id: RequestId
+    role: Role
+
+
 AboutRequest: TypeAlias = Generate | Reserve | Prefill | Lend | Cancel
-ToWorker: TypeAlias = AboutRequest | Isolate | TellBlocks
+ToWorker: TypeAlias = AboutRequest | Isolate | TellBlocks | Become
 
 
 # Worker to gateway.
@@ -170,7 +181,7 @@ class Blocks(_Message, frozen=True):
 
 
 class Hello(_Message, frozen=True):
-    """Opens every stream, from the worker's side."""
+    """Opens every stream, from the worker's side; said again when the worker's role has changed."""
 
     identity: WorkerIdentity
 

@@ -23,6 +23,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         socket_dir: private directory for transport sockets; empty uses names without files.
         tls: certificates; with them it may be reached from other machines.
         advertise: host under which others reach it; empty where ``listen`` says it already.
+        registry: directory in which it says where it is; empty for none.
         kv_port: port on which KV is offered over TCP, on the host of ``listen``; 0 takes a free one.
     """
 
@@ -38,6 +39,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     tls: TlsConfig = TlsConfig()
     advertise: str = ""
     kv_port: int = 0
+    registry: str = ""
 
 
 class GatewaySpec(msgspec.Struct, frozen=True):
@@ -50,6 +52,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
         socket_fd: the listening socket, inherited.
         record: the deployment's description, which holds the cluster key: removed at the end, even if the launcher was
             killed and cannot do it.
+        leads: whether this one of the gateways changes roles.
     """
 
     config: Config
@@ -57,6 +60,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     directories: dict[ModelId, str]
     socket_fd: int
     record: str = ""
+    leads: bool = True
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):

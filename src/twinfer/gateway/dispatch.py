@@ -11,6 +11,7 @@ from twinfer.core.cost import prompt_work
 from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
 from twinfer.core.messages import (
+    Become,
     Busy,
     Cancel,
     Failed,
@@ -218,8 +219,7 @@ class FleetGeneration:
             self._hits = self._fleet.hits(request)
             route = choose_route(request, snapshot, self._routing, self._forced, excluded, self._hits)
         except TwinferError as error:
-            awaited = bool(self._fleet.missing())
-            self._act(self._machine.unplannable(error, time.monotonic(), awaited=awaited))
+            self._act(self._machine.unplannable(error, time.monotonic(), awaited=self._fleet.awaited()))
             return
         self._routes.chosen(route, forced=self._forced is not None)
         self._stamps.reserve_sent = time.monotonic()
@@ -296,7 +296,7 @@ class FleetGeneration:
             return
         if isinstance(message, Cancel):
             link.listeners.pop(message.request_id, None)
-        elif not isinstance(message, Isolate | TellBlocks):
+        elif not isinstance(message, Isolate | TellBlocks | Become):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             entry = (self, len(message.request.prompt)) if whole else (_FetchListener(self, request_id), 0)

@@ -136,7 +136,9 @@ class WorkerLink:
 
     def state(self, book: CostBook, now: float) -> WorkerState | None:
         """What a router may know of it; ``None`` while it is not there."""
-        if not self.alive or self.identity is None or self.load is None or not self.load.healthy:
+        if not self.alive or self.identity is None or self.load is None:
+            return None
+        if not self.load.healthy or self.load.draining:
             return None
         in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
         in_flight = len(self.listeners) + len(self.expected)
@@ -271,6 +273,8 @@ class Fleet:
         index: PrefixIndex | None = None,
     ) -> None:
         self._index = index
+        self._dial = dial
+        self._forgotten: set[WorkerId] = set()
         self._clock = clock or MonotonicClock()
         self.book = CostBook()
         self._links = {worker: WorkerLink(address, dial(address), self) for worker, address in addresses.items()}
@@ -299,6 +303,23 @@ class Fleet:
         if ours is not None and theirs is not None:
             self._parted.set(ours, theirs, self._clock.now() + self._parted_s)
 
+    def join(self, worker: WorkerId, address: str) -> None:
+        """One more, new or at another place than before; one that was there before must have been forgotten."""
+        self._forgotten.discard(worker)
+        self._links[worker] = WorkerLink(address, self._dial(address), self)
+
+    async def forget(self, worker: WorkerId) -> bool:
+        """Dial no more one that has left; false while it is still there, since it may be draining.
+
+        What began on it still finds its link, and that it is lost.
+        """
+        link = self._links[worker]
+        if link.alive:
+            return False
+        self._forgotten.add(worker)
+        await link.close()
+        return True
+
     def link(self, worker: WorkerId) -> WorkerLink:
         """A worker by name."""
         return self._links[worker]
@@ -313,9 +334,16 @@ class Fleet:
         met = (link.identity for link in self._links.values() if link.identity is not None)
         return any(identity.role.decodes and identity.capabilities.model == model for identity in met)
 
+    def awaited(self) -> bool:
+        """Whether some worker is not there, or changes its role: it may come."""
+        return any(not link.alive or (link.load is not None and link.load.draining) for _, link in self._known())
+
     def missing(self) -> list[WorkerId]:
-        """Those of the configuration that are not there."""
-        return [worker for worker, link in self._links.items() if not link.alive]
+        """Those that should be there and are not."""
+        return [worker for worker, link in self._known() if not link.alive]
+
+    def _known(self) -> list[tuple[WorkerId, WorkerLink]]:
+        return [(worker, link) for worker, link in self._links.items() if worker not in self._forgotten]
 
     async def reports(self) -> list[tuple[WorkerIdentity, LoadReport]]:
         """Fresh reports of all that answer."""

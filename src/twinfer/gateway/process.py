@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twinfer.cluster.lifeline import cluster_key, notify, read_spec, stop_on_signals
+from twinfer.cluster.registry import check_registry
+from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.process import READY, GatewaySpec, Notice
 from twinfer.gateway.dispatch import FleetDispatcher
+from twinfer.gateway.elastic import keep_in_shape
 from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.front import front_of
+from twinfer.gateway.joining import follow_registry
 from twinfer.gateway.key_watch import watched_door
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
@@ -67,16 +71,33 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         ):
             app = build_app(spec.config, models, dispatcher, door, office)
             announcing = asyncio.create_task(_announce(fleet))
+            shaping = asyncio.create_task(_keep_in_shape(fleet, spec))
+            joining = asyncio.create_task(_follow(fleet, spec))
             await _look_around(fleet, stop)
             await serve(app, sock, stop, front=front_of(spec.config.gateway))
-        announcing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await announcing
+        for task in (announcing, shaping, joining):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
     finally:
         await fleet.close()
         if spec.record:
             Path(spec.record).unlink(missing_ok=True)
     return 0
+
+
+async def _keep_in_shape(fleet: Fleet, spec: GatewaySpec) -> None:
+    """Change roles, if that is wanted, and this gateway's to do."""
+    if spec.leads and spec.config.elastic.enabled:
+        models = tuple(ModelId(model.id) for model in spec.config.model)
+        await keep_in_shape(fleet, models, spec.config.elastic, MonotonicClock())
+
+
+async def _follow(fleet: Fleet, spec: GatewaySpec) -> None:
+    """Look for workers in the registry, if there is one."""
+    if directory := spec.config.registry:
+        encrypted = spec.config.tls.enabled
+        await follow_registry(fleet, check_registry(directory), spec.workers, encrypted=encrypted)
 
 
 async def _look_around(fleet: Fleet, stop: asyncio.Event) -> None:

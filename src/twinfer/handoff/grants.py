@@ -44,7 +44,7 @@ def check_for_source(
     if terms.source != me.worker:
         return f"foreign: the grant names source {terms.source}, this is {me.worker}"
     if terms.source_epoch != me.epoch:
-        return "stale: the grant names an earlier start of this worker"
+        return "stale: the grant names an earlier start or role of this worker"
     if terms.tenant != request.tenant:
         return "tenant: the grant is for another tenant"
     if terms.request != request_digest(request):

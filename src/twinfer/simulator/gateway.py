@@ -7,6 +7,7 @@ from twinfer.core.cost import prompt_work
 from twinfer.core.errors import ContextOverflow, DeadlineExceeded, TwinferError
 from twinfer.core.ids import Epoch, HandoffId, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.messages import (
+    Become,
     Busy,
     Cancel,
     Failed,
@@ -239,7 +240,7 @@ class Generation:
             return
         if isinstance(message, Cancel):
             link.forget(message.request_id)
-        elif not isinstance(message, Isolate | TellBlocks):
+        elif not isinstance(message, Isolate | TellBlocks | Become):
             request_id = message.request.request_id
             whole = request_id == self._machine.wire_id
             link.await_request(request_id, self, len(message.request.prompt) if whole else 0)

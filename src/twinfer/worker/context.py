@@ -30,11 +30,12 @@ class Run(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerContext:
     """Shared by the service, the source's desk and the sink's desk.
 
     Attributes:
+        identity: who it is now; :class:`~twinfer.worker.turning.Turning` alone writes it, when nothing is under way.
         accept: provenances of KV taken besides the worker's own; ``*`` takes any.
         transfer: runs on the transfer thread, where copying and hashing release the GIL.
         soon: runs on the event loop.

@@ -2,10 +2,12 @@
 
 1. Pin to its cores, build the engine, start the transports and the control plane; say ``ready`` on standard output.
 2. Serve until a signal comes, standard input ends (the launcher is gone), or the engine's thread dies.
-3. Stop in the order in which things depend on each other: control plane, reclaimer, engine, transports, memory.
+3. Let what is under way finish for ``handoff.drain_s``; gateways carry on elsewhere with what is left.
+4. Stop in the order in which things depend on each other: control plane, reclaimer, engine, transports, memory.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -15,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from twinfer.cluster.lifeline import notify, stop_on_signals
+from twinfer.cluster.registry import announced
 from twinfer.core.address import reachable
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import MonotonicClock
@@ -106,7 +109,10 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         stack.callback(engine_thread.stop)
         door.open(service)
         notify(Notice(READY, address=address))
-        await stop.wait()
+        with announced(Path(spec.registry), spec.worker, address) if spec.registry else contextlib.nullcontext():
+            await stop.wait()
+        if not crashes:
+            await service.turning.leave()
     return EXIT_CRASHED if crashes else 0
 
 

@@ -45,6 +45,26 @@ class Reception:
         else:
             self._generate(message)
 
+    def turn_away(self, message: AboutRequest, gateway: GatewayOutlet) -> None:
+        """A gateway speaks while nothing new is taken: it plans again, without this worker."""
+        if isinstance(message, Cancel):
+            self._cancel(message.request_id)
+        else:
+            gateway.send_soon(Busy(message.request.request_id, 0.0))
+
+    def num_open(self) -> int:
+        """What is under way, in requests and handoffs; 0 when nothing is."""
+        load = self._context.engine.load()
+        handoffs = sum(sum(desk.states.values()) for desk in (self.sink.describe(), self.source.describe()))
+        return len(self._sessions) + handoffs + load.running + load.waiting
+
+    def hand_back(self) -> None:
+        """Give up all that is under way; the gateways go on with it elsewhere, from the tokens that they have."""
+        for request_id in self._sessions.all():
+            self._sessions.tell(request_id, Busy(request_id, 0.0))
+            self._cancel(request_id)
+        self.source.abandon()
+
     def gateway_left(self, gateway: GatewayOutlet) -> None:
         """Nobody is left to read its answers: cancel whatever it asked for."""
         for request_id in self._sessions.of(gateway):

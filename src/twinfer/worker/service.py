@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from twinfer.core.errors import TransportError, TwinferError
+import msgspec
+
+from twinfer.core.errors import TransportError, TwinferError, WorkerLost
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import (
+    Become,
     Blocks,
     Done,
     Frame,
@@ -37,6 +40,7 @@ from twinfer.worker.reception import Reception
 from twinfer.worker.sink_desk import SourcePeer
 from twinfer.worker.source_desk import Links
 from twinfer.worker.transports import Sinks, Sources
+from twinfer.worker.turning import Turning
 
 logger = logging.getLogger(__name__)
 LOAD_PERIOD_S = 0.25
@@ -101,6 +105,9 @@ class WorkerService:
         self.reception = Reception(context, sources, max_pulls)
         self._links: Links | None = None
         self._vital: tuple[Vital, ...] = ()
+        self._gateways: set[GatewayStream] = set()
+        self._turns: set[asyncio.Task[None]] = set()
+        self.turning = Turning(context, self.reception, self._announce, self._hang_up)
         self._complain = SparseLog(logger.warning, MAX_COMPLAINTS)
 
     def begin(self, links: Links, vital: tuple[Vital, ...]) -> None:
@@ -112,6 +119,7 @@ class WorkerService:
         """Serve one gateway until its stream ends."""
         assert self._links is not None
         stream.send_soon(Hello(self._context.identity))
+        self._gateways.add(stream)
         blocks = _Followed()
         loads = asyncio.create_task(self._report_load(stream, blocks))
         try:
@@ -120,10 +128,17 @@ class WorkerService:
                     self._isolate(message, stream)
                 elif isinstance(message, TellBlocks):
                     blocks.next = _FROM_THE_START
+                elif isinstance(message, Become):
+                    turn = asyncio.create_task(self._become(message, stream))
+                    self._turns.add(turn)
+                    turn.add_done_callback(self._turns.discard)
+                elif not self.turning.takes_new:
+                    self.reception.turn_away(message, stream)
                 else:
                     self.reception.take(message, stream, self._links)
         finally:
             loads.cancel()
+            self._gateways.discard(stream)
             self.reception.gateway_left(stream)
 
     async def on_handoff(self, stream: SourceStream) -> None:
@@ -160,11 +175,31 @@ class WorkerService:
 
     def load(self) -> LoadReport:
         """The worker's report."""
-        return self.reception.load(healthy=all(thread.alive for thread in self._vital))
+        report = self.reception.load(healthy=all(thread.alive for thread in self._vital))
+        return msgspec.structs.replace(report, draining=not self.turning.takes_new)
 
     async def report(self) -> LoadReport:
         """The worker's report, when asked for."""
         return self.load()
+
+    def _announce(self) -> None:
+        """Tell all gateways who this is now, and whether it takes new work."""
+        for stream in self._gateways:
+            stream.send_soon(Hello(self._context.identity))
+            stream.send_soon(Load(self.load()))
+
+    async def _hang_up(self) -> None:
+        assert self._links is not None
+        await self._links.close()
+
+    async def _become(self, message: Become, stream: GatewayStream) -> None:
+        """Turn to another role, and say so when it is over."""
+        try:
+            await self.turning.turn(message.role)
+        except WorkerLost as error:
+            stream.send_soon(Refused(message.request_id, str(error)))
+        else:
+            stream.send_soon(Frame(done=(Done(message.request_id, Timings()),)))
 
     def _isolate(self, message: Isolate, stream: GatewayStream) -> None:
         """Cut this worker off, and say so when it is over."""

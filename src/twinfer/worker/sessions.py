@@ -49,6 +49,14 @@ class Sessions:
         for stream, told, its_done in frames.values():
             stream.send_soon(Frame(tuple(told), tuple(its_done)))
 
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._by_request)
+
+    def all(self) -> list[RequestId]:
+        """Requests of all gateways."""
+        return list(self._by_request)
+
     def close(self, request_id: RequestId) -> None:
         """Nobody waits for it any more."""
         self._by_request.pop(request_id, None)

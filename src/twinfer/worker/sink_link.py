@@ -163,6 +163,7 @@ class SinkLinks:
         return link
 
     async def close(self) -> None:
-        """Hang up all of them."""
-        for link in self._links.values():
+        """Hang up all of them; they are dialled again when they are needed."""
+        links, self._links = self._links, {}
+        for link in links.values():
             await link.close()

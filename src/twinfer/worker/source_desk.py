@@ -61,6 +61,10 @@ class Links(Protocol):
         """The stream to this sink, dialled on first use; from the event loop only."""
         ...
 
+    async def close(self) -> None:
+        """End all of them; the next use dials again."""
+        ...
+
 
 @dataclass(slots=True)
 class _Open:
@@ -165,6 +169,12 @@ class SourceDesk:
         with self._lock:
             if entry := self._entry(request_id):
                 self._act(entry, entry.machine.cancelled("cancelled: the gateway withdrew the request"))
+
+    def abandon(self) -> None:
+        """End all that is open."""
+        with self._lock:
+            for entry in list(self._open.values()):
+                self._act(entry, entry.machine.cancelled("withdrawn: the source takes leave"))
 
     def tick(self) -> None:
         """End what is overdue. Called by the reclaimer."""
