@@ -6,13 +6,50 @@ from collections import OrderedDict
 import msgspec
 
 from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import GrantRefused
 from twinfer.core.grant import Grant, GrantTerms, Use, request_digest
 from twinfer.core.ids import HandoffId
+from twinfer.core.messages import Reserve
 from twinfer.core.request import GenerationRequest
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(GrantTerms)
+
+
+def terms_of(
+    message: Reserve, sink: WorkerIdentity, handoff: HandoffConfig, to_come: range, expires_unix_s: float
+) -> GrantTerms:
+    """What a sink grants.
+
+    Args:
+        message: asks for it.
+        sink: the one that grants.
+        handoff: its configuration.
+        to_come: the positions whose KV it lacks.
+        expires_unix_s: nobody may begin with the grant later.
+    """
+    source = message.capabilities
+    return GrantTerms(
+        handoff=message.handoff,
+        attempt=message.attempt,
+        tenant=message.request.tenant,
+        use=message.use,
+        proof=handoff.commit,
+        request=request_digest(message.request),
+        fingerprint=sink.capabilities.fingerprint.digest(),
+        source=message.source,
+        source_epoch=message.source_epoch,
+        sink=sink.worker,
+        sink_epoch=sink.epoch,
+        sink_address=sink.control,
+        wire=source.layout,
+        provenance=source.provenance,
+        start_block=to_come.start // source.layout.block_tokens,
+        end_block=source.layout.blocks_for(to_come.stop),
+        ttl_s=handoff.lease_s,
+        expires_unix_s=expires_unix_s,
+    )
 
 
 def sign(terms: GrantTerms, cluster_key: bytes) -> Grant:

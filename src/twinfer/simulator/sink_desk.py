@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinfer.core.errors import InvalidRequest
-from twinfer.core.grant import GrantTerms, request_digest
+from twinfer.core.grant import GrantTerms
 from twinfer.core.ids import HandoffId, RequestId
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
@@ -29,7 +29,7 @@ from twinfer.core.messages import (
 )
 from twinfer.core.tokens import Timings
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction
-from twinfer.handoff.grants import sign
+from twinfer.handoff.grants import sign, terms_of
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff
@@ -121,7 +121,7 @@ class SinkDesk:
 
     def _grant(self, message: Reserve, to_come: range) -> Granted:
         request, handoff, now = message.request, self._life.handoff, self._life.schedule.now()
-        terms = self._terms(message, to_come)
+        terms = terms_of(message, self._life.identity, handoff, to_come, FAR_FUTURE_S)
         granted = Granted(request.request_id, sign(terms, self._life.key), to_come.start)
         lease = Lease.start(now, handoff.lease_s, request.deadline_s)
         chunk_bytes = max(handoff.chunk_kib * 1024, self._life.hardware.block_bytes)
@@ -130,29 +130,6 @@ class SinkDesk:
         self._by_request[request.request_id] = message.handoff
         self._life.schedule.at(lease.deadline, self._look, entry)
         return granted
-
-    def _terms(self, message: Reserve, to_come: range) -> GrantTerms:
-        me, theirs = self._life.identity, message.capabilities
-        return GrantTerms(
-            handoff=message.handoff,
-            attempt=message.attempt,
-            tenant=message.request.tenant,
-            use=message.use,
-            proof=self._life.handoff.commit,
-            request=request_digest(message.request),
-            fingerprint=me.capabilities.fingerprint.digest(),
-            source=message.source,
-            source_epoch=message.source_epoch,
-            sink=me.worker,
-            sink_epoch=me.epoch,
-            sink_address=me.control,
-            wire=theirs.layout,
-            provenance=theirs.provenance,
-            start_block=to_come.start // theirs.layout.block_tokens,
-            end_block=theirs.layout.blocks_for(to_come.stop),
-            ttl_s=self._life.handoff.lease_s,
-            expires_unix_s=FAR_FUTURE_S,
-        )
 
     def _look(self, entry: _Open) -> None:
         """The lease may be over."""

@@ -17,7 +17,7 @@ import msgspec
 from twinfer.core.capabilities import Capabilities, WorkerIdentity
 from twinfer.core.cost import LinkCost
 from twinfer.core.errors import InvalidRequest, TransportError
-from twinfer.core.grant import GrantTerms, Proof, Use, request_digest
+from twinfer.core.grant import GrantTerms, Proof, Use
 from twinfer.core.ids import HandoffId, RequestId, WorkerId
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
@@ -39,7 +39,7 @@ from twinfer.core.messages import (
 )
 from twinfer.core.tokens import Timings
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction
-from twinfer.handoff.grants import sign
+from twinfer.handoff.grants import sign, terms_of
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff, SinkState
@@ -217,7 +217,8 @@ class SinkDesk:
 
     def _grant(self, message: Reserve, plan: ConversionPlan, to_come: range) -> Granted:
         request, context = message.request, self._context
-        terms = self._terms(message, plan, to_come)
+        expires_unix_s = time.time() + context.handoff.lease_s
+        terms = terms_of(message, context.identity, context.handoff, to_come, expires_unix_s)
         granted = Granted(request.request_id, sign(terms, context.cluster_key), to_come.start)
         lease = Lease.start(context.clock.now(), context.handoff.lease_s, request.deadline_s)
         machine = SinkHandoff(terms, request, lease, self._max_pulls)
@@ -225,29 +226,6 @@ class SinkDesk:
         self._open[message.handoff] = _Open(machine, granted, intake)
         self._by_request[request.request_id] = message.handoff
         return granted
-
-    def _terms(self, message: Reserve, plan: ConversionPlan, to_come: range) -> GrantTerms:
-        me = self._context.identity
-        return GrantTerms(
-            handoff=message.handoff,
-            attempt=message.attempt,
-            tenant=message.request.tenant,
-            use=message.use,
-            proof=self._context.handoff.commit,
-            request=request_digest(message.request),
-            fingerprint=me.capabilities.fingerprint.digest(),
-            source=message.source,
-            source_epoch=message.source_epoch,
-            sink=me.worker,
-            sink_epoch=me.epoch,
-            sink_address=me.control,
-            wire=plan.source,
-            provenance=plan.provenance,
-            start_block=to_come.start // plan.source.block_tokens,
-            end_block=plan.source.blocks_for(to_come.stop),
-            ttl_s=self._context.handoff.lease_s,
-            expires_unix_s=time.time() + self._context.handoff.lease_s,
-        )
 
     def _answer_late(self, peer: SourcePeer, message: Offer | Seal | Confirmed | Withdraw) -> None:
         gone = Gone(message.handoff, message.attempt, "unknown: no such handoff is open here")
