@@ -7,22 +7,23 @@ from unittest.mock import patch
 import msgspec
 
 from twinfer.core.block_hash import BlockHasher
+from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.grant import Grant, GrantTerms
 from twinfer.core.ids import RequestId, TenantId
-from twinfer.core.messages import Confirm, Confirmed
+from twinfer.core.messages import Confirm, Confirmed, Reserve
 from twinfer.core.request import GenerationRequest
 from twinfer.engine.ingest import IngestLedger
 from twinfer.engine.lending import LendLedger
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.sink import SinkHandoff, SinkState
 from twinfer.handoff.source import SourceHandoff
-from twinfer.worker import source_desk
+from twinfer.worker import sink_desk, source_desk
 from twinfer.worker.intake import Intake
 from twinfer.worker.sink_desk import SinkDesk
 from twinfer.worker.source_desk import Link, SourceDesk
 
 _pulled, _offered, _sealed = SinkHandoff.pulled, SinkHandoff.offered, SinkHandoff.sealed
-_terms, _init = SinkDesk._terms, Intake.__init__
+_terms, _init = sink_desk.terms_of, Intake.__init__
 _bind, _source_hears, _confirm = IngestLedger.bind, SourceDesk.hear, SourceHandoff.confirm_asked
 _commit_if_whole, _end, _root = SinkHandoff._commit_if_whole, SinkDesk._end, BlockHasher.root
 
@@ -55,9 +56,10 @@ def _accept_forged(grant: Grant, cluster_key: bytes) -> GrantTerms:
         raise source_desk.GrantRefused("malformed: cannot be read") from error
 
 
-def _count_in_own_blocks(self: SinkDesk, message: Any, plan: Any, to_come: range) -> GrantTerms:
-    terms = _terms(self, message, plan, to_come)
-    return msgspec.structs.replace(terms, start_block=to_come.start // plan.sink.block_tokens)
+def _count_in_own_blocks(message: Reserve, sink: WorkerIdentity, *others: Any) -> GrantTerms:
+    terms = _terms(message, sink, *others)
+    to_come: range = others[1]
+    return msgspec.structs.replace(terms, start_block=to_come.start // sink.capabilities.layout.block_tokens)
 
 
 def _keep_the_surplus(self: Intake, plan: Any, tokens: range, *others: Any, **options: Any) -> None:
@@ -108,7 +110,7 @@ MUTANTS: dict[str, Callable[[], list[Any]]] = {
     "commit early": lambda: [patch.object(SinkHandoff, "_commit_if_whole", _commit_early)],
     "free early": lambda: [patch.object(SinkDesk, "_end", _free_early)],
     "accept forged grants": lambda: [patch.object(source_desk, "verify", _accept_forged)],
-    "count the start in the sink's blocks": lambda: [patch.object(SinkDesk, "_terms", _count_in_own_blocks)],
+    "count the start in the sink's blocks": lambda: [patch.object(sink_desk, "terms_of", _count_in_own_blocks)],
     "write what the sink has already": lambda: [patch.object(Intake, "__init__", _keep_the_surplus)],
     "forget the tenant": lambda: [patch.object(BlockHasher, "root", _forget_tenant)],
     "lend anybody's blocks": lambda: [patch.object(LendLedger, "lend", _lend_anybodys)],
