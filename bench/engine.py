@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -92,7 +93,8 @@ class Limits:
         """Medians of five."""
         torch.set_num_threads(threads)
         kernels = find_kernels(threads)
-        data, matrix = torch.ones(READ_BYTES, dtype=torch.int8), torch.ones(MULTIPLY_SIZE, MULTIPLY_SIZE).bfloat16()
+        data = torch.from_numpy(np.ones(READ_BYTES, np.int8))  # numpy asks for huge pages
+        matrix = torch.ones(MULTIPLY_SIZE, MULTIPLY_SIZE).bfloat16()
         read = _seconds(lambda: kernels.read(data) if kernels else data.view(torch.int64).sum())
         return cls(READ_BYTES / read, 2 * MULTIPLY_SIZE**3 / _seconds(lambda: matrix @ matrix))
 

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,7 +147,7 @@ def main() -> None:
     kernels = find_kernels(options.threads)
     if kernels is None:
         raise SystemExit("the kernels are not built: see 'twinfer doctor'")
-    bar = torch.ones(READ_BYTES, dtype=torch.uint8)
+    bar = torch.from_numpy(np.ones(READ_BYTES, np.uint8))  # numpy asks for huge pages
     print(f"{options.threads} threads, {kernels.isa.name}, torch {torch.__version__}")
     bench_products(kernels, options.formats, options.rounds, bar)
     bench_steps(options.model, kernels, options.formats, options.rounds, bar)

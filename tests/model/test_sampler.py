@@ -10,6 +10,7 @@ from twinfer.core.request import Sampling, Stopping
 from twinfer.core.step import Draw, Slice
 from twinfer.grammar.masks import Masks
 from twinfer.model import sampler
+from twinfer.model.kernels.library import highest
 from twinfer.model.sampler import Sampler
 
 pytestmark = pytest.mark.torch
@@ -205,3 +206,17 @@ def test_masks_do_not_change_reported_logprobs() -> None:
     expected = logits.log_softmax(-1)[0]
     assert (2, pytest.approx(expected[2].item())) == (draw.token_id, draw.logprob)
     assert [(0, pytest.approx(expected[0].item()))] == [(top.token_id, top.logprob) for top in draw.top]
+
+
+@pytest.mark.parametrize("vocab_size", [3, 16, 77, 4096])
+def test_the_kernel_finds_the_highest_in_one_pass(vocab_size: int) -> None:
+    """The lowest id among equals, also across lanes, and no id where anything is infinite or not a number."""
+    logits = torch.randn(6, vocab_size, generator=torch.Generator().manual_seed(vocab_size))
+    logits[1, 1:] = 9.0
+    logits[2] = torch.finfo(torch.float32).min
+    logits[3, vocab_size - 1] = torch.inf
+    logits[4, 0] = -torch.inf
+    logits[5, vocab_size // 2] = torch.nan
+    found = highest(logits)
+    assert found in (None, [int(logits[0].argmax()), 1, 0, -1, -1, -1])
+    assert None is highest(logits.double())

@@ -21,7 +21,7 @@ from twinfer.model.cache_files import locked, replacing
 from twinfer.model.checkpoint import Checkpoint
 from twinfer.model.dtypes import STORED, TORCH
 from twinfer.model.kernels.library import Kernels
-from twinfer.model.mapping import map_file, tensor_view
+from twinfer.model.mapping import drop_cached, map_file, tensor_view
 from twinfer.model.packing import PACKINGS, PANEL, Packing
 from twinfer.model.part import Part
 from twinfer.model.spec import ModelSpec, StoredFormat, arithmetic
@@ -57,6 +57,7 @@ def prepare(checkpoint: Checkpoint, digest: str, weights: StoredFormat, cache_di
             if not _is_whole(path, shapes):
                 with replacing(path) as temporary:
                     write_tensors(temporary, shapes, _converted(checkpoint, ordered))
+                drop_cached(path)
     except OSError as error:
         raise CheckpointError(
             f"prepared weights cannot be written to {path.parent} ({error.strerror}); "

@@ -1,7 +1,8 @@
 """Draws the tokens of a whole step in one pass.
 
-1. Rows whose logits are not all finite are set aside; their draw is ``None``.
-2. Where all rows are greedy and ask for nothing else, that is the end: the highest logit, lowest id among equals.
+1. Where all rows are greedy and ask for nothing else, each takes the highest logit, lowest id among equals, and that is
+   all: by our kernel, whose one pass leaves no thread of torch's spinning on the core that the next step wants.
+2. Rows whose logits are not all finite are set aside; their draw is ``None``.
 3. Penalties, biases and masks of grammars change the logits, in this order: a copy of them, wherever log probabilities
    are reported, which do not see the changes.
 4. Greedy rows take the highest; the others divide by the temperature and go through ``inverse_cdf``.
@@ -19,6 +20,7 @@ from twinfer.core.tokens import Logprob
 from twinfer.grammar.masks import NO_MASKS, Masks
 from twinfer.model.adjust import PromptIds, adjust_, forbid_, is_adjusted
 from twinfer.model.inverse_cdf import Truncation, decide, order, uniform
+from twinfer.model.kernels.library import highest
 
 _HEAD = 256
 """Candidates that are tried before a whole row is put in order."""
@@ -45,6 +47,8 @@ class Sampler:
             One draw per row; ``None`` where the logits are not finite.
         """
         logits = logits.float()
+        if not masks.rows and all(map(_is_simple, parts)) and (ids := highest(logits)) is not None:
+            return [Draw(token) if token >= 0 else None for token in ids]
         finite = _finite_rows(logits)
         if not all(finite):
             logits = logits.masked_fill(~torch.tensor(finite, device=logits.device)[:, None], 0.0)
@@ -68,6 +72,11 @@ class Sampler:
             for row, token in zip(sampled, _sample_rows(logits[sampled], [parts[row] for row in sampled]), strict=True):
                 tokens[row] = token
         return tokens
+
+
+def _is_simple(part: Slice) -> bool:
+    request = part.request
+    return request.sampling.temperature <= 0 and request.top_logprobs is None and not is_adjusted(part)
 
 
 def _finite_rows(logits: Tensor) -> list[bool]:

@@ -20,6 +20,9 @@ enum { PANEL = 16 };            /* outputs that are computed together */
 
 typedef uint16_t bf16;
 
+/* The best instruction set that this process may use. */
+API int twinfer_isa(void);
+
 typedef struct {
     int32_t threads;
     int32_t isa;

@@ -165,11 +165,28 @@ def forbid(logits: Tensor, masks: bytes, rows: Sequence[int]) -> bool:
         rows: of the logits that the masks are for; rising.
     """
     library = _load()
-    if library is None or not logits.is_cpu or logits.dtype != torch.float32 or not logits.is_contiguous():
+    if library is None or not _is_plain(logits):
         return False
     where = None if len(rows) == len(logits) else (ctypes.c_int64 * len(rows))(*rows)
     library.twinfer_forbid(logits.data_ptr(), logits.shape[1], masks, where, len(rows))
     return True
+
+
+def highest(logits: Tensor) -> list[int] | None:
+    """The highest logit of each row of ``[R, vocab]``, lowest id among equals; -1 where not all are finite.
+
+    ``None`` if that cannot be done here.
+    """
+    library = _load()
+    if library is None or not _is_plain(logits):
+        return None
+    ids = (ctypes.c_int64 * len(logits))()
+    library.twinfer_highest(logits.data_ptr(), logits.shape[1], len(logits), ids)
+    return list(ids)
+
+
+def _is_plain(logits: Tensor) -> bool:
+    return logits.is_cpu and logits.dtype == torch.float32 and logits.is_contiguous()
 
 
 @lru_cache(maxsize=1)
@@ -191,4 +208,5 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.twinfer_read.argtypes = [machine, pointer, size]
     library.twinfer_read.restype = ctypes.c_uint64
     library.twinfer_forbid.argtypes = [pointer, size, pointer, pointer, size]
+    library.twinfer_highest.argtypes = [pointer, size, size, ctypes.POINTER(ctypes.c_int64)]
     return library

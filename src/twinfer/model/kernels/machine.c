@@ -23,7 +23,6 @@ static int may_use_tiles(void)
 }
 #endif
 
-/* The best instruction set that this process may use. */
 API int twinfer_isa(void)
 {
 #ifdef X86
