@@ -66,6 +66,20 @@ def test_a_slow_down_is_seen_within_seconds_and_so_is_its_end() -> None:
     assert 0.7 < predicted(fit, usual) / seconds(usual) < 1.5
 
 
+def test_a_pace_is_forgotten_where_nothing_happens() -> None:
+    """Who was slow, did nothing for long, and is quick now, is not taken for slow; who is slow still says so again."""
+    for now, low, high in ((1.0, 0.9, 1.2), (10.0, 2.0, 10.0)):
+        fit = LineFit(TRUTH)
+        usual = (1.0, 500.0)
+        for _ in range(20):
+            fit.observe(usual, 10 * seconds(usual))
+        assert fit.pace() > 2.0
+        fit.observe(usual, now * seconds(usual), idle_s=30.0)
+        for _ in range(10):
+            fit.observe(usual, now * seconds(usual))
+        assert low < fit.pace() <= high
+
+
 def test_what_was_never_seen_stays_as_it_began() -> None:
     """A worker that only decodes does not forget what its profile says of prompts."""
     fit = LineFit((0.004, 0.00005))

@@ -5,7 +5,8 @@ import math
 from twinfer.core.cost import LinkCost, StepCost
 from twinfer.core.ids import WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
-from twinfer.router.cost import FORGET_S, CostBook, faded
+from twinfer.core.pace import FORGET_S, faded
+from twinfer.router.cost import CostBook
 
 WORKER, SOURCE = WorkerId("d"), WorkerId("p")
 COST = StepCost(0.01, 0.0001, 0.0, 0.0, 0.0)

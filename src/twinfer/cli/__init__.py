@@ -102,6 +102,7 @@ With --prefill and --decode, KV blocks have 512 tokens, as the prefixes of Moonc
 
   --fail decode-0@120s+30s        that worker dies 120 s after the trace began, and is back 30 s later
   --fail link:prefill-0@60s+5s    no other worker reaches it for 5 s
+  --fail decode-0@120s+30s*10     its steps take ten times as long for 30 s; link:decode-0 in the same way
 
 examples:
   twinfer simulate --trace conversation_trace.jsonl --prefill trn3 --decode cs3 --prefill-workers 4

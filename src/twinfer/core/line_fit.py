@@ -10,6 +10,8 @@ is not another device.
 import math
 from collections.abc import Sequence
 
+from twinfer.core.pace import left_after
+
 KEEP = 0.998
 """Share of what was known that one observation leaves."""
 PACE_MEMORY_S = 0.5
@@ -70,11 +72,12 @@ class LineFit:
         expected = self._expected(features) if features is not None else 0.0
         return max(pace, min(age_s / expected, math.exp(MAX_LOG_RATIO))) if expected > TINY else pace
 
-    def observe(self, features: Sequence[float], seconds: float) -> None:
-        """It took that long."""
+    def observe(self, features: Sequence[float], seconds: float, idle_s: float = 0.0) -> None:
+        """It took that long, after so long of nothing, in which whoever asks for the pace has begun to forget it."""
         if seconds <= 0.0:
             return
         self._num_observed += 1
+        self._log_pace *= left_after(idle_s)
         if self.knows:
             if self._num_observed < MANY:
                 self._fit()

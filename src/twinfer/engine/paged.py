@@ -118,7 +118,7 @@ class PagedEngine:
         now = self._clock.now()
         self._step_s += STEP_AVERAGE_WEIGHT * (now - started - self._step_s)
         with self._lock.quiet:
-            self._learn(plan, result, now - started)
+            self._learn(plan, result, started, now)
             outcome = self._loop.finish(plan, result, now)
         for part in outcome.exported:
             self._runner.to_host(part.blocks)
@@ -137,11 +137,11 @@ class PagedEngine:
         with self._lock.quiet:
             return self._loop.pool.events(since)
 
-    def _learn(self, plan: StepPlan, result: StepResult, seconds: float) -> None:
+    def _learn(self, plan: StepPlan, result: StepResult, began: float, ended: float) -> None:
         self._running = None
         if self._fit is not None and plan.slices:
             later = len(result.later)
-            self._fit.observe(features(plan.slices, later), seconds / (1 + later))
+            self._fit.observe(features(plan.slices, later), (ended - began) / (1 + later), began, ended)
 
 
 class _Exports:

@@ -36,10 +36,12 @@ class StepFit:
     def __init__(self, chunk_tokens: int, seed: StepCost | None = None) -> None:
         self._chunk_tokens = chunk_tokens
         self._fit = LineFit(UNKNOWN if seed is None else _terms(seed))
+        self._ended = 0.0
 
-    def observe(self, step: Features, seconds: float) -> None:
-        """A step took that long."""
-        self._fit.observe(step, seconds)
+    def observe(self, step: Features, seconds: float, began: float = 0.0, ended: float = 0.0) -> None:
+        """A step took that long, or each of several that began and ended then."""
+        self._fit.observe(step, seconds, began - self._ended)
+        self._ended = ended
 
     def cost(self, running: tuple[Features, float] | None = None) -> StepCost | None:
         """What is known; ``None`` when nothing is.

@@ -6,7 +6,6 @@ half, in logarithms, every few seconds; after a while the worker is tried with a
 it says so within a few steps.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,9 +16,8 @@ from twinfer.core.answers import UNKNOWN_LENGTHS, AnswerLengths, bin_of, lengths
 from twinfer.core.cost import LinkCost, StepCost
 from twinfer.core.ids import WorkerId
 from twinfer.core.load import LoadReport
+from twinfer.core.pace import faded
 
-FORGET_S = 4.0
-"""In so long without news, half of the logarithm of a pace is forgotten."""
 SHARE_MEMORY_S = 2.0
 """Over which the share of prompts in a worker's time is averaged."""
 KEEP_ANSWERS = 0.995
@@ -109,11 +107,3 @@ class CostBook:
         rate = 0.0 if load.cost is None else load.cost.pace * load.cost.token_s
         keep: float = 0.5 ** (elapsed / SHARE_MEMORY_S)
         return keep * known.share + (1.0 - keep) * min(1.0, tokens * rate / elapsed)
-
-
-def faded(pace: float, age_s: float) -> float:
-    """A pace of which nothing new was learned for so long."""
-    if 0.8 < pace < 1.25:
-        return pace
-    left: float = 0.5 ** (max(age_s, 0.0) / FORGET_S)
-    return math.exp(math.log(pace) * left)

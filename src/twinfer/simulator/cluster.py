@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.errors import ConfigError
@@ -38,6 +39,13 @@ class _Worker:
     """Failures of it that are under way."""
     apart: int = 0
     """Failures of its link that are."""
+    slower: float = 1.0
+    link_slower: float = 1.0
+
+    def set_pace(self) -> None:
+        """Steps and transfers take as many times as long as is asked for now."""
+        self.now.life.engine.slow_down(self.slower)
+        self.now.life.way_in.slower = self.now.life.way_out.slower = self.link_slower
 
 
 class Cluster:
@@ -155,9 +163,20 @@ class Cluster:
             known = ", ".join(list(self._workers)[:8])
             raise ConfigError(f"--fail names the worker {failure.worker!r}, which is not there; workers are {known}")
         begin, end = (self._part, self._rejoin) if failure.link_only else (self._die, self._restart)
+        if (times := failure.slower) is not None:
+            change = self._slow_link if failure.link_only else self._slow
+            begin, end = partial(change, times=times), partial(change, times=1 / times)
         self.schedule.at(failure.at_s, begin, worker)
         if failure.lasts_s is not None:
             self.schedule.at(failure.at_s + failure.lasts_s, end, worker)
+
+    def _slow(self, worker: _Worker, times: float) -> None:
+        worker.slower *= times
+        worker.set_pace()
+
+    def _slow_link(self, worker: _Worker, times: float) -> None:
+        worker.link_slower *= times
+        worker.set_pace()
 
     def _die(self, worker: _Worker) -> None:
         """The process is gone; its peers and the gateway notice as soon as their streams end."""
@@ -174,6 +193,7 @@ class Cluster:
             return
         worker.lives += 1
         worker.now = self._incarnation(worker.name, worker.hardware, worker.record, worker.lives)
+        worker.set_pace()
         self.fleet.met(worker.now.life.identity)
 
     def _part(self, worker: _Worker) -> None:

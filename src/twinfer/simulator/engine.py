@@ -6,7 +6,7 @@
 3. What only moves free blocks cuts a run where somebody waits for blocks, for nothing else in it depends on them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -52,14 +52,16 @@ class Pace:
     Attributes:
         times: the device's.
         step_s: what the engine takes beside it for each step.
+        slower: how many times as long all of it takes.
     """
 
     times: StepTimes
     step_s: float = 0.0
+    slower: float = 1.0
 
     def seconds(self, plan: StepPlan, ahead: int = 0) -> float:
         """How long a step takes in all."""
-        return self.times.seconds(plan, ahead) + self.step_s
+        return (self.times.seconds(plan, ahead) + self.step_s) * self.slower
 
 
 class VirtualEngine:
@@ -82,6 +84,11 @@ class VirtualEngine:
     def listen(self, listener: Listener) -> None:
         """Tell this one."""
         self._listener = listener
+
+    def slow_down(self, times: float) -> None:
+        """From the next step on, all take so many times as long as they should."""
+        self._cut()
+        self._pace = replace(self._pace, slower=times)
 
     def stop(self) -> None:
         """It died: the step under way then, and all later ones, never were."""
@@ -172,8 +179,9 @@ class VirtualEngine:
 
     def _learn(self, run: TimedRun) -> None:
         if self._fit is not None and run.plan.slices:
-            step_s = (run.end(run.steps) - run.started) / run.steps
-            self._fit.observe(features(run.plan.slices, run.steps - 1), step_s)
+            ended = run.end(run.steps)
+            step_s = (ended - run.started) / run.steps
+            self._fit.observe(features(run.plan.slices, run.steps - 1), step_s, run.started, ended)
 
     def _check_parked(self) -> None:
         parked = sum(len(sequence.blocks) for sequence in self.loop.parked.values()) + self._lending.num_blocks

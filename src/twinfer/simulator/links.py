@@ -43,6 +43,7 @@ class Port:
     Attributes:
         bytes_per_s: what it moves once it flows.
         latency_s: fixed time of one transfer.
+        slower: how many times as long bytes take as they should.
         free_at: when all that was given to it is through.
         num_bytes: moved so far.
         busy_s: time it moved them in.
@@ -50,13 +51,14 @@ class Port:
 
     bytes_per_s: float
     latency_s: float
+    slower: float = 1.0
     free_at: float = 0.0
     num_bytes: float = 0.0
     busy_s: float = 0.0
 
     def take(self, now: float, num_bytes: float) -> float:
         """Bytes come to it; returns when the last one is through."""
-        seconds = num_bytes / self.bytes_per_s
+        seconds = num_bytes * self.slower / self.bytes_per_s
         self.free_at = max(now, self.free_at) + seconds
         self.num_bytes += num_bytes
         self.busy_s += seconds

@@ -166,7 +166,7 @@ class SinkDesk:
         if there_at is None:
             life.schedule.after(0.0, self._pulled, entry, chunk, num_bytes)
         else:
-            self.links.observe(terms.source, num_bytes, there_at - now)
+            self.links.observe(terms.source, num_bytes, there_at - now, there_at)
             life.schedule.at(there_at, self._pulled, entry, chunk, num_bytes)
 
     def _pulled(self, entry: _Open, chunk: Chunk, num_bytes: float) -> None:

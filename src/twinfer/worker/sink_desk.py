@@ -309,8 +309,9 @@ class SinkDesk:
                 self._act(entry, machine.pull_failed(chunk.index, str(error)))
             return
         num_bytes = len(chunk.source_blocks) * machine.terms.wire.counted_block_bytes
+        now = self._context.clock.now()
         with self._lock:
-            self._links.observe(machine.terms.source, num_bytes, self._context.clock.now() - began)
+            self._links.observe(machine.terms.source, num_bytes, now - began, now)
             entry.num_bytes += num_bytes
             self._counts["kv_bytes_in"] += num_bytes
             self._counts["integrity_failures"] += machine.is_open and digest != chunk.digest
