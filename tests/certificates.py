@@ -30,6 +30,10 @@ class Cluster:
         """A worker's that ended yesterday."""
         return self._write(directory, self._authority.issue(PeerRole.WORKER, LOCAL_HOSTS, self._now - 30 * DAY, 29))
 
+    def named(self, directory: Path, *workers: str) -> TlsConfig:
+        """One for these workers and no other."""
+        return self._write(directory, self._authority.issue(PeerRole.WORKER, LOCAL_HOSTS, self._now, 30, workers))
+
     def files(self, directory: Path, role: PeerRole | None, *hosts: str, local: bool = True) -> TlsConfig:
         """A new one for a role, or for none, on these hosts and this machine."""
         return self._write(

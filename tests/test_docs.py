@@ -16,7 +16,7 @@ from twinfer.gateway.metering import Meter
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.route_metrics import RouteMetrics
 from twinfer.gateway.routes import TABLE
-from twinfer.gateway.worker_metrics import render
+from twinfer.gateway.worker_metrics import render, render_impostors
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "twinfer"
@@ -88,7 +88,7 @@ def test_metrics_are_those_there_are():
     """operations.md lists each series of gateway and workers, and no other."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `((?:twinfer|bedrock)_\w+)` ", text, re.MULTILINE))
-    gateway = Meter().text() + RecoveryMetrics().render() + RouteMetrics().render()
+    gateway = Meter().text() + render_impostors({}) + RecoveryMetrics().render() + RouteMetrics().render()
     assert listed == series(gateway) | series(render([(an_identity(), a_report())]))
 
 

@@ -93,6 +93,7 @@ async def test_each_role_has_its_calls(cluster: Cluster, caplog: pytest.LogCaptu
             assert beat == await anext(handoff)
             with pytest.raises(ProtocolError, match="worker, and spiffe://twinfer/gateway is needed"):
                 await anext(worker.gateway_stream())
+        assert server.refused.counts() == {"role": 2}
     assert "was turned away: its certificate is for spiffe://twinfer/gateway" in caplog.text
 
 
@@ -104,6 +105,7 @@ async def test_a_certificate_does_not_replace_the_key(cluster: Cluster):
         with pytest.raises(ProtocolError, match="does not take our cluster key"):
             await stranger.report(10.0)
         await stranger.close()
+        assert server.refused.counts() == {"key": 1}
 
 
 @pytest.mark.parametrize("case", ["another authority", "expired", "no role", "plain"])

@@ -177,6 +177,7 @@ def test_a_sink_with_a_wrong_certificate_is_turned_away(
         tls_port.pull(insist(config, show=case != "no certificate"))
     wait_logged(caplog, "closed the KV connection of ('127.0.0.1'")
     assert [record for record in caplog.records if any(word in record.getMessage() for word in source_logs.split("|"))]
+    assert tls_port.source.refused.counts() == {"role" if "needed" in source_logs else "certificate": 1}
     tls_port.check_serves()
 
 

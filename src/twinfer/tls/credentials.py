@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError
-from twinfer.tls.roles import PeerRole, role_refusal
+from twinfer.tls.roles import PeerRole, name_refusal, role_refusal
 
 _HANDSHAKE_FLIGHTS = 4
 
@@ -32,12 +32,17 @@ class Credentials:
     client: ssl.SSLContext
 
 
-def load_credentials(config: TlsConfig, role: PeerRole) -> Credentials | None:
+def load_credentials(config: TlsConfig, role: PeerRole, worker: str = "") -> Credentials | None:
     """Read the files of ``[tls]`` and see that peers will accept them; ``None`` where none are configured.
+
+    Args:
+        config: names the files.
+        role: of this process.
+        worker: its name, where it is one.
 
     Raises:
         ConfigError: a file cannot be read, the certificate does not fit the key, the authority or the role, or is
-            not valid now.
+            not valid now, or it is for other workers.
     """
     if not config.enabled:
         return None
@@ -61,6 +66,9 @@ def load_credentials(config: TlsConfig, role: PeerRole) -> Credentials | None:
     refusal = role_refusal(names, [role])
     if refusal is not None:
         raise ConfigError(f"{config.cert} is not for a {role}: {refusal}")
+    refusal = name_refusal(names, worker) if worker else None
+    if refusal is not None:
+        raise ConfigError(f"{config.cert} is not for {worker}: {refusal}")
     return credentials
 
 
