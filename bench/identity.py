@@ -1,11 +1,12 @@
-"""What it costs to know who calls, part by part, and how long refusals take.
+"""What it costs to know who calls and to keep account of it, part by part, and how long refusals take.
 
     python -m bench.identity
     python -m bench.identity --rounds 40
 
 Medians over rounds that take all cases in turn, in microseconds of one core. A Converse request as boto3 signs it, of
-some hundred bytes; a gateway that knows a thousand keys. A refusal must not tell by its time whether a key exists:
-the second table shows the difference of refusals to that of the known key with a wrong signature, next to how far
+some hundred bytes; a gateway that knows a thousand keys. Batches are written by another thread than the event loop's,
+and are in microseconds of CPU time. A refusal must not tell by its time whether a key exists:
+the last table shows the difference of refusals to that of the known key with a wrong signature, next to how far
 halves of the same case are apart.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bench.accounting import at_once, beside, per_item
 from bench.gateway_client import HOST
 from bench.keys import BEARER, KEY_ID, keyring, signed
 from twinfer.core.errors import Unauthenticated
@@ -119,6 +121,11 @@ def main() -> int:
     for name, times in measure(parts(), options.rounds).items():
         costs.add_row(name, f"{statistics.median(times):.2f}")
     console.print(costs)
+    accounts = Table("part", "µs", title="What keeping account of a request costs")
+    with beside() as batches:
+        for name, times in (measure(at_once(BODY), options.rounds) | per_item(batches, options.rounds)).items():
+            accounts.add_row(name, f"{statistics.median(times):.2f}")
+    console.print(accounts)
     times_of = measure(refusals(), options.rounds)
     table = Table("request", "µs", "to the known key's", "halves apart", title="How long refusals take")
     for name, times in times_of.items():

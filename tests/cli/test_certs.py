@@ -60,9 +60,8 @@ def test_a_certificate_for_named_workers(tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     named = ["--host", "10.0.0.6", "--worker", "decode-0", "--worker", "decode-1"]
     assert main(["certs", str(tmp_path), *named]) == 0
-    assert (
-        f"for decode-0 and decode-1 on 10.0.0.6, valid for 365 days:\n  {tmp_path}/decode-0 " in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert f"for decode-0 and decode-1 on 10.0.0.6, valid for 365 days:\n  {tmp_path}/decode-0 " in said
     made = contents(tmp_path)
     assert sorted(set(made) - set(before)) == [f"decode-0/{name}.pem" for name in ("ca", "cert", "key")]
     assert {name: made[name] for name in before} == before

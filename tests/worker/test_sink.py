@@ -153,11 +153,11 @@ async def test_a_source_speaks_for_itself_only(
     """Source p shows p's certificate, or that of another worker, or one of any worker: another's passes nothing."""
     config = cluster.named(tmp_path, name) if name else cluster.worker
     shown = load_credentials(config, PeerRole.WORKER)
-    async with station("d", Role.DECODE, credentials=cluster.credentials(PeerRole.WORKER)) as sink:
-        async with hand_source() as source:
-            hello = await source.introduce(sink, credentials=shown)
-            says = "its certificate is for q, and it says that it is p"
-            assert hello.refusal == (says if refused else None)
-            assert not hello.incompatible
-            assert sink.load.peers_refused == ({"name": 1} if refused else {})
-            assert (f"refused KV from p: {says}" in caplog.text) is refused
+    own = cluster.credentials(PeerRole.WORKER)
+    async with station("d", Role.DECODE, credentials=own) as sink, hand_source() as source:
+        hello = await source.introduce(sink, credentials=shown)
+        says = "its certificate is for q, and it says that it is p"
+        assert hello.refusal == (says if refused else None)
+        assert not hello.incompatible
+        assert sink.load.peers_refused == ({"name": 1} if refused else {})
+        assert (f"refused KV from p: {says}" in caplog.text) is refused
