@@ -1,6 +1,7 @@
 """What is measured, each in a process of its own on one core: a bare echo, and the gateway around an engine of its own.
 
-Started by ``bench.gateway`` as ``python -m bench.gateway_servers echo|engine|guarded|accounted SOCKET_FD CORE TOKENS_PER_S``.
+Started by ``bench.gateway`` as ``python -m bench.gateway_servers KIND SOCKET_FD CORE TOKENS_PER_S``, KIND being echo,
+engine, guarded or accounted.
 """
 
 import asyncio

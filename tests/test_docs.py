@@ -56,6 +56,18 @@ def test_files_exist(page: Path):
     assert [name for name in files if not (ROOT / name).exists() and not (PACKAGE / name).exists()] == []
 
 
+def test_every_claim_of_security_has_its_tests():
+    """Each row of the claims names tests, and each of them is a function in that file."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = [line for part in text.split("\n## ")[1:] if part.startswith("Claims") for line in part.splitlines()]
+    rows = [row for row in rows if row.startswith("| ") and not row.startswith("| claim |")]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.split(" | ")[2]) for row in rows]
+    assert [row for row, tests in zip(rows, named, strict=True) if not tests] == []
+    assert len(rows) > 20
+    for path, name in {test for tests in named for test in tests}:
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), name
+
+
 def test_configuration_keys_exist(page: Path):
     """Every key that is named with its table is one, such as ``handoff.lease_s``."""
     tables = {

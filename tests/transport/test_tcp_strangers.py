@@ -52,11 +52,12 @@ class Port:
         host, _, port = self.endpoint.address.rpartition(":")
         return host, int(port)
 
-    def pull(self, credentials: Credentials | None) -> int:
-        """Connect and pull block 0."""
+    def pull(self, credentials: Credentials | None, address: str = "") -> int:
+        """Connect and pull block 0, if need be by way of another address."""
+        endpoint = Endpoint(self.endpoint.transport, address or self.endpoint.address, self.endpoint.host)
         with contextlib.closing(TcpSink(credentials=credentials)) as sink:
             sink.admit(HANDOFF)
-            with contextlib.closing(sink.connect(self.endpoint, SIZE)) as peer:
+            with contextlib.closing(sink.connect(endpoint, SIZE)) as peer:
                 return sink.pull(peer, HANDOFF, [0], [memoryview(bytearray(SIZE))], time.monotonic() + 60)
 
     def check_serves(self) -> None:
@@ -221,6 +222,72 @@ def test_plain_and_encrypted_do_not_mix(tls_port: Port, cluster: Cluster, caplog
             plain.pull(cluster.credentials(PeerRole.WORKER))
         plain.check_serves()
     tls_port.check_serves()
+
+
+class Tap:
+    """Somebody on the way from sinks to a source, who keeps what passes, and may change one byte of it.
+
+    Args:
+        target: the source's address.
+        spoilt: the number of the byte from the source that is changed; ``None`` for none.
+    """
+
+    def __init__(self, target: tuple[str, int], spoilt: int | None = None) -> None:
+        self.heard = bytearray()
+        self._target = target
+        self._spoilt = spoilt
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Return when all that it carried has ended."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            with near, socket.create_connection(self._target) as far:
+                back = threading.Thread(target=self._carry, args=(near, far, False))
+                back.start()
+                self._carry(far, near, True)
+                back.join()
+
+    def _carry(self, start: socket.socket, end: socket.socket, from_source: bool) -> None:
+        with contextlib.suppress(OSError):
+            while part := bytearray(start.recv(4096)):
+                if from_source:
+                    first, self.heard = len(self.heard), self.heard + part
+                    if self._spoilt is not None and first <= self._spoilt < len(self.heard):
+                        part[self._spoilt - first] ^= 1
+                end.sendall(part)
+        for connection in (start, end):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_listener_on_the_way_reads_no_kv(port: Port):
+    """The very bytes pass in the clear within a machine, and under TLS not a piece of them does."""
+    with contextlib.closing(Tap(port.address)) as tap:
+        assert digest_blocks(port.memory, [0]) == port.pull(port.credentials, tap.address)
+    block = bytes(port.memory.view[:SIZE])
+    assert len(tap.heard) >= SIZE
+    assert {block[start : start + 8] in tap.heard for start in range(SIZE - 8)} == {port.credentials is None}
+
+
+def test_what_is_changed_on_the_way_is_not_taken(tls_port: Port):
+    """A byte of the answer that differs ends the pull: nothing is taken for KV that nobody sent."""
+    with contextlib.closing(Tap(tls_port.address)) as whole:
+        tls_port.pull(tls_port.credentials, whole.address)
+    for spoilt in (len(whole.heard) - 10, len(whole.heard) - SIZE // 2):  # signatures differ by a byte or two
+        with contextlib.closing(Tap(tls_port.address, spoilt)) as tap, pytest.raises(TransportError):
+            tls_port.pull(tls_port.credentials, tap.address)
 
 
 NOISE = {
