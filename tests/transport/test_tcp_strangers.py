@@ -12,7 +12,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError, TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.kv.memory import PoolMemory
-from twinfer.tls.credentials import Credentials
+from twinfer.tls.credentials import Credentials, Pem, Shown
 from twinfer.tls.roles import PeerRole
 from twinfer.transport.digest import digest_blocks
 from twinfer.transport.host import host_id
@@ -85,10 +85,10 @@ def tls_port(cluster: Cluster) -> Iterator[Port]:
         yield port
 
 
-def insist(config: TlsConfig, *, show: bool = True) -> Credentials:
-    """Credentials that were never checked, so that only the peer can object to them."""
+def insist(*configs: TlsConfig, show: bool = True) -> Credentials:
+    """Credentials that were never checked, so that only the peer can object to them; renewals take the next ones."""
 
-    def context(protocol: int) -> ssl.SSLContext:
+    def context(protocol: int, config: TlsConfig) -> ssl.SSLContext:
         made = ssl.SSLContext(protocol)
         made.load_verify_locations(config.ca)
         if show:
@@ -96,7 +96,12 @@ def insist(config: TlsConfig, *, show: bool = True) -> Credentials:
         made.verify_mode = ssl.CERT_REQUIRED
         return made
 
-    return Credentials(b"", b"", b"", context(ssl.PROTOCOL_TLS_SERVER), context(ssl.PROTOCOL_TLS_CLIENT))
+    def shown(config: TlsConfig) -> Shown:
+        kinds = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+        return Shown(Pem(b"", b"", b""), *(context(kind, config) for kind in kinds))
+
+    following = iter(configs)
+    return Credentials(lambda: shown(next(following)))
 
 
 def wait_until_cut(connection: socket.socket) -> None:
@@ -104,6 +109,14 @@ def wait_until_cut(connection: socket.socket) -> None:
     with contextlib.suppress(ConnectionError):
         while connection.recv(4096):
             pass
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """The peer may know of its end before the source counts it."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
 
 
 def wait_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
@@ -178,7 +191,8 @@ def test_a_sink_with_a_wrong_certificate_is_turned_away(
         tls_port.pull(insist(config, show=case != "no certificate"))
     wait_logged(caplog, "closed the KV connection of ('127.0.0.1'")
     assert [record for record in caplog.records if any(word in record.getMessage() for word in source_logs.split("|"))]
-    assert tls_port.source.refused.counts() == {"role" if "needed" in source_logs else "certificate": 1}
+    reason = "role" if "needed" in source_logs else "certificate"
+    wait_until(lambda: tls_port.source.refused.counts() == {reason: 1})
     tls_port.check_serves()
 
 
@@ -210,6 +224,24 @@ def test_a_sink_trusts_no_wrong_source(cluster: Cluster, tmp_path: Path, case: s
         pytest.raises(TransportError, match=message),
     ):
         sink.connect(port.endpoint, SIZE)
+
+
+def test_both_ends_show_what_was_renewed(cluster: Cluster, tmp_path: Path):
+    """On connections that begin afterwards: a source with another host's certificate, a sink with another role's."""
+    elsewhere = cluster.files(tmp_path, PeerRole.WORKER, "10.9.8.7", local=False)
+    source, sink = insist(cluster.worker, cluster.worker, elsewhere), insist(cluster.worker, cluster.gateway)
+    with contextlib.closing(Port(source)) as port:
+        for _ in range(2):
+            port.check_serves()
+            source.renew()
+        with pytest.raises(TransportError, match=r"IP address mismatch|not valid for '127.0.0.1'"):
+            port.pull(cluster.credentials(PeerRole.WORKER))
+    with contextlib.closing(Port(cluster.credentials(PeerRole.WORKER))) as port:
+        port.pull(sink)
+        sink.renew()
+        with pytest.raises(TransportError, match=r"broke off|reset|pipe"):
+            port.pull(sink)
+        wait_until(lambda: port.source.refused.counts() == {"role": 1})
 
 
 def test_plain_and_encrypted_do_not_mix(tls_port: Port, cluster: Cluster, caplog: pytest.LogCaptureFixture):

@@ -71,7 +71,8 @@ class TcpSource:
         except OSError as error:
             raise ConfigError(f"KV cannot be served on {self._listen}: {error}; choose port 0") from error
         serve = _Server(memory, self._offers, self._patience_s, self.refused).serve
-        context = None if self._credentials is None else self._credentials.server
+        own = self._credentials
+        context = None if own is None else lambda: own.server
         address = HostPort(self._advertise, server.getsockname()[1])
         self._listener = Listener(server, serve, "kv-tcp", context, self._patience_s)
         return Endpoint(self.capabilities.name, str(address), host_id())
