@@ -3,11 +3,11 @@
     python -m bench.identity
     python -m bench.identity --rounds 40
 
-Medians over rounds that take all cases in turn, in microseconds of one core. A Converse request as boto3 signs it, of
-some hundred bytes; a gateway that knows a thousand keys. Batches are written by another thread than the event loop's,
-and are in microseconds of CPU time. A refusal must not tell by its time whether a key exists:
-the last table shows the difference of refusals to that of the known key with a wrong signature, next to how far
-halves of the same case are apart.
+Medians over rounds that take all cases in turn, in microseconds of one core's CPU time, whoever else wants it. A
+Converse request as boto3 signs it, of some hundred bytes; a gateway that knows a thousand keys. Batches are written by
+another thread than the event loop's. A refusal must not tell by its time whether a key exists: the last table shows the
+difference of refusals to that of the known key with a wrong signature, next to how far halves of the same case are
+apart.
 """
 
 import argparse
@@ -45,15 +45,15 @@ def _raw(headers: Mapping[str, str]) -> Sequence[tuple[bytes, bytes]]:
 
 
 def measure(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Microseconds of a call in each round; every round takes the cases in another order."""
+    """Microseconds of CPU time that a call takes in each round; every round takes the cases in another order."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            call, began = cases[name], time.perf_counter()
+            call, began = cases[name], time.thread_time()
             for _ in range(CALLS):
                 call()
-            found[name].append((time.perf_counter() - began) / CALLS * 1e6)
+            found[name].append((time.thread_time() - began) / CALLS * 1e6)
     return {name: times[1:] for name, times in found.items()}
 
 

@@ -84,20 +84,6 @@ def test_the_same_tenant_hits_and_another_misses(tenants: Tenants, tier: Tier) -
     assert usages[1]["inputTokens"] < usages[0]["totalTokens"]
 
 
-def test_a_changed_tool_finds_nothing(tenants: Tenants) -> None:
-    """Tools stand before everything else, so that what was cached behind them is of no use to others."""
-
-    def used(description: str) -> Any:
-        tool = {"name": "look_up", "description": description, "inputSchema": {"json": {"type": "object"}}}
-        return tenants.converse("acme", f"tools {LONG}", toolConfig={"tools": [{"toolSpec": tool}]}).json()["usage"]
-
-    first, again, changed = used("Look a word up."), used("Look a word up."), used("Find a word.")
-    assert first["cacheReadInputTokens"] == 0 < first["cacheWriteInputTokens"] == again["cacheReadInputTokens"]
-    assert again["cacheWriteInputTokens"] == 0
-    assert changed["cacheReadInputTokens"] < again["cacheReadInputTokens"]
-    assert changed["cacheWriteInputTokens"] > 0
-
-
 def test_low_latency_has_its_own_pool(tenants: Tenants) -> None:
     """And standard requests stay out of it."""
     for latency, pool in (("optimized", "fast"), ("standard", "decode")):

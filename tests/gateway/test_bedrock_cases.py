@@ -78,7 +78,7 @@ CASES: Mapping[str, str] = {
     "28 the tier that served": "test_quotas.test_reserved_runs_over_into_default",
     "29 cache points": "test_cache_points.test_the_accounts_add_up",
     "29 as the engine counts": "e2e.test_cache_points.test_the_same_tenant_hits_and_another_misses",
-    "29 a changed tool": "e2e.test_cache_points.test_a_changed_tool_finds_nothing",
+    "29 a changed tool": "test_cache_points.test_a_changed_tool_is_not_found",
     "29 OpenAI's door": "test_openai_chat.test_a_completion_under_both_prefixes",
     "30 openai: usage at a stream's end": "test_openai_chat.test_a_stream_tells_its_usage_when_asked",
     "30 openai: n": "test_openai_chat.test_n_answers_keep_apart",
