@@ -28,7 +28,7 @@ from twinfer.gateway.serve import build_app, is_loopback, serve
 from twinfer.router.prefix_index import PrefixIndex
 from twinfer.rpc.client import connect
 from twinfer.tls.credentials import load_credentials
-from twinfer.tls.renewal import keep_renewed
+from twinfer.tls.renewal import renewed
 from twinfer.tls.roles import PeerRole
 
 EXIT_CONFIG = 2
@@ -69,15 +69,15 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         async with (
             watched_door(spec.config, shut=not is_loopback(sock)) as door,
             open_office(spec.config) as office,
+            renewed(credentials, spec.config.tls),
         ):
             app = build_app(spec.config, models, dispatcher, door, office)
             announcing = asyncio.create_task(_announce(fleet))
             shaping = asyncio.create_task(_keep_in_shape(fleet, spec))
             joining = asyncio.create_task(_follow(fleet, spec))
-            renewing = asyncio.create_task(keep_renewed(credentials, spec.config.tls))
             await _look_around(fleet, stop)
             await serve(app, sock, stop, front=front_of(spec.config.gateway))
-        for task in (announcing, shaping, joining, renewing):
+        for task in (announcing, shaping, joining):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

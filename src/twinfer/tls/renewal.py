@@ -7,8 +7,10 @@
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+from collections.abc import AsyncIterator
 
 from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError
@@ -46,11 +48,20 @@ class Renewal:
         return [_stamp(path) for path in self._paths]
 
 
-async def keep_renewed(credentials: Credentials | None, config: TlsConfig) -> None:
-    """Look again and again until cancelled; without credentials there is nothing to see."""
+@contextlib.asynccontextmanager
+async def renewed(credentials: Credentials | None, config: TlsConfig) -> AsyncIterator[None]:
+    """Watch the files while the body runs; without credentials there is nothing to see."""
     if credentials is None:
+        yield
         return
-    renewal = Renewal(credentials, config)
+    watching = asyncio.create_task(_watch(Renewal(credentials, config)))
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def _watch(renewal: Renewal) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         await asyncio.to_thread(renewal.look)

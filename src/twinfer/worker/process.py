@@ -27,7 +27,7 @@ from twinfer.core.process import READY, Notice, WorkerSpec
 from twinfer.rpc.client import connect
 from twinfer.rpc.server import ControlServer
 from twinfer.tls.credentials import load_credentials
-from twinfer.tls.renewal import keep_renewed
+from twinfer.tls.renewal import renewed
 from twinfer.tls.roles import PeerRole
 from twinfer.worker.build import build_engine
 from twinfer.worker.context import WorkerContext
@@ -67,6 +67,7 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         engine, memory = await asyncio.to_thread(build_engine, spec, key, clock, lambda stage: notify(Notice(stage)))
         stack.callback(memory.close)
         credentials = load_credentials(spec.tls, PeerRole.WORKER, spec.worker)
+        await stack.enter_async_context(renewed(credentials, spec.tls))
         tcp = tcp_source(spec, credentials)
         sources = start_sources(spec.link, memory, spec.socket_dir, tcp, nixl_fabric(spec))
         stack.callback(sources.close)
@@ -111,8 +112,6 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         engine_thread.start(service.deliver, crashed)
         stack.callback(engine_thread.stop)
         door.open(service)
-        renewing = asyncio.create_task(keep_renewed(credentials, spec.tls))
-        stack.callback(renewing.cancel)
         notify(Notice(READY, address=address))
         with announced(Path(spec.registry), spec.worker, address) if spec.registry else contextlib.nullcontext():
             await stop.wait()
