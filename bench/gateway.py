@@ -6,9 +6,10 @@
 
 Server and client have a core each. Rows: `echo` is Starlette on the same uvicorn, which parses and writes JSON and does
 nothing else; `engine inside` is the gateway around an engine in its own process, which hands out tokens as fast as they
-are taken; with --signed, `signed` and `bearer` are the same gateway asking for keys, shown by SigV4 and by bearer keys;
-`through gRPC` is a deployment with an emulated decode worker, which shares the client's core. Rates are per second of
-the server's CPU time: what one core of it does when it has nothing else to do and nobody to wait for.
+are taken; with --signed, `signed` and `bearer` are the same gateway asking for keys, shown by SigV4 and by bearer keys,
+and `with accounts` is the signed one with quotas, the usage ledger in SQLite and the invocation log; `through gRPC` is
+a deployment with an emulated decode worker, which shares the client's core. Rates are per second of the server's CPU
+time: what one core of it does when it has nothing else to do and nobody to wait for.
 """
 
 import argparse
@@ -158,7 +159,8 @@ def _rows(signed: bool) -> Mapping[str, Callable[[], contextlib.AbstractContextM
     """What is measured, by name."""
     plain = {"echo": lambda: server("echo"), "engine inside": lambda: server("engine")}
     if signed:
-        return plain | {"signed": lambda: server("guarded"), "bearer": lambda: server("guarded")}
+        guarded = {name: lambda: server("guarded") for name in ("signed", "bearer")}
+        return plain | guarded | {"with accounts": lambda: server("accounted")}
     return plain | {"through gRPC": deployment}
 
 

@@ -1,6 +1,7 @@
 """What is measured, each in a process of its own on one core: a bare echo, and the gateway around an engine of its own.
 
-Started by ``bench.gateway`` as ``python -m bench.gateway_servers echo|engine|guarded SOCKET_FD CORE TOKENS_PER_S``.
+Started by ``bench.gateway`` as ``python -m bench.gateway_servers KIND SOCKET_FD CORE TOKENS_PER_S``, KIND being echo,
+engine, guarded or accounted.
 """
 
 import asyncio
@@ -8,10 +9,12 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,7 +22,7 @@ from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
 from bench.keys import guarded_door
-from twinfer.core.config import Config, ModelConfig
+from twinfer.core.config import Config, IdentityConfig, InvocationLogConfig, ModelConfig, QuotaConfig
 from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
@@ -28,10 +31,13 @@ from twinfer.gateway.auth import Door
 from twinfer.gateway.base import Journey
 from twinfer.gateway.loading import load_model
 from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.office import Office, open_office
 from twinfer.gateway.serve import build_app, serve
 
 MODEL = "twinfer.bench-v1:0"
 ROUTE = Route(WorkerId("here"), None, "the engine is in the gateway's process")
+UNBOUNDED = (QuotaConfig(requests_per_min=10**9, tokens_per_min=10**9),)
+"""A quota that is kept, and never met."""
 CATCH_UP = 64
 """Tokens of one answer that may be due at once."""
 
@@ -141,22 +147,40 @@ async def echo(request: Request) -> Response:
     return JSONResponse(await request.json())
 
 
+def accounted(directory: Path) -> Config:
+    """Ledger, invocation log and quotas, all kept in one place."""
+    return Config(
+        identity=IdentityConfig(database=f"sqlite:///{directory}/usage.db"),
+        invocation_log=InvocationLogConfig(file=f"{directory}/invocations.jsonl"),
+        quota=UNBOUNDED,
+    )
+
+
 def the_model() -> ServedModel:
     """The demo model's tokenizer and template."""
     return load_model(ModelConfig(id=MODEL), Path(str(files("twinfer").joinpath("demo"))))
 
 
-def engine_app(tokens_per_s: float, door: Door | None = None) -> ASGIApp:
+def engine_app(
+    tokens_per_s: float, door: Door | None = None, office: Office | None = None, config: Config | None = None
+) -> ASGIApp:
     """The gateway over an engine in its own process; open to anybody without a ``door``."""
     model = the_model()
     beat = Beat(model.tokenizer.encode("x", add_special_tokens=False)[0], tokens_per_s)
-    return build_app(Config(model=(ModelConfig(id=MODEL),)), ModelRegistry([model]), beat, door)
+    config = msgspec.structs.replace(config or Config(), model=(ModelConfig(id=MODEL),))
+    return build_app(config, ModelRegistry([model]), beat, door, office)
 
 
 async def run(kind: str, sock: socket.socket, tokens_per_s: float) -> None:
     """Serve until told to stop."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if kind == "accounted":
+        with tempfile.TemporaryDirectory() as directory:
+            config = accounted(Path(directory))
+            async with open_office(config) as office:
+                await serve(engine_app(tokens_per_s, guarded_door(), office, config), sock, stop, drain_s=1)
+        return
     echoing = Starlette(routes=[HttpRoute("/{path:path}", echo, methods=["POST"])])
     apps: Mapping[str, Callable[[], ASGIApp]] = {
         "echo": lambda: echoing,

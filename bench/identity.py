@@ -1,12 +1,13 @@
-"""What it costs to know who calls, part by part, and how long refusals take.
+"""What it costs to know who calls and to keep account of it, part by part, and how long refusals take.
 
     python -m bench.identity
     python -m bench.identity --rounds 40
 
-Medians over rounds that take all cases in turn, in microseconds of one core. A Converse request as boto3 signs it, of
-some hundred bytes; a gateway that knows a thousand keys. A refusal must not tell by its time whether a key exists:
-the second table shows the difference of refusals to that of the known key with a wrong signature, next to how far
-halves of the same case are apart.
+Medians over rounds that take all cases in turn, in microseconds of one core's CPU time, whoever else wants it. A
+Converse request as boto3 signs it, of some hundred bytes; a gateway that knows a thousand keys. Batches are written by
+another thread than the event loop's. A refusal must not tell by its time whether a key exists: the last table shows the
+difference of refusals to that of the known key with a wrong signature, next to how far halves of the same case are
+apart.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bench.accounting import at_once, beside, per_item
 from bench.gateway_client import HOST
 from bench.keys import BEARER, KEY_ID, keyring, signed
 from twinfer.core.errors import Unauthenticated
@@ -43,15 +45,15 @@ def _raw(headers: Mapping[str, str]) -> Sequence[tuple[bytes, bytes]]:
 
 
 def measure(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Microseconds of a call in each round; every round takes the cases in another order."""
+    """Microseconds of CPU time that a call takes in each round; every round takes the cases in another order."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            call, began = cases[name], time.perf_counter()
+            call, began = cases[name], time.thread_time()
             for _ in range(CALLS):
                 call()
-            found[name].append((time.perf_counter() - began) / CALLS * 1e6)
+            found[name].append((time.thread_time() - began) / CALLS * 1e6)
     return {name: times[1:] for name, times in found.items()}
 
 
@@ -119,6 +121,11 @@ def main() -> int:
     for name, times in measure(parts(), options.rounds).items():
         costs.add_row(name, f"{statistics.median(times):.2f}")
     console.print(costs)
+    accounts = Table("part", "µs", title="What keeping account of a request costs")
+    with beside() as batches:
+        for name, times in (measure(at_once(BODY), options.rounds) | per_item(batches, options.rounds)).items():
+            accounts.add_row(name, f"{statistics.median(times):.2f}")
+    console.print(accounts)
     times_of = measure(refusals(), options.rounds)
     table = Table("request", "µs", "to the known key's", "halves apart", title="How long refusals take")
     for name, times in times_of.items():

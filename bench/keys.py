@@ -54,5 +54,5 @@ def bearer(path: str, body: bytes) -> Mapping[str, str]:
     return {"Authorization": f"Bearer {BEARER}"}
 
 
-PROOFS: Mapping[str, Prove] = {"signed": signed, "bearer": bearer}
+PROOFS: Mapping[str, Prove] = {"signed": signed, "with accounts": signed, "bearer": bearer}
 """By the name of the row that uses it."""

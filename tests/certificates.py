@@ -1,6 +1,7 @@
 """Certificates of a cluster for tests, good and bad ones, made by the authority that users have too."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from twinfer.core.config import TlsConfig
@@ -29,6 +30,11 @@ class Cluster:
     def expired(self, directory: Path) -> TlsConfig:
         """A worker's that ended yesterday."""
         return self._write(directory, self._authority.issue(PeerRole.WORKER, LOCAL_HOSTS, self._now - 30 * DAY, 29))
+
+    def named(self, directory: Path, *workers: str, hosts: Sequence[str] = ()) -> TlsConfig:
+        """One for these workers and no other, on these hosts and this machine."""
+        signed = self._authority.issue(PeerRole.WORKER, (*hosts, *LOCAL_HOSTS), self._now, 30, workers)
+        return self._write(directory, signed)
 
     def files(self, directory: Path, role: PeerRole | None, *hosts: str, local: bool = True) -> TlsConfig:
         """A new one for a role, or for none, on these hosts and this machine."""

@@ -16,7 +16,7 @@ from twinfer.gateway.metering import Meter
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.route_metrics import RouteMetrics
 from twinfer.gateway.routes import TABLE
-from twinfer.gateway.worker_metrics import render
+from twinfer.gateway.worker_metrics import render, render_impostors
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "twinfer"
@@ -56,6 +56,18 @@ def test_files_exist(page: Path):
     assert [name for name in files if not (ROOT / name).exists() and not (PACKAGE / name).exists()] == []
 
 
+def test_every_claim_of_security_has_its_tests():
+    """Each row of the claims names tests, and each of them is a function in that file."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = [line for part in text.split("\n## ")[1:] if part.startswith("Claims") for line in part.splitlines()]
+    rows = [row for row in rows if row.startswith("| ") and not row.startswith("| claim |")]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.split(" | ")[2]) for row in rows]
+    assert [row for row, tests in zip(rows, named, strict=True) if not tests] == []
+    assert len(rows) > 20
+    for path, name in {test for tests in named for test in tests}:
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), name
+
+
 def test_configuration_keys_exist(page: Path):
     """Every key that is named with its table is one, such as ``handoff.lease_s``."""
     tables = {
@@ -88,7 +100,7 @@ def test_metrics_are_those_there_are():
     """operations.md lists each series of gateway and workers, and no other."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `((?:twinfer|bedrock)_\w+)` ", text, re.MULTILINE))
-    gateway = Meter().text() + RecoveryMetrics().render() + RouteMetrics().render()
+    gateway = Meter().text() + render_impostors({}) + RecoveryMetrics().render() + RouteMetrics().render()
     assert listed == series(gateway) | series(render([(an_identity(), a_report())]))
 
 

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 
 from twinfer.cli import main
+from twinfer.core.config import TlsConfig
 from twinfer.core.config_text import parse_config
 from twinfer.core.errors import ConfigError
 from twinfer.tls.credentials import load_credentials
@@ -52,6 +53,24 @@ def test_the_certificate_names_the_hosts(tmp_path: Path):
     ]
 
 
+def test_a_certificate_for_named_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """It joins those that are there, is of the same authority, and starts these workers and no other."""
+    assert main(["certs", str(tmp_path)]) == 0
+    before = contents(tmp_path)
+    capsys.readouterr()
+    named = ["--host", "10.0.0.6", "--worker", "decode-0", "--worker", "decode-1"]
+    assert main(["certs", str(tmp_path), *named]) == 0
+    said = capsys.readouterr().out
+    assert f"for decode-0 and decode-1 on 10.0.0.6, valid for 365 days:\n  {tmp_path}/decode-0 " in said
+    made = contents(tmp_path)
+    assert sorted(set(made) - set(before)) == [f"decode-0/{name}.pem" for name in ("ca", "cert", "key")]
+    assert {name: made[name] for name in before} == before
+    config = TlsConfig(*(str(tmp_path / "decode-0" / f"{name}.pem") for name in ("ca", "cert", "key")))
+    assert load_credentials(config, PeerRole.WORKER, "decode-1") is not None
+    with pytest.raises(ConfigError, match="is not for decode-2"):
+        load_credentials(config, PeerRole.WORKER, "decode-2")
+
+
 def test_nothing_is_overwritten_without_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A second run changes nothing and says how; with --force the same authority signs new ones."""
     assert main(["certs", str(tmp_path)]) == 0
@@ -75,6 +94,9 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path, capsys: pytest.Cap
         (["--host", "b\u00fccher.example"], "neither an IP address nor a host name"),
         (["--days", "0"], "at least one day"),
         (["--days", "99999999999"], "ask for fewer --days"),
+        (["--worker", "gateway"], "is no worker's name"),
+        (["--worker", "../decode-0"], "is no worker's name"),
+        (["--worker", "decode-0", "--endpoint"], "leave --worker out"),
     ],
 )
 def test_what_cannot_be_is_said(

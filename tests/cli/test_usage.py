@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.usage.records import NOON_MS, a_record
 from twinfer.cli import main
 from twinfer.core.config import IdentityConfig
 from twinfer.identity.place import place_of
-from twinfer.usage.ledger import COLUMNS, Ledger
+from twinfer.usage.ledger import COLUMNS, Filter, Ledger
 from twinfer.usage.record import Status
 
 
@@ -68,13 +69,38 @@ def test_export(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_export_to_parquet(database: str, tmp_path: Path) -> None:
-    """The same rows with their types."""
+    """The very rows of the ledger with their types, and nothing in place of a price that is not there."""
     parquet = pytest.importorskip("pyarrow.parquet")
+    ledger = Ledger(place_of(IdentityConfig(database=database.partition("=")[2]), {}))
+    ledger.write([a_record(number, kv_byte_s=0.5, bytes_moved=2**40) for number in range(10, 12)])
     path = tmp_path / "usage.parquet"
     assert main(["usage", "--set", database, "--export", str(path)]) == 0
     table = parquet.read_table(path)
     assert tuple(table.column_names) == COLUMNS
-    assert table.column("cost_nano").to_pylist() == [7, None, 1_500_000_000]
+    assert table.to_pylist() == list(ledger.rows(Filter()))
+    assert table.column("cost_nano").to_pylist() == [7, None, 7, 7, 1_500_000_000]
+    kinds = {name: str(table.schema.field(name).type) for name in COLUMNS}
+    assert [kinds[name] for name in ("tenant", "at_ms", "prefill_s", "bytes_moved", "recoveries", "cost_nano")] == [
+        *("string", "int64", "double", "int64", "int32", "int64")
+    ]
+
+
+def test_nothing_is_a_table_too(tmp_path: Path) -> None:
+    """Columns without rows, so that whoever reads them every day need not ask first."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "usage.parquet"
+    assert main(["usage", "--set", f"identity.database=sqlite:///{tmp_path}/none.db", "--export", str(path)]) == 0
+    table = parquet.read_table(path)
+    assert (tuple(table.column_names), table.num_rows) == (COLUMNS, 0)
+
+
+def test_parquet_without_pyarrow_is_one_sentence(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what to install, and what to do without it."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["usage", "--set", database, "--export", str(tmp_path / "usage.parquet")]) == 2
+    assert "Parquet needs pyarrow: pip install 'twinfer[parquet]', or export .csv" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [("--since", "yesterday"), ("--until", "5"), ("--by", "colour")])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,13 +23,14 @@ from tests.fakes import expected_output
 from twinfer.core.config import EmulationConfig
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.conversation import Conversation, say
-from twinfer.tls.roles import PeerRole
 
 DEMO = "twinfer.demo-v1:0"
 NUM_TOKENS = 16
 PREFILL_TOKENS_PER_S = 1000
 """So slow that a cable can be pulled out in mid-prefill."""
 LEASE_S = 4.0
+HOSTS = ("10.231.0.2", "10.231.1.2", "10.231.2.1", "10.231.2.2")
+"""Of both workers, each on two cables."""
 POOL = """
 [[pool]]
 name = "{name}"
@@ -57,6 +59,7 @@ class Site:
 
     Attributes:
         cable: between the two workers.
+        directory: where each has its certificate, bound to its name.
     """
 
     front: Machine
@@ -64,6 +67,7 @@ class Site:
     gateway: Deployment
     prefill: Deployment
     decode: Deployment
+    directory: Path
 
     def ask(self, prompt: str) -> dict[str, Any]:
         """A greedy answer, with its tokens."""
@@ -104,12 +108,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, demo_model:
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     directory = tmp_path_factory.mktemp("m")
-    hosts = ("10.231.0.2", "10.231.1.2", "10.231.2.1", "10.231.2.2")
-    worker = cluster.files(directory / "worker-tls", PeerRole.WORKER, *hosts)
+    shown = {name: cluster.named(directory / f"{name}-tls", f"{name}-0", hosts=HOSTS) for name in ("prefill", "decode")}
     size = demo_model.vocab_size
     pools = POOL.format(name="prefill", host="10.231.0.2", speed=PREFILL_TOKENS_PER_S, vocab_size=size)
     pools += POOL.format(name="decode", host="10.231.1.2", speed=0, vocab_size=size)
-    for name, tls in (("worker", worker), ("gateway", cluster.gateway)):
+    for name, tls in (*shown.items(), ("gateway", cluster.gateway)):
         (directory / f"{name}.toml").write_text(pools + CONFIG.format(lease_s=LEASE_S, tls=tls))
     with ExitStack() as stack:
         front, left, right = stack.enter_context(machines(3))
@@ -127,14 +130,14 @@ def site(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, demo_model:
             return deployment
 
         def start_worker(machine: Machine, name: str, address: str) -> Deployment:
-            config = str(directory / "worker.toml")
+            config = str(directory / f"{name}.toml")
             options = ("--pool", name, "--listen", "0.0.0.0:7001", "--advertise", address, "--kv-port", "7002")
             return start(machine, name, "worker", "--config", config, *options)
 
         workers = start_worker(left, "prefill", cable.addresses[0]), start_worker(right, "decode", cable.addresses[1])
         gateway = start(front, "gateway", "serve", "--config", str(directory / "gateway.toml"), "--port", "0")
         gateway.wait_ready()
-        yield Site(front, cable, gateway, *workers)
+        yield Site(front, cable, gateway, *workers, directory)
         for deployment in (gateway, *workers):
             assert deployment.stop() == 0, deployment.output.text
             assert "Traceback" not in deployment.output.text, deployment.output.text
@@ -198,4 +201,18 @@ def test_workers_that_lose_each_other_and_meet_again(site: Site, demo_model: Ser
         return grown or None
 
     eventually(passes_again, "a handoff over the mended cable", 60.0)
+    site.wait_idle()
+
+
+def test_certificates_are_renewed_at_work(site: Site, cluster: Cluster, demo_model: ServedModel):
+    """Both workers take new ones without a restart, and KV passes on between them."""
+    for name in ("prefill", "decode"):
+        cluster.named(site.directory / f"{name}-tls", f"{name}-0", hosts=HOSTS)
+    for worker in (site.prefill, site.decode):
+        worker.output.wait_for(r"the certificate was renewed from \S+: new connections show it")
+    handoffs = site.series("handoffs_by_transport_total", "decode-0", transport="tcp+tls")
+    prompt = words("renewed", 100)
+    check_tokens(site.ask(prompt), demo_model, prompt)
+    assert site.series("handoffs_by_transport_total", "decode-0", transport="tcp+tls") == handoffs + 1
+    assert site.series("peers_refused_total", "decode-0") == 0
     site.wait_idle()

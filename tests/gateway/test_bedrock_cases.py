@@ -10,19 +10,27 @@ from collections.abc import Mapping
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.gateway.house import EOS, House, converse_body, frames
+from tests.gateway.house import EOS, House, converse_body, frames, open_house
 from tests.gateway.test_app import Client
 from tests.gateway.test_event_stream import MESSAGE_START
-from twinfer.core.config import Config
-from twinfer.core.errors import CapacityError
+from twinfer.core.clock import ManualClock
+from twinfer.core.config import Config, QuotaConfig, RoutingConfig
+from twinfer.core.errors import CapacityError, Throttled
+from twinfer.core.ids import TenantId
+from twinfer.core.service import Tier
+from twinfer.gateway.books import Books
 from twinfer.gateway.dialects import event_stream
 from twinfer.gateway.fake import FakeDispatcher, Script
+from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.office import Office
+from twinfer.gateway.quotas import Quotas
 from twinfer.gateway.serve import build_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "twinfer.tiny-v1:0"
+LLAMA = "meta.llama3-1-8b-instruct-v1:0"
 PATH = f"/model/{MODEL}/converse"
 
 CASES: Mapping[str, str] = {
@@ -48,6 +56,8 @@ CASES: Mapping[str, str] = {
     "18 the model is being loaded": "test_bedrock_converse.test_boto3_comes_again_when_it_may_work",
     "19 over the tenant's tokens per minute": "test_quotas.test_over_the_quota_is_429",
     "20 the client leaves": "test_app.test_a_client_that_leaves_in_mid_stream_cancels_its_work",
+    "20 before the first token": "test_app.test_a_client_that_leaves_while_waiting_cancels_its_work",
+    "20 its quota and its count": "test_bedrock_cases.test_who_leaves_is_settled_and_counted_once",
     "21 Llama's body without Content-Type": "test_bedrock_invoke.test_a_body_needs_no_content_type",
     "22 native streams' counts": "test_bedrock_invoke.test_counts_are_in_headers_and_in_the_last_chunk_alone",
     "23 an empty native body": "test_bedrock_invoke.test_a_body_without_what_its_family_needs_is_worded_as_aws_does",
@@ -62,8 +72,14 @@ CASES: Mapping[str, str] = {
     "26 bearer keys": "test_auth.test_bearer_keys",
     "26 bearer keys: short-term, other Region": "identity.test_verify.test_a_short_term_key_ends",
     "27 latency mode, as served": "test_bedrock_converse.test_service_choices_are_echoed_as_served",
+    "27 above the limit, and by header": "test_bedrock_cases.test_low_latency_up_to_its_limit",
     "28 tiers under load": "engine.test_waiting.test_tiers_come_in_order_and_within_one_by_arrival",
+    "28 flex is shed first": "engine.test_waiting.test_flex_is_refused_first",
+    "28 the tier that served": "test_quotas.test_reserved_runs_over_into_default",
     "29 cache points": "test_cache_points.test_the_accounts_add_up",
+    "29 as the engine counts": "e2e.test_cache_points.test_the_same_tenant_hits_and_another_misses",
+    "29 a changed tool": "test_cache_points.test_a_changed_tool_is_not_found",
+    "29 OpenAI's door": "test_openai_chat.test_a_completion_under_both_prefixes",
     "30 openai: usage at a stream's end": "test_openai_chat.test_a_stream_tells_its_usage_when_asked",
     "30 openai: n": "test_openai_chat.test_n_answers_keep_apart",
     "30 openai: json_schema": "test_output_schema.test_the_openai_sdk_parses_what_it_asked_for",
@@ -116,6 +132,45 @@ async def test_boto3_tries_as_often_as_it_was_told(house: House, attempts: int) 
     with pytest.raises(client.exceptions.ServiceUnavailableException):
         await asyncio.to_thread(lambda: client.converse(modelId=MODEL, **converse_body()))
     assert attempts == len(house.dispatcher.generations)
+
+
+async def test_low_latency_up_to_its_limit(model: ServedModel) -> None:
+    """Above it the answer is as good, says that it was standard, and is counted; InvokeModel says so in headers."""
+    config = Config(routing=RoutingConfig(max_optimized_tokens=100))
+    latency = "x-amzn-bedrock-performanceconfig-latency"
+    async with open_house(model, config) as house:
+        house.reset()
+        house.dispatcher.fast = {model.id}
+        for most, served in ((20, "optimized"), (400, "standard")):
+            fields = {"performanceConfig": {"latency": "optimized"}, "inferenceConfig": {"maxTokens": most}}
+            answer = await house.http.post(PATH, json=converse_body(**fields))
+            assert (answer.status_code, answer.json()["performanceConfig"]) == (200, {"latency": served})
+            native = {"prompt": "hi", "max_gen_len": most}
+            told = await house.http.post(f"/model/{LLAMA}/invoke", json=native, headers={latency: "optimized"})
+            assert (told.status_code, told.headers[latency]) == (200, served)
+        metrics = (await house.http.get("/metrics")).text
+    counted = [line for line in metrics.splitlines() if line.startswith("twinfer_gateway_downgrades_total")]
+    assert counted == [f'twinfer_gateway_downgrades_total{{model_id="{MODEL}",reason="too_long_for_optimized"}} 2.0']
+
+
+async def test_who_leaves_is_settled_and_counted_once(model: ServedModel) -> None:
+    """Before the first token nothing is charged, and in mid-stream what came is; the rest may be used at once."""
+    for sent, gate in ((0, 0), (2, 2)):
+        meter, quotas = Meter(), Quotas([QuotaConfig(tokens_per_min=600)], ManualClock())
+        office = Office(Books(quotas=quotas, charge=meter.accounts.charge), meter)
+        dispatcher = FakeDispatcher(lambda request, gate=gate: Script([[5], [6], [EOS]], gates={gate: asyncio.Event()}))
+        app = build_app(Config(), ModelRegistry([model]), dispatcher, office=office)
+        client = Client(app, f"{PATH}-stream", converse_body())
+        while not dispatcher.generations or dispatcher.generations[0].sent < sent:
+            await asyncio.sleep(0)
+        client.left.set()
+        await asyncio.wait_for(client.exchange, 5)
+        await asyncio.wait_for(dispatcher.generations[0].closed.wait(), 5)
+        used = len(dispatcher.generations[0].request.prompt) + sent if sent else 0
+        quotas.reserve(TenantId("default"), model.id, Tier.DEFAULT, 600 - used)
+        with pytest.raises(Throttled):
+            quotas.reserve(TenantId("default"), model.id, Tier.DEFAULT, 1)
+        assert 'twinfer_gateway_cancelled_total{operation="ConverseStream"} 1.0' in meter.text().splitlines()
 
 
 async def test_no_two_requests_have_one_id(house: House) -> None:

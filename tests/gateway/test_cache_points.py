@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from tests.fakes import SmallEngine
 from tests.gateway.house import House, converse_body, frames
+from twinfer.core.request import Stopping
 from twinfer.gateway.fake import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -78,6 +81,27 @@ async def test_the_accounts_add_up(house: House) -> None:
         assert usage["cacheDetails"] == writes
     stream = await house.http.post(f"{PATH}-stream", json=body)
     assert dict(frames(stream.content))["metadata"]["usage"] == usage
+
+
+async def test_a_changed_tool_is_not_found(roomy: House) -> None:
+    """A real engine's prefix cache, asked by what the gateway makes of the same turn: tools stand before all else."""
+    engine, found = SmallEngine(1024), list[int]()
+    for description in ("Looks a word up", "Looks a word up", "Finds a word"):
+        spec = {"name": "look", "description": description, "inputSchema": {"json": {"type": "object"}}}
+        body = asking({"text": "The quick fox. " * 200}, POINT, {"text": "Jump"})
+        body["toolConfig"] = {"tools": [{"toolSpec": spec}]}
+        assert (await roomy.http.post(PATH, json=body)).status_code == 200
+        request = msgspec.structs.replace(roomy.dispatcher.generations[-1].request, stopping=Stopping(1))
+        before = engine.engine.load().counters.cached_tokens
+        engine.engine.submit(request)
+        engine.run()
+        found.append(engine.engine.load().counters.cached_tokens - before)
+    first, _, changed = (each.request.prompt for each in roomy.dispatcher.generations[-3:])
+    common = next(at for at, pair in enumerate(zip(first, changed, strict=False)) if len(set(pair)) == 2)
+    (pin,) = request.pins
+    assert found[0] == 0
+    assert found[1] >= pin.num_tokens // 4 * 4 > 5 * common
+    assert found[2] <= common
 
 
 async def test_without_a_point_nothing_is_written(house: House) -> None:

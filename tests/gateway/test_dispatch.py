@@ -429,6 +429,23 @@ async def test_workers_that_lost_each_other_are_kept_apart() -> None:
     await fleet.close()
 
 
+async def test_a_worker_that_is_another_one_is_not_spoken_to(caplog: pytest.LogCaptureFixture) -> None:
+    """What answers at an address under another name gets no request, is counted and logged, and is dialled again."""
+    clock, impostor = ManualClock(), FakeWorker("d1", Role.DECODE)
+    name = WorkerId("d0")
+    fleet = Fleet({name: "unix:/d0"}, lambda address: impostor, 10.0, clock)
+    while not fleet.impostors.counts():
+        await asyncio.sleep(0)
+    assert (fleet.missing(), fleet.snapshot().workers, impostor.heard.qsize()) == ([name], (), 0)
+    assert fleet.impostors.counts() == {"d0": 1}
+    while "no worker at unix:/d0: it says that it is d1, and d0 is expected there" not in caplog.text:
+        await asyncio.sleep(0)
+    impostor.identity = msgspec.structs.replace(impostor.identity, worker=name)
+    while fleet.missing():
+        await asyncio.sleep(0.01)
+    await fleet.close()
+
+
 async def test_a_model_is_not_ready_until_somebody_can_answer_for_it() -> None:
     """Clients are told so rather than that there is no room: they wait longer, and it is no failure of ours."""
     cluster = Cluster(CONFIG)

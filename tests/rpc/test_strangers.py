@@ -26,7 +26,7 @@ from twinfer.core.messages import Heartbeat
 from twinfer.rpc.channel import PortLimits
 from twinfer.rpc.client import WorkerClient, connect
 from twinfer.rpc.server import ControlServer
-from twinfer.tls.credentials import Credentials
+from twinfer.tls.credentials import Credentials, Pem, Shown
 from twinfer.tls.roles import PeerRole
 
 SHORT = PortLimits(handshake_s=0.5)
@@ -63,10 +63,10 @@ async def check_serves(server: ControlServer, credentials: Credentials | None) -
                 await asyncio.sleep(0.05)
 
 
-def unchecked(config: TlsConfig) -> Credentials:
-    """Credentials that only the peer can object to."""
-    authority, certificate, key = (Path(path).read_bytes() for path in (config.ca, config.cert, config.key))
-    return Credentials(authority, certificate, key, ssl.create_default_context(), ssl.create_default_context())
+def unchecked(*configs: TlsConfig) -> Credentials:
+    """Credentials that only the peer can object to; each renewal takes the next ones."""
+    pems = iter([Pem(*(Path(path).read_bytes() for path in (each.ca, each.cert, each.key))) for each in configs])
+    return Credentials(lambda: Shown(next(pems), ssl.create_default_context(), ssl.create_default_context()))
 
 
 def port_of(server: ControlServer) -> tuple[str, int]:
@@ -93,6 +93,7 @@ async def test_each_role_has_its_calls(cluster: Cluster, caplog: pytest.LogCaptu
             assert beat == await anext(handoff)
             with pytest.raises(ProtocolError, match="worker, and spiffe://twinfer/gateway is needed"):
                 await anext(worker.gateway_stream())
+        assert server.refused.counts() == {"role": 2}
     assert "was turned away: its certificate is for spiffe://twinfer/gateway" in caplog.text
 
 
@@ -104,6 +105,7 @@ async def test_a_certificate_does_not_replace_the_key(cluster: Cluster):
         with pytest.raises(ProtocolError, match="does not take our cluster key"):
             await stranger.report(10.0)
         await stranger.close()
+        assert server.refused.counts() == {"key": 1}
 
 
 @pytest.mark.parametrize("case", ["another authority", "expired", "no role", "plain"])
@@ -138,6 +140,31 @@ async def test_a_caller_trusts_no_wrong_worker(cluster: Cluster, tmp_path: Path,
     async with serving(unchecked(configs[case]())) as server, calling(server, gateway) as client:
         with pytest.raises(WorkerLost, match=r"(?i)certificate|host"):
             await client.report(5.0)
+
+
+async def test_a_worker_shows_what_was_renewed(cluster: Cluster, tmp_path: Path):
+    """On connections that begin afterwards, here with another host's certificate; those that are there stay."""
+    elsewhere = cluster.files(tmp_path, PeerRole.WORKER, "10.9.8.7", local=False)
+    own, gateway = unchecked(cluster.worker, elsewhere), cluster.credentials(PeerRole.GATEWAY)
+    async with serving(own) as server, calling(server, gateway) as before:
+        assert await before.report(10.0) == REPORT
+        own.renew()
+        assert await before.report(10.0) == REPORT
+        async with calling(server, gateway) as after:
+            with pytest.raises(WorkerLost, match=r"(?i)certificate|host"):
+                await after.report(5.0)
+
+
+async def test_a_caller_shows_what_was_renewed(cluster: Cluster):
+    """The same client's next call is made with the new certificate, here with another role."""
+    own = unchecked(cluster.worker, cluster.gateway)
+    async with serving(cluster.credentials(PeerRole.WORKER)) as server, calling(server, own) as client:
+        with pytest.raises(ProtocolError, match="spiffe://twinfer/gateway is needed"):
+            await anext(client.gateway_stream())
+        own.renew()
+        stream = client.gateway_stream()
+        stream.send_soon(cancel("a"))
+        assert busy("a") == await anext(stream)
 
 
 @pytest.mark.parametrize(("version", "accepted"), [(ssl.TLSVersion.TLSv1_3, True), (ssl.TLSVersion.TLSv1_2, False)])

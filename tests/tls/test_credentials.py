@@ -10,7 +10,7 @@ from tests.certificates import Cluster
 from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError
 from twinfer.tls.credentials import load_credentials
-from twinfer.tls.roles import PeerRole, role_refusal
+from twinfer.tls.roles import PeerRole, name_refusal, role_refusal
 
 
 def test_none_configured_is_none():
@@ -24,9 +24,7 @@ def test_good_ones_are_loaded(cluster: Cluster, role: PeerRole):
     config = cluster.worker if role is PeerRole.WORKER else cluster.gateway
     found = load_credentials(config, role)
     assert found is not None
-    assert [found.authority, found.certificate, found.key] == [
-        Path(path).read_bytes() for path in msgspec.structs.astuple(config)
-    ]
+    assert list(found.pem) == [Path(path).read_bytes() for path in msgspec.structs.astuple(config)]
 
 
 def test_another_role_is_said(cluster: Cluster):
@@ -34,6 +32,25 @@ def test_another_role_is_said(cluster: Cluster):
     for config, role in ((cluster.gateway, PeerRole.WORKER), (cluster.worker, PeerRole.GATEWAY)):
         with pytest.raises(ConfigError, match=f"is not for a {role}"):
             load_credentials(config, role)
+
+
+def test_a_certificate_of_other_workers_is_said(cluster: Cluster, tmp_path: Path):
+    """One that is bound to names starts those workers only; one that is not starts any."""
+    config = cluster.named(tmp_path, "decode-0", "decode-1")
+    for worker in ("decode-0", "decode-1"):
+        assert load_credentials(config, PeerRole.WORKER, worker) is not None
+        assert load_credentials(cluster.worker, PeerRole.WORKER, worker) is not None
+    with pytest.raises(ConfigError, match="is not for prefill-0: its certificate is for decode-0 and decode-1, and"):
+        load_credentials(config, PeerRole.WORKER, "prefill-0")
+
+
+def test_a_name_is_found_among_the_names():
+    """Whole and under our own authority's spelling: no part of a name, no other path, no host of that name."""
+    bound = ["spiffe://twinfer/worker", "spiffe://twinfer/worker/decode-1", "decode-0"]
+    assert name_refusal(bound, "decode-1") is None
+    assert name_refusal(bound[:1], "decode-1") is None
+    for worker in ("decode-0", "decode-", "decode-10", "worker", ""):
+        assert "certificate is for decode-1, and it says" in str(name_refusal(bound, worker))
 
 
 def test_what_peers_would_refuse_is_said(cluster: Cluster, tmp_path: Path):

@@ -76,6 +76,21 @@ def test_a_socket_file_is_private_and_removed(memory: PoolMemory, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_user_is_no_peer(memory: PoolMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """The kernel tells who connected and who listens: a process of another user gets no pool, and passes none."""
+    source, sink = ShmSource(), ShmSink()
+    endpoint, own = source.start(memory), os.getuid()
+    monkeypatch.setattr("twinfer.transport.shm.os.getuid", lambda: own + 1)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("\0" + endpoint.address[1:])
+        assert (b"", []) == socket.recv_fds(connection, 64, 1)[:2]
+    assert "a process of another user asked for the KV pool and was turned away" in caplog.text
+    with pytest.raises(TransportError, match="runs as another user; it is not trusted"):
+        sink.connect(endpoint, mmap.PAGESIZE)
+    for each in (sink, source):
+        each.close()
+
+
 def test_memory_without_a_file_cannot_be_shared():
     """Where there is no memfd the message says what to configure."""
 

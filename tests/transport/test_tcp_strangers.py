@@ -12,7 +12,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError, TransportError
 from twinfer.core.ids import HandoffId
 from twinfer.kv.memory import PoolMemory
-from twinfer.tls.credentials import Credentials
+from twinfer.tls.credentials import Credentials, Pem, Shown
 from twinfer.tls.roles import PeerRole
 from twinfer.transport.digest import digest_blocks
 from twinfer.transport.host import host_id
@@ -52,11 +52,12 @@ class Port:
         host, _, port = self.endpoint.address.rpartition(":")
         return host, int(port)
 
-    def pull(self, credentials: Credentials | None) -> int:
-        """Connect and pull block 0."""
+    def pull(self, credentials: Credentials | None, address: str = "") -> int:
+        """Connect and pull block 0, if need be by way of another address."""
+        endpoint = Endpoint(self.endpoint.transport, address or self.endpoint.address, self.endpoint.host)
         with contextlib.closing(TcpSink(credentials=credentials)) as sink:
             sink.admit(HANDOFF)
-            with contextlib.closing(sink.connect(self.endpoint, SIZE)) as peer:
+            with contextlib.closing(sink.connect(endpoint, SIZE)) as peer:
                 return sink.pull(peer, HANDOFF, [0], [memoryview(bytearray(SIZE))], time.monotonic() + 60)
 
     def check_serves(self) -> None:
@@ -84,10 +85,10 @@ def tls_port(cluster: Cluster) -> Iterator[Port]:
         yield port
 
 
-def insist(config: TlsConfig, *, show: bool = True) -> Credentials:
-    """Credentials that were never checked, so that only the peer can object to them."""
+def insist(*configs: TlsConfig, show: bool = True) -> Credentials:
+    """Credentials that were never checked, so that only the peer can object to them; renewals take the next ones."""
 
-    def context(protocol: int) -> ssl.SSLContext:
+    def context(protocol: int, config: TlsConfig) -> ssl.SSLContext:
         made = ssl.SSLContext(protocol)
         made.load_verify_locations(config.ca)
         if show:
@@ -95,7 +96,12 @@ def insist(config: TlsConfig, *, show: bool = True) -> Credentials:
         made.verify_mode = ssl.CERT_REQUIRED
         return made
 
-    return Credentials(b"", b"", b"", context(ssl.PROTOCOL_TLS_SERVER), context(ssl.PROTOCOL_TLS_CLIENT))
+    def shown(config: TlsConfig) -> Shown:
+        kinds = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
+        return Shown(Pem(b"", b"", b""), *(context(kind, config) for kind in kinds))
+
+    following = iter(configs)
+    return Credentials(lambda: shown(next(following)))
 
 
 def wait_until_cut(connection: socket.socket) -> None:
@@ -103,6 +109,14 @@ def wait_until_cut(connection: socket.socket) -> None:
     with contextlib.suppress(ConnectionError):
         while connection.recv(4096):
             pass
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """The peer may know of its end before the source counts it."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
 
 
 def wait_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
@@ -177,6 +191,8 @@ def test_a_sink_with_a_wrong_certificate_is_turned_away(
         tls_port.pull(insist(config, show=case != "no certificate"))
     wait_logged(caplog, "closed the KV connection of ('127.0.0.1'")
     assert [record for record in caplog.records if any(word in record.getMessage() for word in source_logs.split("|"))]
+    reason = "role" if "needed" in source_logs else "certificate"
+    wait_until(lambda: tls_port.source.refused.counts() == {reason: 1})
     tls_port.check_serves()
 
 
@@ -210,6 +226,24 @@ def test_a_sink_trusts_no_wrong_source(cluster: Cluster, tmp_path: Path, case: s
         sink.connect(port.endpoint, SIZE)
 
 
+def test_both_ends_show_what_was_renewed(cluster: Cluster, tmp_path: Path):
+    """On connections that begin afterwards: a source with another host's certificate, a sink with another role's."""
+    elsewhere = cluster.files(tmp_path, PeerRole.WORKER, "10.9.8.7", local=False)
+    source, sink = insist(cluster.worker, cluster.worker, elsewhere), insist(cluster.worker, cluster.gateway)
+    with contextlib.closing(Port(source)) as port:
+        for _ in range(2):
+            port.check_serves()
+            source.renew()
+        with pytest.raises(TransportError, match=r"IP address mismatch|not valid for '127.0.0.1'"):
+            port.pull(cluster.credentials(PeerRole.WORKER))
+    with contextlib.closing(Port(cluster.credentials(PeerRole.WORKER))) as port:
+        port.pull(sink)
+        sink.renew()
+        with pytest.raises(TransportError, match=r"broke off|reset|pipe"):
+            port.pull(sink)
+        wait_until(lambda: port.source.refused.counts() == {"role": 1})
+
+
 def test_plain_and_encrypted_do_not_mix(tls_port: Port, cluster: Cluster, caplog: pytest.LogCaptureFixture):
     """Neither end falls back to the other's way: a plain sink and a plain source are errors to encrypted ones."""
     with pytest.raises(TransportError, match=r"broke off|reset|no KV source"):
@@ -220,6 +254,72 @@ def test_plain_and_encrypted_do_not_mix(tls_port: Port, cluster: Cluster, caplog
             plain.pull(cluster.credentials(PeerRole.WORKER))
         plain.check_serves()
     tls_port.check_serves()
+
+
+class Tap:
+    """Somebody on the way from sinks to a source, who keeps what passes, and may change one byte of it.
+
+    Args:
+        target: the source's address.
+        spoilt: the number of the byte from the source that is changed; ``None`` for none.
+    """
+
+    def __init__(self, target: tuple[str, int], spoilt: int | None = None) -> None:
+        self.heard = bytearray()
+        self._target = target
+        self._spoilt = spoilt
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Return when all that it carried has ended."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            with near, socket.create_connection(self._target) as far:
+                back = threading.Thread(target=self._carry, args=(near, far, False))
+                back.start()
+                self._carry(far, near, True)
+                back.join()
+
+    def _carry(self, start: socket.socket, end: socket.socket, from_source: bool) -> None:
+        with contextlib.suppress(OSError):
+            while part := bytearray(start.recv(4096)):
+                if from_source:
+                    first, self.heard = len(self.heard), self.heard + part
+                    if self._spoilt is not None and first <= self._spoilt < len(self.heard):
+                        part[self._spoilt - first] ^= 1
+                end.sendall(part)
+        for connection in (start, end):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_listener_on_the_way_reads_no_kv(port: Port):
+    """The very bytes pass in the clear within a machine, and under TLS not a piece of them does."""
+    with contextlib.closing(Tap(port.address)) as tap:
+        assert digest_blocks(port.memory, [0]) == port.pull(port.credentials, tap.address)
+    block = bytes(port.memory.view[:SIZE])
+    assert len(tap.heard) >= SIZE
+    assert {block[start : start + 8] in tap.heard for start in range(SIZE - 8)} == {port.credentials is None}
+
+
+def test_what_is_changed_on_the_way_is_not_taken(tls_port: Port):
+    """A byte of the answer that differs ends the pull: nothing is taken for KV that nobody sent."""
+    with contextlib.closing(Tap(tls_port.address)) as whole:
+        tls_port.pull(tls_port.credentials, whole.address)
+    for spoilt in (len(whole.heard) - 10, len(whole.heard) - SIZE // 2):  # signatures differ by a byte or two
+        with contextlib.closing(Tap(tls_port.address, spoilt)) as tap, pytest.raises(TransportError):
+            tls_port.pull(tls_port.credentials, tap.address)
 
 
 NOISE = {

@@ -16,6 +16,7 @@ from twinfer.core.messages import Heartbeat, Offer, Seal, SinkHello, SourceHello
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
 from twinfer.rpc.client import connect
+from twinfer.tls.credentials import Credentials
 from twinfer.transport.digest import digest_blocks
 from twinfer.transport.tcp import TcpSource
 from twinfer.worker.transports import start_sources
@@ -80,9 +81,11 @@ class HandSource:
         """A sign of life."""
         return Heartbeat(self.identity.epoch, tuple(map(HandoffId, handoffs)))
 
-    async def introduce(self, sink: Station, epoch: Epoch | None = None) -> SinkHello:
+    async def introduce(
+        self, sink: Station, epoch: Epoch | None = None, credentials: Credentials | None = None
+    ) -> SinkHello:
         """Open the control stream; what the sink answers."""
-        self._client = connect(sink.identity.control, KEY)
+        self._client = connect(sink.identity.control, KEY, credentials=credentials)
         self._stream = self._client.handoff_stream()
         self._task = asyncio.create_task(self._listen())
         self.send(SourceHello(msgspec.structs.replace(self.identity, epoch=epoch or self.identity.epoch)))

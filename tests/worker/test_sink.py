@@ -1,10 +1,12 @@
 """A sink and a source played by hand: what is repeated, late, foreign or does not fit never becomes text."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.certificates import Cluster
 from tests.fakes import a_request, expected_output
 from tests.worker.hand_source import HandSource, hand_source
 from tests.worker.workplace import SMALL, Caller, calling, eventually, is_at_rest, station
@@ -12,6 +14,8 @@ from twinfer.core.capabilities import Role
 from twinfer.core.ids import Epoch, HandoffId
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import Committed, Failed, FailureKind, Gone, Granted, Reserve, Withdraw
+from twinfer.tls.credentials import load_credentials
+from twinfer.tls.roles import PeerRole
 
 PROMPT = list(range(1, 31))
 NUM_OUTPUT = 5
@@ -140,3 +144,20 @@ async def test_source_withdraws():
         source.send(source.seal("h", chunks, token))
         assert isinstance((await source.answers(1))[0], Gone)
         assert is_at_rest(sink.load)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("p", False), ("q", True), ("", False)])
+async def test_a_source_speaks_for_itself_only(
+    cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, refused: bool
+):
+    """Source p shows p's certificate, or that of another worker, or one of any worker: another's passes nothing."""
+    config = cluster.named(tmp_path, name) if name else cluster.worker
+    shown = load_credentials(config, PeerRole.WORKER)
+    own = cluster.credentials(PeerRole.WORKER)
+    async with station("d", Role.DECODE, credentials=own) as sink, hand_source() as source:
+        hello = await source.introduce(sink, credentials=shown)
+        says = "its certificate is for q, and it says that it is p"
+        assert hello.refusal == (says if refused else None)
+        assert not hello.incompatible
+        assert sink.load.peers_refused == ({"name": 1} if refused else {})
+        assert (f"refused KV from p: {says}" in caplog.text) is refused

@@ -25,6 +25,7 @@ from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.kv.memory import PoolMemory
 from twinfer.rpc.client import connect
 from twinfer.rpc.server import ControlServer
+from twinfer.tls.credentials import Credentials
 from twinfer.transport.tcp import TcpSource
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.engine_thread import EngineThread
@@ -131,7 +132,12 @@ def is_at_rest(load: LoadReport) -> bool:
 
 @contextlib.asynccontextmanager
 async def station(
-    name: str, role: Role, num_blocks: int = 64, pool: PoolConfig = SMALL, handoff: HandoffConfig = HANDOFF
+    name: str,
+    role: Role,
+    num_blocks: int = 64,
+    pool: PoolConfig = SMALL,
+    handoff: HandoffConfig = HANDOFF,
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[Station]:
     """A worker from start to end, put together as ``worker/process.py`` does it."""
     async with contextlib.AsyncExitStack() as stack:
@@ -146,7 +152,7 @@ async def station(
         loop = asyncio.get_running_loop()
         thread = EngineThread(small.engine, loop)
         door = Hatch()
-        server = ControlServer(door, KEY, "127.0.0.1:0")
+        server = ControlServer(door, KEY, "127.0.0.1:0", credentials=credentials)
         identity = WorkerIdentity(
             WorkerId(name), new_epoch(), role, small.engine.capabilities, await server.start(), sources.endpoints
         )
@@ -162,9 +168,12 @@ async def station(
             transfer=lambda call, *args: transfers.submit(call, *args) and None,
             soon=lambda call, *args: loop.call_soon_threadsafe(call, *args) and None,
             wake=thread.wake,
+            refused=(server.refused,),
         )
         service = door.service = WorkerService(context, sources, sinks, max_pulls=2)
-        links = SinkLinks(lambda address: connect(address, KEY), context, service.reception.source)
+        links = SinkLinks(
+            lambda address: connect(address, KEY, credentials=credentials), context, service.reception.source
+        )
         stack.push_async_callback(links.close)
         reclaimer = Reclaimer(service.reception.tick)
         stack.callback(reclaimer.stop)

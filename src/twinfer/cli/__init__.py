@@ -66,6 +66,7 @@ With --endpoint there is one certificate instead, of an authority of its own, fo
 
 examples:
   twinfer certs certificates --host 10.0.0.5 --host 10.0.0.6 --host decode.example.net
+  twinfer certs certificates --host 10.0.0.6 --worker decode-0
   twinfer certs endpoint --endpoint --host llm.example.net
 """
 
@@ -262,6 +263,13 @@ def _certs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     certs.add_argument("--days", type=int, default=365, help="how long the certificates are valid (default: 365)")
     certs.add_argument("--force", action="store_true", help="replace certificates that are there")
+    certs.add_argument(
+        "--worker",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one for this worker alone; repeatable, for several",
+    )
     certs.add_argument(
         "--endpoint", action="store_true", help="a certificate for the endpoint that clients call, instead"
     )

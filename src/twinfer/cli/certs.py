@@ -3,7 +3,9 @@
 import argparse
 import datetime
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,14 @@ Then:
 """
 
 
+_WORKER_NEXT = """\
+made a certificate for {workers} on {hosts}, valid for {days} days:
+  {place}   copy to that machine, in place of the certificate of any worker
+
+Nothing else can be done with it: its holder neither starts nor passes KV under another worker's name.
+"""
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Write the files, and say what to do with them."""
     if arguments.days < 1:
@@ -47,13 +57,18 @@ def run(arguments: argparse.Namespace) -> int:
     directory, now = Path(arguments.directory), datetime.datetime.now(datetime.UTC)
     try:
         _check_kind(directory, endpoint=arguments.endpoint)
-        authority = _authority(directory, now)
-        make = _endpoint_certificate if arguments.endpoint else _certificates
-        files = make(authority, directory, (*arguments.host, *LOCAL_HOSTS), now, arguments.days)
+        _check_workers(arguments.worker, endpoint=arguments.endpoint)
+        order = _Order(_authority(directory, now), (*arguments.host, *LOCAL_HOSTS), now, arguments.days)
+        if arguments.endpoint:
+            files = _endpoint_certificate(order, directory)
+        elif arguments.worker:
+            files = order.files(directory / arguments.worker[0], PeerRole.WORKER, arguments.worker)
+        else:
+            files = {path: each for role in PeerRole for path, each in order.files(directory / role, role).items()}
         present = [path for path in files if path.exists()]
         if present and not arguments.force:
             raise ConfigError(f"{present[0]} exists; with --force it is replaced, by one of the same authority")
-        ours = authority.signed
+        ours = order.authority.signed
         files |= {directory / "ca.pem": ours.certificate, directory / "ca.key": ours.key}
         for place in sorted({path.parent for path in files}):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,10 +76,32 @@ def run(arguments: argparse.Namespace) -> int:
             _write(path, content)
     except OSError as error:
         raise ConfigError(f"cannot write the certificates: {error}; choose another directory") from error
-    hosts = ", ".join(arguments.host) or "this machine only (name others with --host)"
-    text = _ENDPOINT_NEXT if arguments.endpoint else _WHAT_NEXT
-    print(text.format(hosts=hosts, days=arguments.days, directory=directory), end="")
+    print(_what_next(arguments), end="")
     return 0
+
+
+def _what_next(arguments: argparse.Namespace) -> str:
+    text = _ENDPOINT_NEXT if arguments.endpoint else _WORKER_NEXT if arguments.worker else _WHAT_NEXT
+    return text.format(
+        hosts=", ".join(arguments.host) or "this machine only (name others with --host)",
+        days=arguments.days,
+        directory=arguments.directory,
+        workers=" and ".join(arguments.worker),
+        place=f"{arguments.directory}/{arguments.worker[0]}" if arguments.worker else "",
+    )
+
+
+def _check_workers(workers: Sequence[str], *, endpoint: bool) -> None:
+    """See that certificates can be made for these.
+
+    Raises:
+        ConfigError: a name is none, or an endpoint is no worker.
+    """
+    if workers and endpoint:
+        raise ConfigError("--endpoint makes no worker's certificate; leave --worker out")
+    for worker in workers:
+        if worker in set(PeerRole) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", worker, re.ASCII):
+            raise ConfigError(f"--worker {worker!r} is no worker's name; they are POOL-INDEX, such as decode-0")
 
 
 def _check_kind(directory: Path, *, endpoint: bool) -> None:
@@ -73,8 +110,8 @@ def _check_kind(directory: Path, *, endpoint: bool) -> None:
     Raises:
         ConfigError: the directory holds the other kind.
     """
-    other = directory / PeerRole.WORKER if endpoint else directory / "cert.pem"
-    if other.exists():
+    holds_other = any(directory.glob("*/cert.pem")) if endpoint else (directory / "cert.pem").exists()
+    if holds_other:
         kind = "workers and gateways" if endpoint else "an endpoint"
         raise ConfigError(f"{directory} holds certificates for {kind}; use another directory")
 
@@ -93,25 +130,27 @@ def _authority(directory: Path, now: datetime.datetime) -> "Authority":
     return Authority.load(certificate.read_bytes(), key.read_bytes())
 
 
-def _certificates(
-    authority: "Authority", directory: Path, hosts: Sequence[str], now: datetime.datetime, days: int
-) -> dict[Path, bytes]:
-    files: dict[Path, bytes] = {}
-    for role in PeerRole:
-        certificate, key = authority.issue(role, hosts, now, days)
-        place = directory / role
-        files |= {
-            place / "ca.pem": authority.signed.certificate,
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Who signs, for which hosts, from when on and for how long."""
+
+    authority: "Authority"
+    hosts: Sequence[str]
+    now: datetime.datetime
+    days: int
+
+    def files(self, place: Path, role: PeerRole, workers: Sequence[str] = ()) -> dict[Path, bytes]:
+        """What a process is given, to be put in this place."""
+        certificate, key = self.authority.issue(role, self.hosts, self.now, self.days, workers)
+        return {
+            place / "ca.pem": self.authority.signed.certificate,
             place / "cert.pem": certificate,
             place / "key.pem": key,
         }
-    return files
 
 
-def _endpoint_certificate(
-    authority: "Authority", directory: Path, hosts: Sequence[str], now: datetime.datetime, days: int
-) -> dict[Path, bytes]:
-    certificate, key = authority.issue(None, hosts, now, days)
+def _endpoint_certificate(order: _Order, directory: Path) -> dict[Path, bytes]:
+    certificate, key = order.authority.issue(None, order.hosts, order.now, order.days)
     return {directory / "cert.pem": certificate, directory / "key.pem": key}
 
 

@@ -68,6 +68,7 @@ class LoadReport(msgspec.Struct, frozen=True):
         handoffs: open handoffs by state.
         handoffs_by_transport: how many were committed here, fetches included, by the transport that brought their KV.
         grants_refused: how many, by the word that says why.
+        peers_refused: callers that were turned away, by why: ``certificate``, ``role``, ``key`` or ``name``.
         oldest_held_s: age of the oldest block holding outside a running sequence.
         longest_silence_s: since when the most silent peer of an open handoff was not heard of.
         draining: nothing new is taken: the worker changes its role, or leaves.
@@ -93,6 +94,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     draining: bool = False
     handoffs_by_transport: dict[str, int] = {}
     grants_refused: dict[str, int] = {}
+    peers_refused: dict[str, int] = {}
     backlog: Backlog = NO_WORK
     decode_rows: int = 0
     decode_context: int = 0

@@ -35,7 +35,7 @@ from twinfer.gateway.lanes import Lanes
 from twinfer.gateway.recovery_metrics import RecoveryMetrics
 from twinfer.gateway.route_metrics import RouteMetrics
 from twinfer.gateway.stamps import Stamps
-from twinfer.gateway.worker_metrics import render
+from twinfer.gateway.worker_metrics import render, render_impostors
 from twinfer.handoff.gateway_actions import (
     Emit,
     End,
@@ -98,7 +98,8 @@ class FleetDispatcher:
 
     async def metrics(self) -> str:
         """The workers' series, and what this gateway did to route and to recover requests."""
-        return render(await self._fleet.reports()) + self._recovery.render() + self._routes.render()
+        workers = render(await self._fleet.reports()) + render_impostors(self._fleet.impostors.counts())
+        return workers + self._recovery.render() + self._routes.render()
 
 
 class FleetGeneration:

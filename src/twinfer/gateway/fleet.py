@@ -14,12 +14,13 @@ from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import Clock, MonotonicClock
 from twinfer.core.cost import NO_WORK, prompt_work
-from twinfer.core.errors import TwinferError
+from twinfer.core.errors import ProtocolError, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import Blocks, Busy, Failed, Frame, Hello, Load, Refused, TellBlocks, ToGateway, ToWorker
 from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
+from twinfer.core.tally import Tally
 from twinfer.core.tokens import Timings, Token
 from twinfer.router.cost import CostBook
 from twinfer.router.prefix_index import PrefixIndex
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 REDIAL_S = 0.2
 REPORT_TIMEOUT_S = 1.0
 PATIENT_DIALS = 25
-"""Failures in a row, five seconds or more, after which it is said why a worker is not there."""
+"""Failures in a row, five seconds or more, after which it is said why a worker is not there; what refuses us, or is
+another one, will not get better by itself, and is said at once."""
 
 
 class WorkerStream(Protocol):
@@ -86,6 +88,10 @@ class Watcher(Protocol):
         """It says what is in its prefix cache; false when it has to say everything."""
         ...
 
+    def refused(self, worker: WorkerId) -> None:
+        """Another one answered in its place, and is not spoken to."""
+        ...
+
 
 class Listener(Protocol):
     """Whoever waits for a worker's answers to one request."""
@@ -106,7 +112,8 @@ class Listener(Protocol):
 class WorkerLink:
     """One worker, as this gateway reaches it; what it says of itself is passed on to ``watcher``."""
 
-    def __init__(self, address: str, connection: WorkerConnection, watcher: Watcher) -> None:
+    def __init__(self, worker: WorkerId, address: str, connection: WorkerConnection, watcher: Watcher) -> None:
+        self._worker = worker
         self.address = address
         self._watcher = watcher
         self.identity: WorkerIdentity | None = None
@@ -184,7 +191,8 @@ class WorkerLink:
                     self._hear(message)
             except TwinferError as error:
                 self._failed_dials += 1
-                level = logging.WARNING if self._failed_dials == PATIENT_DIALS else logging.DEBUG
+                said_at = 1 if isinstance(error, ProtocolError) else PATIENT_DIALS
+                level = logging.WARNING if self._failed_dials == said_at else logging.DEBUG
                 logger.log(level, "still no worker at %s: %s", self.address, error)
             finally:
                 self._lose()
@@ -193,6 +201,7 @@ class WorkerLink:
 
     def _hear(self, message: ToGateway) -> None:
         if isinstance(message, Hello):
+            self._check_name(message.identity.worker)
             self.identity = message.identity
             self._failed_dials = 0
         elif isinstance(message, Load):
@@ -209,6 +218,12 @@ class WorkerLink:
             entry = (self.listeners.pop if terminal else self.listeners.get)(message.request_id, None)
             if entry is not None:
                 entry[0].hear(self.identity.worker, message)
+
+    def _check_name(self, worker: WorkerId) -> None:
+        """See that it is the one that was dialled: its address is all that its certificate proves to a gateway."""
+        if worker != self._worker:
+            self._watcher.refused(self._worker)
+            raise ProtocolError(f"it says that it is {worker}, and {self._worker} is expected there: check its --index")
 
     def _hear_frame(self, frame: Frame) -> None:
         assert self.identity is not None
@@ -277,7 +292,11 @@ class Fleet:
         self._forgotten: set[WorkerId] = set()
         self._clock = clock or MonotonicClock()
         self.book = CostBook()
-        self._links = {worker: WorkerLink(address, dial(address), self) for worker, address in addresses.items()}
+        self.impostors = Tally()
+        """By the worker in whose place they answered."""
+        self._links = {
+            worker: WorkerLink(worker, address, dial(address), self) for worker, address in addresses.items()
+        }
         self._parted_s = parted_s
         self._mismatched, self._parted = PairMarks(), PairMarks()
 
@@ -306,7 +325,7 @@ class Fleet:
     def join(self, worker: WorkerId, address: str) -> None:
         """One more, new or at another place than before; one that was there before must have been forgotten."""
         self._forgotten.discard(worker)
-        self._links[worker] = WorkerLink(address, self._dial(address), self)
+        self._links[worker] = WorkerLink(worker, address, self._dial(address), self)
 
     async def forget(self, worker: WorkerId) -> bool:
         """Dial no more one that has left; false while it is still there, since it may be draining.
@@ -365,6 +384,10 @@ class Fleet:
             return True
         self._index.met(identity)
         return self._index.apply(identity.worker, events)
+
+    def refused(self, worker: WorkerId) -> None:
+        """Another one answered in its place."""
+        self.impostors.count(worker)
 
     async def close(self) -> None:
         """Hang up all."""

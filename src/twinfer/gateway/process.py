@@ -28,6 +28,7 @@ from twinfer.gateway.serve import build_app, is_loopback, serve
 from twinfer.router.prefix_index import PrefixIndex
 from twinfer.rpc.client import connect
 from twinfer.tls.credentials import load_credentials
+from twinfer.tls.renewal import renewed
 from twinfer.tls.roles import PeerRole
 
 EXIT_CONFIG = 2
@@ -68,6 +69,7 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         async with (
             watched_door(spec.config, shut=not is_loopback(sock)) as door,
             open_office(spec.config) as office,
+            renewed(credentials, spec.config.tls),
         ):
             app = build_app(spec.config, models, dispatcher, door, office)
             announcing = asyncio.create_task(_announce(fleet))

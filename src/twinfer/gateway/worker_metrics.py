@@ -59,6 +59,28 @@ def render(reports: Sequence[Report]) -> str:
     return generate_latest(registry).decode()
 
 
+def render_impostors(counts: Mapping[str, int]) -> str:
+    """Prometheus text of how often another worker answered in the place of each."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Impostors(counts))
+    return generate_latest(registry).decode()
+
+
+class _Impostors(Collector):
+    """A collector over counts that are known already."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """The one series."""
+        text = "Connections given up because another worker answered, by the one that was dialled"
+        counter = CounterMetricFamily("twinfer_gateway_impostors", text, labels=("worker",))
+        for worker, count in self._counts.items():
+            counter.add_metric((worker,), count)
+        yield counter
+
+
 class _Snapshot(Collector):
     """A collector over values that are known already."""
 
@@ -84,6 +106,7 @@ class _Snapshot(Collector):
             lambda load: load.handoffs_by_transport,
         )
         yield self._counts_by("reason", "grants_refused", "Grants refused", lambda load: load.grants_refused)
+        yield self._counts_by("reason", "peers_refused", "Callers turned away", lambda load: load.peers_refused)
         yield self._by_state("kv_blocks", "KV blocks by state", lambda load: msgspec.structs.asdict(load.blocks))
         yield self._by_state("handoffs_open", "Open handoffs by side and state", lambda load: load.handoffs)
 

@@ -7,7 +7,7 @@ import grpc
 
 from twinfer.core.address import check_address, is_unix
 from twinfer.rpc.codec import MAX_MESSAGE_BYTES
-from twinfer.tls.credentials import Credentials
+from twinfer.tls.credentials import Credentials, Pem
 
 Options: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -44,7 +44,8 @@ def client_security(address: str, credentials: Credentials | None) -> Any:
     check_address(address, encrypted=credentials is not None)
     if credentials is None or is_unix(address):
         return None
-    return grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
+    authority, certificate, key = credentials.pem
+    return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 def server_security(address: str, credentials: Credentials | None) -> Any:
@@ -56,8 +57,29 @@ def server_security(address: str, credentials: Credentials | None) -> Any:
     check_address(address, encrypted=credentials is not None)
     if credentials is None or is_unix(address):
         return None
-    own = ((credentials.key, credentials.certificate),)
-    return grpc.ssl_server_credentials(own, credentials.authority, require_client_auth=True)
+    current = _Current(credentials)
+    return grpc.dynamic_ssl_server_credentials(current.first, current, require_client_authentication=True)
+
+
+class _Current:
+    """What a server shows; gRPC asks for it at each connection, from threads of its own."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._told = credentials.pem
+        self.first = _configuration(self._told)
+
+    def __call__(self) -> Any:
+        """What to show from now on; ``None`` for what was told last."""
+        pem = self._credentials.pem
+        if pem is self._told:
+            return None
+        self._told = pem
+        return _configuration(pem)
+
+
+def _configuration(pem: Pem) -> Any:
+    return grpc.ssl_server_certificate_configuration(((pem.key, pem.certificate),), pem.authority)
 
 
 def _both_sides(keepalive_s: float) -> Options:

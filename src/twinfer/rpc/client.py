@@ -34,14 +34,11 @@ class WorkerClient:
     def __init__(
         self, address: str, key: bytes, keepalive_s: float = KEEPALIVE_S, credentials: Credentials | None = None
     ) -> None:
-        security = client_security(address, credentials)
         self.address = address
         self._metadata = ((codec.PROOF_HEADER, codec.proof(key)),)
-        options = client_options(keepalive_s)
-        if security is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(address, security, options=options)
+        self._options = client_options(keepalive_s)
+        self._credentials = credentials
+        self._channels = [self._open()]
         self._streams: list[MessageStream[Any, Any]] = []
 
     def gateway_stream(self, outbox: Outbox | None = None) -> MessageStream[ToGateway, ToWorker]:
@@ -59,7 +56,7 @@ class WorkerClient:
             WorkerLost: it cannot be reached, or does not answer in time.
             ProtocolError: it does not take our key, or speaks another version.
         """
-        call = self._channel.unary_unary(f"/{codec.SERVICE}/{codec.REPORT}")
+        call = self._channel().unary_unary(f"/{codec.SERVICE}/{codec.REPORT}")
         with _translated(self.address):
             answer = await call(b"", timeout=timeout_s, metadata=self._metadata)
         return codec.load_report.decode(answer)
@@ -67,12 +64,25 @@ class WorkerClient:
     async def close(self) -> None:
         """Close all streams and the connection. Safe to repeat."""
         await asyncio.gather(*(stream.close() for stream in self._streams))
-        await self._channel.close()
+        await asyncio.gather(*(channel.close() for channel in self._channels))
 
     def _wire(self, method: str) -> "_ClientWire":
         with _translated(self.address):
-            call = self._channel.stream_stream(f"/{codec.SERVICE}/{method}")(metadata=self._metadata)
+            call = self._channel().stream_stream(f"/{codec.SERVICE}/{method}")(metadata=self._metadata)
         return _ClientWire(call, self.address)
+
+    def _open(self) -> Any:
+        self._pem = None if self._credentials is None else self._credentials.pem
+        security = client_security(self.address, self._credentials)
+        if security is None:
+            return grpc.aio.insecure_channel(self.address, options=self._options)
+        return grpc.aio.secure_channel(self.address, security, options=self._options)
+
+    def _channel(self) -> Any:
+        """For a new call; another one once the certificate was renewed, beside those that calls may still be on."""
+        if self._credentials is not None and self._pem is not self._credentials.pem:
+            self._channels.append(self._open())
+        return self._channels[-1]
 
     def _remember(self, stream: MessageStream[T, Any]) -> MessageStream[T, Any]:
         self._streams = [other for other in self._streams if not other.is_over] + [stream]

@@ -22,6 +22,7 @@ from twinfer.core.errors import ConfigError, ProtocolError, TwinferError, Worker
 from twinfer.core.load import LoadReport
 from twinfer.core.messages import ToGateway, ToSink, ToSource, ToWorker
 from twinfer.core.sparse_log import SparseLog
+from twinfer.core.tally import Tally
 from twinfer.rpc import codec
 from twinfer.rpc.channel import DEFAULT_LIMITS, KEEPALIVE_S, PortLimits, server_options, server_security
 from twinfer.rpc.codec import Decoder
@@ -61,6 +62,9 @@ class ControlServer:
         keepalive_s: silence after which a peer is asked for a sign of life, and the time it has for it.
         credentials: for TLS on ``host:port``, with a certificate asked of every caller.
         limits: for strangers.
+
+    Attributes:
+        refused: callers turned away, by ``role`` or ``key``; handshakes that fail are gRPC's, and in its log alone.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class ControlServer:
         self._keepalive_s = keepalive_s
         self._server: Any = None
         self._complain = SparseLog(logger.warning)
+        self.refused = Tally()
 
     async def start(self) -> str:
         """Listen; returns the address to connect to.
@@ -134,20 +139,21 @@ class ControlServer:
 
     async def _authenticate(self, context: Any, *roles: PeerRole) -> None:
         if self._security is not None:
-            names = context.auth_context().get("x509_subject_alternative_name", ())
-            refusal = role_refusal([name.decode() for name in names], roles)
+            refusal = role_refusal(_names(context), roles)
             if refusal is not None:
+                self.refused.count("role")
                 self._complain("%s was turned away: %s", context.peer(), refusal)
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         given = dict(context.invocation_metadata() or ()).get(codec.PROOF_HEADER, "")
         if not hmac.compare_digest(str(given).encode(), self._proof.encode()):
+            self.refused.count("key")
             self._complain("%s called without the cluster key and was turned away", context.peer())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the call does not prove the cluster key")
 
     async def _serve(
         self, context: Any, decoder: Decoder[Any], handle: Callable[[MessageStream[Any, Any]], Awaitable[None]]
     ) -> None:
-        stream: MessageStream[Any, Any] = MessageStream(_ServerWire(context), decoder)
+        stream: MessageStream[Any, Any] = MessageStream(_ServerWire(context), decoder, names=_names(context))
         handler = asyncio.ensure_future(handle(stream))
         handler.add_done_callback(_seen)
         broken = asyncio.ensure_future(stream.wait_broken())
@@ -203,6 +209,11 @@ class _ServerWire:
 
     def cut(self) -> None:
         """Nothing: the call ends with its handler, which sees that the stream is over."""
+
+
+def _names(context: Any) -> list[str]:
+    """On the caller's certificate; none where it needed none."""
+    return [name.decode() for name in context.auth_context().get("x509_subject_alternative_name", ())]
 
 
 @contextlib.contextmanager

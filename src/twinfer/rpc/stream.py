@@ -12,7 +12,7 @@ All of it belongs to one event loop. Other threads go through ``loop.call_soon_t
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from twinfer.core.errors import ProtocolError, TwinferError, WorkerLost
@@ -55,9 +55,16 @@ class Wire(Protocol):
 
 
 class MessageStream(Generic[In, Out], AsyncIterator[In]):
-    """Messages of type ``In`` come, of type ``Out`` go."""
+    """Messages of type ``In`` come, of type ``Out`` go.
 
-    def __init__(self, wire: Wire, decoder: Decoder[In], outbox: Outbox | None = None) -> None:
+    Attributes:
+        names: on the certificate of whoever called; empty without TLS, and on the calling side.
+    """
+
+    def __init__(
+        self, wire: Wire, decoder: Decoder[In], outbox: Outbox | None = None, names: Sequence[str] = ()
+    ) -> None:
+        self.names = names
         self._wire = wire
         self._decoder = decoder
         self._inbox: deque[In] = deque()

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from twinfer.core.errors import ConfigError
-from twinfer.tls.roles import PeerRole
+from twinfer.tls.roles import PeerRole, worker_uri
 
 AUTHORITY_DAYS = 3650
 _SKEW = datetime.timedelta(hours=1)
@@ -71,10 +71,17 @@ class Authority:
         """Its own certificate and key."""
         return _pem(self._certificate, self._key)
 
-    def issue(self, role: PeerRole | None, hosts: Sequence[str], now: datetime.datetime, days: int) -> Signed:
-        """A certificate for one role (``None``: for none) on these hosts.
+    def issue(
+        self,
+        role: PeerRole | None,
+        hosts: Sequence[str],
+        now: datetime.datetime,
+        days: int,
+        workers: Sequence[str] = (),
+    ) -> Signed:
+        """A certificate for one role (``None``: for none) on these hosts; a worker's may be for some workers only.
 
-        Only a worker's is fit for servers.
+        A gateway's is not fit for servers.
 
         Raises:
             ConfigError: a host is neither a name nor an IP address, or the authority's own time would be over.
@@ -89,7 +96,8 @@ class Authority:
         names: list[x509.GeneralName] = [_general_name(host) for host in dict.fromkeys(hosts)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if role is not None:
-            names.insert(0, x509.UniformResourceIdentifier(role.uri))
+            uris = (role.uri, *(worker_uri(worker) for worker in workers))
+            names = [*(x509.UniformResourceIdentifier(uri) for uri in uris), *names]
         if role is not PeerRole.GATEWAY:
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

@@ -5,52 +5,88 @@ must carry a role that may do what it asks for.
 """
 
 import ssl
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError
-from twinfer.tls.roles import PeerRole, role_refusal
+from twinfer.tls.roles import PeerRole, name_refusal, role_refusal
 
 _HANDSHAKE_FLIGHTS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """One process's certificate, key and authority, read once.
-
-    Attributes:
-        authority, certificate, key: in PEM, for gRPC.
-        server, client: for sockets.
-    """
+class Pem(NamedTuple):
+    """Files as they were read, all at one time."""
 
     authority: bytes
     certificate: bytes
     key: bytes
+
+
+class Shown(NamedTuple):
+    """What connections are made with: for gRPC, and for sockets that accept and that dial."""
+
+    pem: Pem
     server: ssl.SSLContext
     client: ssl.SSLContext
 
 
-def load_credentials(config: TlsConfig, role: PeerRole) -> Credentials | None:
+class Credentials:
+    """One process's certificate, key and authority as they are now; to be asked for each new connection.
+
+    Args:
+        read: the files.
+    """
+
+    def __init__(self, read: Callable[[], Shown]) -> None:
+        self._read = read
+        self._shown = read()
+
+    @property
+    def pem(self) -> Pem:
+        """For gRPC; the same object as long as nothing was renewed."""
+        return self._shown.pem
+
+    @property
+    def server(self) -> ssl.SSLContext:
+        """For sockets that accept."""
+        return self._shown.server
+
+    @property
+    def client(self) -> ssl.SSLContext:
+        """For sockets that dial."""
+        return self._shown.client
+
+    def renew(self) -> None:
+        """Read the files again, for connections to come; from any thread.
+
+        Raises:
+            ConfigError: peers would not accept what is in them; then all stays as it was.
+        """
+        self._shown = self._read()
+
+
+def load_credentials(config: TlsConfig, role: PeerRole, worker: str = "") -> Credentials | None:
     """Read the files of ``[tls]`` and see that peers will accept them; ``None`` where none are configured.
+
+    Args:
+        config: names the files.
+        role: of this process.
+        worker: its name, where it is one.
 
     Raises:
         ConfigError: a file cannot be read, the certificate does not fit the key, the authority or the role, or is
-            not valid now.
+            not valid now, or it is for other workers.
     """
-    if not config.enabled:
-        return None
+    return Credentials(lambda: _read(config, role, worker)) if config.enabled else None
+
+
+def _read(config: TlsConfig, role: PeerRole, worker: str) -> Shown:
     try:
-        authority, certificate, key = (Path(path).read_bytes() for path in (config.ca, config.cert, config.key))
-        credentials = Credentials(
-            authority,
-            certificate,
-            key,
-            _context(ssl.PROTOCOL_TLS_SERVER, config),
-            _context(ssl.PROTOCOL_TLS_CLIENT, config),
-        )
-        names = _seen_by_peers(config, credentials.server)
+        pem = Pem(*(Path(path).read_bytes() for path in (config.ca, config.cert, config.key)))
+        shown = Shown(pem, _context(ssl.PROTOCOL_TLS_SERVER, config), _context(ssl.PROTOCOL_TLS_CLIENT, config))
+        names = _seen_by_peers(config, shown.server)
     except ssl.SSLError as error:
         raise ConfigError(
             f"the certificate {config.cert} cannot be used with {config.key} and {config.ca}: {tls_reason(error)}; "
@@ -61,7 +97,10 @@ def load_credentials(config: TlsConfig, role: PeerRole) -> Credentials | None:
     refusal = role_refusal(names, [role])
     if refusal is not None:
         raise ConfigError(f"{config.cert} is not for a {role}: {refusal}")
-    return credentials
+    refusal = name_refusal(names, worker) if worker else None
+    if refusal is not None:
+        raise ConfigError(f"{config.cert} is not for {worker}: {refusal}")
+    return shown
 
 
 def peer_refusal(connection: ssl.SSLSocket, allowed: Collection[PeerRole]) -> str | None:

@@ -1,6 +1,6 @@
 """What a certificate says its holder is, as a URI among its subject alternative names."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -19,6 +19,23 @@ class PeerRole(StrEnum):
     def uri(self) -> str:
         """How a certificate says it, in SPIFFE's spelling."""
         return f"spiffe://twinfer/{self.value}"
+
+
+def worker_uri(worker: str) -> str:
+    """How a certificate says that its holder is this worker and no other."""
+    return f"{PeerRole.WORKER.uri}/{worker}"
+
+
+def name_refusal(names: Collection[str], worker: str) -> str | None:
+    """Why a peer whose certificate carries these alternative names is not this worker; ``None`` when it may be.
+
+    A certificate that names no worker is any worker's.
+    """
+    prefix = worker_uri("")
+    named = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    if not named or worker in named:
+        return None
+    return f"its certificate is for {' and '.join(named)}, and it says that it is {worker}"
 
 
 def role_refusal(names: Iterable[str], allowed: Iterable[PeerRole]) -> str | None:

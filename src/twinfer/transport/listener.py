@@ -37,7 +37,7 @@ class Listener:
         serve: talks to one peer until it leaves, and settles it; must handle ``OSError``, which is also what ``close``
             causes in it.
         name: of the threads.
-        context: wraps each connection in TLS; the handshake is the server's to make.
+        context: what to wrap a connection in TLS with, asked for each; the handshake is the server's to make.
         patience_s: time for a newcomer to settle.
     """
 
@@ -46,7 +46,7 @@ class Listener:
         server: socket.socket,
         serve: Callable[[socket.socket, Settle], None],
         name: str,
-        context: ssl.SSLContext | None = None,
+        context: Callable[[], ssl.SSLContext] | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._server = server
@@ -121,7 +121,7 @@ class Listener:
         connection.setblocking(True)
         if self._context is not None:
             try:
-                connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                connection = self._context().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError as error:
                 self._complain("%s lost a peer that left at once: %s", self._name, error)
                 return

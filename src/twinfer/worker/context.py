@@ -9,6 +9,7 @@ from twinfer.core.clock import Clock
 from twinfer.core.config import HandoffConfig
 from twinfer.core.ids import RequestId
 from twinfer.core.messages import ToGateway
+from twinfer.core.tally import Tally
 from twinfer.engine.base import Engine
 from twinfer.kv.memory import PoolMemory
 from twinfer.worker.isolation import Isolation
@@ -41,6 +42,7 @@ class WorkerContext:
         soon: runs on the event loop.
         wake: tells the engine's thread that there may be work.
         isolation: whether other workers are out of reach on purpose.
+        refused: peers turned away, as each of its ports counts them.
     """
 
     identity: WorkerIdentity
@@ -54,3 +56,4 @@ class WorkerContext:
     soon: Run
     wake: Callable[[], None]
     isolation: Isolation = field(default_factory=Isolation)
+    refused: tuple[Tally, ...] = ()

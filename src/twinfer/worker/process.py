@@ -27,6 +27,7 @@ from twinfer.core.process import READY, Notice, WorkerSpec
 from twinfer.rpc.client import connect
 from twinfer.rpc.server import ControlServer
 from twinfer.tls.credentials import load_credentials
+from twinfer.tls.renewal import renewed
 from twinfer.tls.roles import PeerRole
 from twinfer.worker.build import build_engine
 from twinfer.worker.context import WorkerContext
@@ -65,8 +66,10 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         # In a thread, so that a signal during a long load is heard.
         engine, memory = await asyncio.to_thread(build_engine, spec, key, clock, lambda stage: notify(Notice(stage)))
         stack.callback(memory.close)
-        credentials = load_credentials(spec.tls, PeerRole.WORKER)
-        sources = start_sources(spec.link, memory, spec.socket_dir, tcp_source(spec, credentials), nixl_fabric(spec))
+        credentials = load_credentials(spec.tls, PeerRole.WORKER, spec.worker)
+        await stack.enter_async_context(renewed(credentials, spec.tls))
+        tcp = tcp_source(spec, credentials)
+        sources = start_sources(spec.link, memory, spec.socket_dir, tcp, nixl_fabric(spec))
         stack.callback(sources.close)
         pace = link_pace(spec.link, engine.capabilities.layout, Path(spec.cache_dir))
         sinks = make_sinks(spec.link, credentials, nixl_fabric(spec), pace)
@@ -92,6 +95,7 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
             transfer=lambda call, *args: _transfer(transfers, call, *args),
             soon=lambda call, *args: _soon(loop, call, *args),
             wake=engine_thread.wake,
+            refused=(server.refused, tcp.refused),
         )
         service = WorkerService(context, sources, sinks, _max_pulls(spec))
         links = SinkLinks(lambda sink: connect(sink, key, credentials=credentials), context, service.reception.source)

@@ -6,7 +6,8 @@ sealed is given up.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,8 +34,10 @@ from twinfer.core.messages import (
     ToWorker,
 )
 from twinfer.core.sparse_log import SparseLog
+from twinfer.core.tally import Tally
 from twinfer.core.tokens import Timings
 from twinfer.engine.base import StepOutcome
+from twinfer.tls.roles import name_refusal
 from twinfer.worker.context import WorkerContext
 from twinfer.worker.reception import Reception
 from twinfer.worker.sink_desk import SourcePeer
@@ -74,6 +77,11 @@ class GatewayStream(Protocol):
 class SourceStream(Protocol):
     """The sink's end of a source's control stream."""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """On the source's certificate; empty without TLS."""
+        ...
+
     def send_soon(self, message: ToSource) -> None:
         """Queue a message."""
         ...
@@ -109,6 +117,7 @@ class WorkerService:
         self._turns: set[asyncio.Task[None]] = set()
         self.turning = Turning(context, self.reception, self._announce, self._hang_up)
         self._complain = SparseLog(logger.warning, MAX_COMPLAINTS)
+        self._refused = Tally()
 
     def begin(self, links: Links, vital: tuple[Vital, ...]) -> None:
         """What came into being after the service: ways to other sinks, and threads it cannot live without."""
@@ -176,7 +185,8 @@ class WorkerService:
     def load(self) -> LoadReport:
         """The worker's report."""
         report = self.reception.load(healthy=all(thread.alive for thread in self._vital))
-        return msgspec.structs.replace(report, draining=not self.turning.takes_new)
+        refused = sum((tally.counts() for tally in (*self._context.refused, self._refused)), Counter[str]())
+        return msgspec.structs.replace(report, draining=not self.turning.takes_new, peers_refused=dict(refused))
 
     async def report(self) -> LoadReport:
         """The worker's report, when asked for."""
@@ -228,6 +238,12 @@ class WorkerService:
     async def _meet(self, hello: SourceHello, stream: SourceStream) -> SourcePeer | None:
         """Accept or refuse a source, before any byte moves."""
         me, them = self._context.identity, hello.identity
+        impostor = name_refusal(stream.names, them.worker)
+        if impostor is not None:
+            self._refused.count("name")
+            self._complain("refused KV from %s: %s", them.worker, impostor)
+            stream.send_soon(SinkHello(me, impostor))
+            return None
         objection = self.reception.sink.objection(them)
         if objection is not None:
             self._complain("refused KV from %s: %s", them.worker, objection)

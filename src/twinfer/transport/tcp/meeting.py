@@ -9,7 +9,7 @@ from collections.abc import Callable
 from twinfer.core.address import HostPort, is_loopback
 from twinfer.tls.credentials import Credentials, peer_refusal, tls_reason
 from twinfer.tls.roles import PeerRole
-from twinfer.transport.tcp.wire import WireError
+from twinfer.transport.tcp.wire import StrangerError, WireError
 
 _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_PROBES = 3
@@ -56,7 +56,8 @@ def introduce(connection: socket.socket, timeout_s: float) -> bool:
     """On a TLS connection, shake hands and see that the peer is a worker; on a plain one nothing can be seen.
 
     Raises:
-        WireError: it speaks no TLS 1.3, is of another cluster, of another host than was dialled, or no worker.
+        StrangerError: it speaks no TLS 1.3, is of another cluster, of another host than was dialled, or no worker.
+        WireError: it said too little in that time.
         OSError: it left.
     """
     if not isinstance(connection, ssl.SSLSocket):
@@ -65,14 +66,14 @@ def introduce(connection: socket.socket, timeout_s: float) -> bool:
     try:
         connection.do_handshake()
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-        raise WireError("it left in the middle of the TLS handshake") from error
+        raise StrangerError("certificate", "it left in the middle of the TLS handshake") from error
     except ssl.SSLError as error:
-        raise WireError(f"the TLS handshake failed: {tls_reason(error)}") from error
+        raise StrangerError("certificate", f"the TLS handshake failed: {tls_reason(error)}") from error
     except TimeoutError as error:
         raise WireError(f"it did not finish the TLS handshake within {timeout_s:.1f} s") from error
     refusal = peer_refusal(connection, [PeerRole.WORKER])
     if refusal is not None:
-        raise WireError(refusal)
+        raise StrangerError("role", refusal)
     return True
 
 

@@ -9,6 +9,7 @@ from twinfer.core.capabilities import Endpoint
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import HandoffId
 from twinfer.core.sparse_log import SparseLog
+from twinfer.core.tally import Tally
 from twinfer.tls.credentials import Credentials
 from twinfer.transport.base import SourceMemory, TransportCapabilities
 from twinfer.transport.host import host_id
@@ -34,6 +35,9 @@ class TcpSource:
         credentials: for TLS; then only workers of the cluster are answered.
         advertise: host to announce instead of the one that is bound.
         patience_s: time in which a new peer must show who it is: by its certificate, else by a request it may make.
+
+    Attributes:
+        refused: peers turned away, by ``certificate`` or ``role``.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class TcpSource:
         self._advertise = announced(host, advertise)
         self._patience_s = patience_s
         self._offers = OfferBook()
+        self.refused = Tally()
         self._listener: Listener | None = None
 
     @property
@@ -65,8 +70,9 @@ class TcpSource:
             server = socket.create_server(self._listen, family=family, backlog=128)
         except OSError as error:
             raise ConfigError(f"KV cannot be served on {self._listen}: {error}; choose port 0") from error
-        serve = _Server(memory, self._offers, self._patience_s).serve
-        context = None if self._credentials is None else self._credentials.server
+        serve = _Server(memory, self._offers, self._patience_s, self.refused).serve
+        own = self._credentials
+        context = None if own is None else lambda: own.server
         address = HostPort(self._advertise, server.getsockname()[1])
         self._listener = Listener(server, serve, "kv-tcp", context, self._patience_s)
         return Endpoint(self.capabilities.name, str(address), host_id())
@@ -88,7 +94,8 @@ class TcpSource:
 class _Server:
     """Talks to one sink at a time, on that connection's thread."""
 
-    def __init__(self, memory: SourceMemory, offers: OfferBook, patience_s: float) -> None:
+    def __init__(self, memory: SourceMemory, offers: OfferBook, patience_s: float, refused: Tally) -> None:
+        self._refused = refused
         self._memory = memory
         self._offers = offers
         self._patience_s = patience_s
@@ -107,6 +114,8 @@ class _Server:
             while (request := wire.receive_request(connection, _IDLE_S, _STALL_S)) is not None:
                 self._answer(connection, request, settle)
         except wire.WireError as error:
+            if isinstance(error, wire.StrangerError):
+                self._refused.count(error.reason)
             self._complain("closed the KV connection of %s: %s", peer, error)
         except OSError as error:
             self._mention("the KV connection of %s ended: %s", peer, error)

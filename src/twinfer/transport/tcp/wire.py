@@ -31,6 +31,18 @@ class WireError(Exception):
     """What was read is not what must come here. Raised and caught within this package."""
 
 
+class StrangerError(WireError):
+    """The peer is no worker of this cluster.
+
+    Args:
+        reason: ``certificate`` where there is no good one, ``role`` where it is not a worker's.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Request(NamedTuple):
     """These blocks, offered under this handoff."""
 
