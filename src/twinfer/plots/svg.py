@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 12, 30
+"""Margins; half of an axis' last label lies in the right one."""
 STRIP_HEIGHT, STRIP_GAP = 12, 3
 SHADES = 12
 
