@@ -148,16 +148,17 @@ class Answer:
 
     def absorb(self, batch: Sequence[Token]) -> Piece:
         """Take in new tokens; those that are not wanted any more do not count. The last piece comes from ``finish``."""
-        tokens = []
+        tokens, reading, wants_tokens = [], self._reading, self.request.top_logprobs is not None
         for token in batch:
-            if self._reading.done:
+            if reading.done:
                 break
             self.num_tokens += 1
-            self.ending = None if token.finish is None else _ENDINGS[token.finish]
-            if self.ending is Ending.END_OF_TURN:
-                break
-            self._reading.feed(token.token_id)
-            if self.request.top_logprobs is not None:
+            if token.finish is not None:
+                self.ending = _ENDINGS[token.finish]
+                if self.ending is Ending.END_OF_TURN:
+                    break
+            reading.feed(token.token_id)
+            if wants_tokens:
                 tokens.append(token)
         return self._piece(tuple(tokens))
 
@@ -212,16 +213,18 @@ class Answers:
         Raises:
             TwinferError: a generation failed; what came before it was taken earlier.
         """
-        while not (pieces := tuple(piece for answer in self.all for piece in answer.read())):
+        while True:
+            if self._news.is_set():
+                self._news.clear()
+                if pieces := [piece for answer in self.all for piece in answer.read()]:
+                    return tuple(pieces)
             unread = [answer for answer in self.all if not answer.whole]
             if not unread:
                 return ()
             for answer in unread:
                 if answer.generation.arrivals.error is not None:
                     raise answer.generation.arrivals.error
-            self._news.clear()
             await self._news.wait()
-        return pieces
 
     async def complete(self) -> None:
         """Wait for the end of all of them.
