@@ -73,11 +73,13 @@ class EmulatedRunner:
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Write the KV of every slice, read back what the drawing ones attend to, and wait for the deadline."""
-        ends = self._pacer.begin(self._seconds(plan), follows=plan.follows)
+        only_decodes = self._only_decodes(plan)
+        seconds = self._run_seconds(plan) if only_decodes and plan.steps > 1 else [self._times.seconds(plan)]
+        ends = self._pacer.begin(seconds, follows=plan.follows)
         ends = ends[: 1 + sum(end < plan.until for end in ends[:-1])]
         for block in plan.fresh_blocks:
             self._content.zero(block)
-        if not self._only_decodes(plan):
+        if not only_decodes:
             result = self._step(plan.slices)
             self._pacer.wait(ends[:1])
             return result
@@ -95,10 +97,8 @@ class EmulatedRunner:
     def from_host(self, blocks: Sequence[int]) -> None:
         """The pool is host memory already."""
 
-    def _seconds(self, plan: StepPlan) -> list[float]:
+    def _run_seconds(self, plan: StepPlan) -> list[float]:
         """How long the steps take that are to be taken as one."""
-        if plan.steps == 1 or not self._only_decodes(plan):
-            return [self._times.seconds(plan)]
         seconds = self._times.run_seconds(plan, plan.steps)
         return [taken for taken, end in zip(seconds, accumulate(seconds), strict=True) if end <= FRAME_S] or seconds[:1]
 
