@@ -9,6 +9,7 @@ KERNELS = "src/twinfer/model/kernels"
 setup(
     ext_modules=[
         Extension("twinfer.kv._runs", ["src/twinfer/kv/runs.c"], extra_compile_args=["-O3"], optional=True),
+        Extension("twinfer.engine._decode", ["src/twinfer/engine/decode.c"], extra_compile_args=["-O3"], optional=True),
         Extension(
             "twinfer.model.kernels._kernels",
             sources=sorted(glob(f"{KERNELS}/*.c")),

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.tokens import FinishReason, Token
+from twinfer.gateway.arrivals import Arrivals
 from twinfer.gateway.auth import Door
 from twinfer.gateway.base import Journey
 from twinfer.gateway.loading import load_model
@@ -108,32 +109,21 @@ class Answering:
     def __init__(self, request: GenerationRequest, beat: Beat) -> None:
         self._request = request
         self._beat = beat
-        self._tokens: list[Token] = []
         self._emitted = 0
-        self._news = asyncio.Event()
+        self.arrivals = Arrivals()
 
     def emit(self, token_id: int, count: int) -> None:
         """More tokens are there."""
-        limit = self._request.stopping.max_tokens
+        limit, tokens = self._request.stopping.max_tokens, list[Token]()
         for index in range(self._emitted, min(limit, self._emitted + count)):
             finish = FinishReason.LENGTH if index == limit - 1 else None
-            self._tokens.append(Token(self._request.request_id, index, token_id, finish=finish))
-            self._emitted += 1
+            tokens.append(Token(self._request.request_id, index, token_id, finish=finish))
+        self._emitted += len(tokens)
         if self._emitted == limit:
             self._beat.stop(self)
-        self._news.set()
+        self.arrivals.push(tokens)
 
-    async def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
-        """What became known since the last time."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            tokens, self._tokens = tuple(self._tokens), []
-            yield tokens
-            if tokens[-1].finish is not None:
-                return
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Stop."""
         self._beat.stop(self)
 

@@ -42,6 +42,9 @@ class Case:
         said: the command's arguments.
         workloads: that the parameters are fitted on, and that they are tried on.
         names: of the parameters that are fitted.
+        steady: drift of the machine up to which a repetition counts.
+        load: share of the time that the busiest worker is to be in steps, for as many requests as that takes; 0 asks as
+            many as the workloads say.
         prepare: makes what the deployment and the simulator need in a cache directory.
     """
 
@@ -51,6 +54,8 @@ class Case:
     workloads: tuple[Workload, Workload]
     names: Sequence[str]
     bars: Bars
+    steady: float
+    load: float = 0.0
     prepare: Callable[[Path], None] = nothing
 
 
@@ -65,17 +70,17 @@ def emulated(options: argparse.Namespace) -> Case:
         )
         for pool in config.pool
     )
-    seconds = 9.0 * options.time_scale
     return Case(
         what=f"`trn3` and `cs3` with gpt-oss-120b, KV virtual, {options.time_scale:g} times as slow",
         said=("emulated", "--time-scale", f"{options.time_scale:g}"),
         config=msgspec.structs.replace(config, pool=pools),
         workloads=(
-            Workload("servegen_reason_deepseek-r1_1h_2rps.csv", 2, 110, seconds / 2, (0.5, 0.3)),
-            Workload("azure_llm_2023_conv.csv", 1, 220, seconds, (0.5, 0.5)),
+            Workload("servegen_reason_deepseek-r1_1h_2rps.csv", 2, 90, 3.6 * options.time_scale, (0.5, 0.3)),
+            Workload("azure_llm_2023_conv.csv", 1, 180, 7.2 * options.time_scale, (0.5, 0.5)),
         ),
         names=OVERHEADS,
         bars=Bars(0.05, 0.15),
+        steady=0.04,
     )
 
 
@@ -100,12 +105,14 @@ def native(options: argparse.Namespace) -> Case:
         config=Config(model=(model,), pool=pools),
         workloads=(
             Workload(
-                "servegen_reason_deepseek-r1_1h_2rps.csv", 2, 70, 60.0, (0.1, 0.03), longest=400, longest_answer=60
+                "servegen_reason_deepseek-r1_1h_2rps.csv", 2, 60, 30.0, (0.1, 0.03), longest=400, longest_answer=60
             ),
-            Workload("azure_llm_2023_conv.csv", 1, 200, 60.0, (0.2, 0.3), longest=700, longest_answer=100),
+            Workload("azure_llm_2023_conv.csv", 1, 120, 45.0, (0.2, 0.3), longest=700, longest_answer=100),
         ),
         names=(*OVERHEADS, *SCALES),
         bars=Bars(0.15, 0.25),
+        steady=0.08,
+        load=0.55,
         prepare=partial(measure_this, options.model, cores[-1]),
     )
 

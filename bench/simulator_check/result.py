@@ -22,6 +22,7 @@ class Result(msgspec.Struct, frozen=True):
         what: the deployment.
         fitted_on, tried_on: the workloads.
         parameters: that were fitted, by name.
+        steadiness: of the machine meanwhile, as a sentence.
         rows: of the workload that the fit has not seen.
     """
 
@@ -34,6 +35,7 @@ class Result(msgspec.Struct, frozen=True):
     repetitions: int
     parameters: dict[str, float]
     rows: tuple[Row, ...]
+    steadiness: str = ""
 
     @property
     def kept(self) -> bool:
@@ -80,7 +82,7 @@ def _part(result: Result) -> Iterator[str]:
     yield f"`{result.command}`: {result.what}. {result.where}."
     yield ""
     yield f"- Fitted on {result.fitted_on}: {found}."
-    yield f"- Tried on {result.tried_on}; medians of {result.repetitions} repetitions."
+    yield f"- Tried on {result.tried_on}; medians of {result.repetitions} repetitions. {result.steadiness}".rstrip()
     yield ""
     yield from shown(result)
 

@@ -1,7 +1,9 @@
 """A configuration twice: as a deployment of this machine, and as a scenario of the simulator."""
 
+import contextlib
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +12,12 @@ import msgspec
 from bench.deployment import deployment
 from bench.simulator_check.fit import Parameters
 from bench.simulator_check.replay import Served, replay
-from bench.simulator_check.workload import Workload, chosen
+from bench.simulator_check.workload import Asked
 from twinfer.core.config import Config, PoolConfig
 from twinfer.core.config_text import dump_config
 from twinfer.core.traces import TraceRequest
 from twinfer.simulator.hardware import hardware
-from twinfer.simulator.recorder import Journey
+from twinfer.simulator.recorder import Journey, Recorder
 from twinfer.simulator.run import simulate
 from twinfer.simulator.scenario import Overheads, Scenario
 
@@ -33,19 +35,28 @@ class Stack:
     cache_dir: Path
     letter: int
 
-    def measured(self, workloads: Sequence[Workload], traces: Path) -> list[list[Served]]:
-        """Each workload through one deployment, one after the other, in real time."""
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[Callable[[Sequence[Asked]], list[Served]]]:
+        """A deployment, as long as the context lasts: what it is asked, it answers in real time."""
         config = msgspec.structs.replace(self.config, cache_dir=str(self.cache_dir))
+        seeds = itertools.count()
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
             file.write(dump_config(config))
             file.flush()
             with deployment(["--config", file.name]) as (model, url):
-                asked = [chosen(one, traces) for one in workloads]
-                replay(url, model, asked[0][:2], len(asked), self.letter)  # streams between workers are dialled
-                return [replay(url, model, one, number, self.letter) for number, one in enumerate(asked)]
+                yield lambda asked: replay(url, model, asked, next(seeds), self.letter)
+
+    def busy(self, asked: Sequence[Asked], seconds: float) -> float:
+        """The share of that time that the busiest worker is in steps, as simulated by the profile alone."""
+        served = [Served(one.at_s, one.words, one.tokens, 0.0, 0.0) for one in asked]
+        workers = self._record(served, Parameters()).workers.values()
+        return max(worker.busy.total for worker in workers) / seconds
 
     def simulated(self, served: Sequence[Served], parameters: Parameters) -> list[Journey]:
         """The same requests, as long as the server counted them and when they were sent, through the simulator."""
+        return self._record(served, parameters).journeys
+
+    def _record(self, served: Sequence[Served], parameters: Parameters) -> Recorder:
         pools = tuple(_slower(pool, parameters) for pool in self.config.pool)
         config = msgspec.structs.replace(self.config, pool=pools)
         model, link = config.model[0], config.link.emulation
@@ -56,7 +67,7 @@ class Stack:
             TraceRequest(one.at_s, one.prompt_tokens, one.tokens, (number,), one.prompt_tokens)
             for number, one in enumerate(served)
         ]
-        return simulate(Scenario(config, parts, overheads), trace).journeys
+        return simulate(Scenario(config, parts, overheads), trace)
 
 
 def _slower(pool: PoolConfig, parameters: Parameters) -> PoolConfig:

@@ -1,14 +1,18 @@
 """Short workloads out of published traces: a stretch of one, faster or slower, its lengths scaled, cut at both ends."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twinfer.core.traces import TraceRequest, read_trace
 
 WORDS = ("and", "the", "sea", "for", "you", "out", "all", "are")
 """Of about one token each; a prompt of them in any order begins like no other after a few."""
+
+FEWEST, MOST = 20, 600
+"""Requests of a workload."""
+ROUNDS_TO_FILL = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,18 @@ class Asked:
     at_s: float
     words: int
     tokens: int
+
+
+def filled(workload: Workload, busy: Callable[[Workload], float], share: float) -> Workload:
+    """As many requests in the same time as keep the busiest worker in steps for that share of it.
+
+    Args:
+        busy: the share of the time for a workload.
+    """
+    for _ in range(ROUNDS_TO_FILL):
+        wanted = round(workload.requests * min(2.0, share / busy(workload)))
+        workload = replace(workload, requests=max(FEWEST, min(MOST, wanted)))
+    return workload
 
 
 def chosen(workload: Workload, directory: Path) -> list[Asked]:

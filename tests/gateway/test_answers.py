@@ -1,5 +1,6 @@
 """From a generation's tokens to pieces, blocks and an ending, with real models' ways of writing."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +13,8 @@ from tests.gateway import templates
 from tests.gateway.house import EOS, byte_level_backend, caller
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config
-from twinfer.core.errors import WorkerLost
-from twinfer.core.tokens import FinishReason
+from twinfer.core.errors import EngineFailure, WorkerLost
+from twinfer.core.tokens import FinishReason, Token
 from twinfer.gateway.answers import Answer, Answers, Ending, Piece, join_text
 from twinfer.gateway.exchange import Call, Context
 from twinfer.gateway.fake import FakeDispatcher, Script
@@ -53,9 +54,9 @@ async def answered(
     choice = (await prepare(CALL, context, asked)).choices[0]
     answer = Answer(choice.request, dispatcher.start(choice.request, None), choice.reading(), choice.fills_context)
     pieces: list[Piece] = []
-    async with Answers([answer]) as answers:
-        while taken := await answers.take():
-            pieces += taken
+    answers = Answers([answer])
+    while taken := await answers.take():
+        pieces += taken
     return answer, [delta for piece in pieces for delta in piece.deltas], join_text(pieces)
 
 
@@ -165,3 +166,54 @@ async def test_an_answer_without_a_last_token_is_lost(model: ServedModel) -> Non
     answer = Answer(choice.request, dispatcher.start(choice.request, None), choice.reading(), False)
     with pytest.raises(WorkerLost, match="broke off"):
         answer.finish()
+
+
+async def started(model: ServedModel, *scripts: Script) -> tuple[Answers, FakeDispatcher]:
+    """One answer for each script, read side by side."""
+    waiting = iter(scripts)
+    dispatcher = FakeDispatcher(lambda request: next(waiting))
+    context = Context(Config(), ModelRegistry([model]), dispatcher, Meter(), ManualClock())
+    work = await prepare(CALL, context, Asked(model.id, RawPrompt("hi"), Options(n=len(scripts), stop=("END",))))
+    return Answers(
+        [
+            Answer(choice.request, dispatcher.start(choice.request, None), choice.reading(), False)
+            for choice in work.choices
+        ]
+    ), dispatcher
+
+
+async def test_what_came_before_a_failure_is_taken_first(model: ServedModel) -> None:
+    """Of all answers; the error follows, as often as it is asked for."""
+    hello = model.tokenizer.encode("Hello", add_special_tokens=False)
+    answers, _ = await started(model, Script([hello, [EOS]]), Script([hello], failure=EngineFailure("broken")))
+    pieces = await answers.take()
+    assert ["Hello", "Hello"] == [join_text([p for p in pieces if p.choice == choice]) for choice in (0, 1)]
+    for _ in range(2):
+        with pytest.raises(EngineFailure, match="broken"):
+            await answers.take()
+
+
+async def test_a_take_that_is_called_off_loses_nothing(model: ServedModel) -> None:
+    """The next one has it all, in one piece."""
+    gate, hello = asyncio.Event(), model.tokenizer.encode("Hello", add_special_tokens=False)
+    answers, _ = await started(model, Script([hello, hello, [EOS]], gates={0: gate}))
+    waiting = asyncio.create_task(answers.take())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    gate.set()
+    await asyncio.wait({waiting})
+    pieces = await answers.take()
+    assert (True, "HelloHello") == (waiting.cancelled(), join_text(pieces))
+    assert (Ending.END_OF_TURN, ()) == (pieces[-1].ending, await answers.take())
+
+
+async def test_an_answer_that_is_whole_is_closed_and_not_read_on(model: ServedModel) -> None:
+    """A stop string ends it; tokens that were under way do not count."""
+    ids = model.tokenizer.encode("aEND", add_special_tokens=False)
+    answers, dispatcher = await started(model, Script([ids, ids]))
+    await answers.complete()
+    (answer,) = answers.all
+    answer.generation.arrivals.push([Token(answer.request.request_id, 99, ids[0])])
+    assert () == await answers.take()
+    assert ("a", Ending.STOP_STRING, len(ids)) == (answer.text, answer.ending, answer.num_tokens)
+    assert dispatcher.generations[0].closed.is_set()

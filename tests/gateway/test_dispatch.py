@@ -129,8 +129,16 @@ def tokens(wire_id: RequestId, first: int, *token_ids: int, last: bool = False) 
 
 
 async def collect(generation: FleetGeneration) -> list[int]:
-    """All token ids."""
-    return [token.token_id async for batch in generation for token in batch]
+    """All token ids, up to the last one or the error."""
+    news, found = asyncio.Event(), list[Token]()
+    generation.arrivals.listen(news.set)
+    while not found or found[-1].finish is None:
+        await news.wait()
+        news.clear()
+        if not (taken := generation.arrivals.take()) and generation.arrivals.error is not None:
+            raise generation.arrivals.error
+        found += taken
+    return [token.token_id for token in found]
 
 
 GRANT = Grant(b"terms", b"signature")
@@ -153,7 +161,7 @@ async def test_disaggregated_journey(cluster: Cluster) -> None:
     assert journey.reserve_ms >= 0
     for worker in ("p", "d0", "d1"):
         assert cluster.fleet.link(WorkerId(worker)).listeners == {}
-    await generation.aclose()
+    generation.close()
 
 
 async def test_prefix_is_fetched_first(cluster: Cluster) -> None:
@@ -170,7 +178,7 @@ async def test_prefix_is_fetched_first(cluster: Cluster) -> None:
     assert wire_id == await cluster.p.hears(Prefill)
     cluster.p.say(Frame(tokens(wire_id, 0, 5, last=True), (Done(wire_id, Timings(cached_tokens=160)),)))
     assert await collect(generation) == [5]
-    await generation.aclose()
+    generation.close()
     assert generation.journey().fetch_ms > 0
     assert generation.journey().cached_tokens == 160
     assert 'twinfer_gateway_fetches_total{outcome="fetched"} 1.0' in await cluster.dispatcher.metrics()
@@ -199,7 +207,7 @@ async def test_worker_dies_in_a_fetch(cluster: Cluster, who: str) -> None:
         assert wire_id == await cluster.p.hears(Prefill)
         cluster.p.say(Frame(tokens(wire_id, 0, 5, last=True)))
     assert await collect(generation) == [5]
-    await generation.aclose()
+    generation.close()
     for worker in ("p", "d0", "d1"):
         assert cluster.fleet.link(WorkerId(worker)).listeners == {}
 
@@ -215,7 +223,7 @@ async def test_fetch_that_hangs_is_done_without() -> None:
     assert fetch == await cluster.p.hears(Cancel)
     assert wire_id == await cluster.p.hears(Prefill)
     assert fetch == await cluster.d0.hears(Cancel)
-    await generation.aclose()
+    generation.close()
     await cluster.fleet.close()
 
 
@@ -240,10 +248,10 @@ async def test_client_that_leaves_cancels_both_legs(cluster: Cluster) -> None:
     wire_id = await cluster.d0.hears(Reserve)
     cluster.d0.say(Granted(wire_id, GRANT, 0))
     await cluster.p.hears(Prefill)
-    await generation.aclose()
+    generation.close()
     assert (wire_id, wire_id) == (await cluster.p.hears(Cancel), await cluster.d0.hears(Cancel))
     assert cluster.fleet.link(WorkerId("p")).listeners == {}
-    await generation.aclose()
+    generation.close()
 
 
 async def test_failures_reach_the_client_after_bounded_attempts(cluster: Cluster) -> None:
@@ -288,7 +296,7 @@ async def test_busy_workers_are_asked_again(cluster: Cluster) -> None:
     assert cluster.fleet.link(WorkerId("d0")).listeners == {}
     again = await cluster.d0.hears(Reserve)
     assert again != wire_id
-    await generation.aclose()
+    generation.close()
 
 
 async def test_a_prompt_counts_on_its_prefill_worker_from_the_plan_on(cluster: Cluster) -> None:
@@ -309,7 +317,7 @@ async def test_a_prompt_counts_on_its_prefill_worker_from_the_plan_on(cluster: C
     cluster.d0.say(Granted(wire_id, GRANT, 0))
     await cluster.p.hears(Prefill)
     assert on_p() == (1, 100)
-    await generation.aclose()
+    generation.close()
     assert on_p() == (0, 0)
 
 
@@ -377,7 +385,7 @@ async def test_a_source_that_lets_go_meanwhile_is_planned_without_once() -> None
     cluster.d0.say(Frame(tokens(again, 0, 1, 2, 3, last=True), (Done(again, Timings()),)))
     assert await collect(generation) == [1, 2, 3]
     assert cluster.d0.heard.empty()
-    await generation.aclose()
+    generation.close()
     await cluster.fleet.close()
 
 
@@ -398,7 +406,7 @@ async def test_kept_kv_goes_to_no_start_of_a_worker_that_ended_its_handoff(resta
     cluster.d0.down = False
     again = await cluster.d0.hears(Reserve if restarted else Generate)
     assert (again == wire_id) is restarted
-    await generation.aclose()
+    generation.close()
     await cluster.fleet.close()
 
 
@@ -425,7 +433,7 @@ async def test_workers_that_lost_each_other_are_kept_apart() -> None:
     assert fleet.snapshot().parted == {(WorkerId("p"), WorkerId("d"))}
     clock.advance(10.0)
     assert fleet.snapshot().parted == frozenset()
-    await generation.aclose()
+    generation.close()
     await fleet.close()
 
 
@@ -455,7 +463,7 @@ async def test_a_model_is_not_ready_until_somebody_can_answer_for_it() -> None:
         assert caught.value.retry_after_s > 1
         await cluster.until(lambda: not cluster.fleet.missing())
         generation = cluster.dispatcher.start(LONG, None)
-        await generation.aclose()
+        generation.close()
     finally:
         await cluster.fleet.close()
 

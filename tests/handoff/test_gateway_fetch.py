@@ -62,9 +62,16 @@ def test_prefix_is_fetched_and_then_prefilled() -> None:
     assert (client.tokens, client.outcomes) == ([10, 11, 12, 13], [None])
 
 
-@pytest.mark.parametrize(("cached_tokens", "plan"), [(15, with_fetch()), (36, split())])
+def known(cached_tokens: int) -> Plan:
+    """The same, where the prefill worker is known to have that many tokens."""
+    return replace(split(), fetching=replace(FETCHING, cached_tokens=cached_tokens))
+
+
+@pytest.mark.parametrize(
+    ("cached_tokens", "plan"), [(15, with_fetch()), (36, split()), (32, known(32)), (32, known(17)), (8, known(32))]
+)
 def test_not_worth_asking(cached_tokens: int, plan: Plan) -> None:
-    """With less on the decode worker than pays, or when the router says no, the prompt is sent at once."""
+    """With no more on the decode worker than pays, or when the router says no, the prompt is sent at once."""
     client = a_client()
     client.act(client.machine.planned(plan))
     client.act(client.machine.granted(GRANT, cached_tokens))
@@ -72,8 +79,16 @@ def test_not_worth_asking(cached_tokens: int, plan: Plan) -> None:
     assert client.fetches == []
 
 
+def test_what_it_is_known_to_have_leaves_enough() -> None:
+    """With as much more on the decode worker as pays, the prefill worker is asked."""
+    client = a_client()
+    client.act(client.machine.planned(known(16)))
+    client.act(client.machine.granted(GRANT, 32))
+    assert client.kinds() == TO_FETCH
+
+
 def test_the_prefill_worker_has_it() -> None:
-    """Then the promise is given back, and nobody lends."""
+    """More than was known: then the promise is given back, and nobody lends."""
     client = fetching()
     hear(client, P, Granted(FETCH, LENT, 17))
     assert client.kinds() == [*TO_FETCH, *GAVE_UP, *PREFILLED]

@@ -45,6 +45,19 @@ def test_lines_bars_and_strips():
     assert 1 + 2 == len(named(strips([("w", [0.5, 0.5, 1.0])], 0, 1.0, str, "t"), "rect"))
 
 
+def test_labels_stand_within_the_plot():
+    """A label at the very end of an axis too, at more than its width for each letter."""
+    plots = (
+        bars([(0.001 * 1.1**number, 1) for number in range(48)], 24, 0, lambda value: f"{value * 1e3:g} ms", "t"),
+        lines([Series("a", [1.0] * 10, 0)], 10.0, lambda value: f"{value:g} min", str, "t"),
+        cloud((Points("a", [Point(1e-3, 1), Point(0.0869, 1)], 0),), LOG, PLAIN, "t"),
+    )
+    for plot in plots:
+        labels = [one for one in named(plot, "text") if one.attrib["class"] == "x"]
+        ends = [float(one.attrib["x"]) + 3.2 * len(one.text or "") for one in labels]
+        assert [] == [end for end in ends if end > 640]
+
+
 def test_a_page():
     """What people wrote is text, not markup; the page names no other address."""
     whole = frame(

@@ -76,6 +76,15 @@ def test_a_handoff_by_hand() -> None:
     assert [(pytest.approx(moved_s), 100 * hardware.capabilities.layout.token_bytes)] == recorder.handoffs
 
 
+def test_a_beginning_that_both_workers_have_is_not_fetched() -> None:
+    """The prefill worker is not asked for room for what it is known to have; what only the other has is fetched."""
+    both = [a_request(2.0 * turn, 320 + turn, 5, *range(10)) for turn in range(4)]
+    recorder = simulate(a_scenario(a_config()), both)
+    assert (["ok"] * 4, {}) == ([one.outcome for one in recorder.journeys], recorder.fetches)
+    answered = a_request(0.0, 40, 5, 0, 1), *(a_request(2.0 + n, 320, 5, *range(8)) for n in range(2))
+    assert {} == simulate(a_scenario(a_config()), answered).fetches
+
+
 def test_a_short_prompt_by_hand() -> None:
     """It is computed where it is decoded."""
     recorder = simulate(a_scenario(a_config()), [a_request(0.0, 10, 3)])

@@ -1,19 +1,21 @@
 """One forward pass: the plan says what to compute, the result what came of it.
 
 These cross from the engine's pure half to its runner and back, inside one process, and are the only things that do.
+Those of which there is one for every sequence in every step are structs, which are made several times faster.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from twinfer.core.ids import RequestId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Logprob
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(msgspec.Struct, frozen=True, gc=False):
     """Positions ``[start, start + len(token_ids))`` of one sequence, to be computed in this step.
 
     Attributes:
@@ -70,8 +72,7 @@ class StepPlan:
         return sum(len(part.token_ids) for part in self.slices)
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(msgspec.Struct, frozen=True, gc=False):
     """A sampled token; log probabilities when the request asked for them."""
 
     token_id: int

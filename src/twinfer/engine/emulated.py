@@ -22,10 +22,11 @@ from twinfer.core.layout import KVLayout
 from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Logprob
+from twinfer.engine.decode_steps import Decoding, fast_decode
 from twinfer.engine.kv_content import Elements, Fingerprints, KVContent
 from twinfer.engine.pacer import Pacer
 from twinfer.engine.step_times import FixedTimes, SteadyTimes, StepTimes
-from twinfer.engine.token_states import U64, RunningStates, salt, splitmix64, token_hashes
+from twinfer.engine.token_states import RunningStates, salt, splitmix64
 from twinfer.grammar.masks import NO_MASKS, GrammarMasks
 
 FRAME_S = 1.25e-3
@@ -58,8 +59,10 @@ class EmulatedRunner:
         times: StepTimes | None = None,
         masks: GrammarMasks | None = None,
     ) -> None:
-        self._content: KVContent = Fingerprints(pool, layout) if layout.is_virtual else Elements(pool, layout)
-        self._draw_below = np.uint64(min(config.draw_below or vocab_size, vocab_size))
+        self._content: KVContent = (
+            Fingerprints(pool, layout, fast_decode()) if layout.is_virtual else Elements(pool, layout)
+        )
+        self._draw_below = min(config.draw_below or vocab_size, vocab_size)
         self._config = config
         fixed = FixedTimes(config.prefill_tokens_per_s, config.decode_step_ms / 1e3)
         self._times = SteadyTimes(times or fixed)
@@ -70,18 +73,21 @@ class EmulatedRunner:
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Write the KV of every slice, read back what the drawing ones attend to, and wait for the deadline."""
-        ends = self._pacer.begin(self._seconds(plan), follows=plan.follows)
+        only_decodes = self._only_decodes(plan)
+        seconds = self._run_seconds(plan) if only_decodes and plan.steps > 1 else [self._times.seconds(plan)]
+        ends = self._pacer.begin(seconds, follows=plan.follows)
         ends = ends[: 1 + sum(end < plan.until for end in ends[:-1])]
         for block in plan.fresh_blocks:
             self._content.zero(block)
-        if not self._only_decodes(plan):
+        if not only_decodes:
             result = self._step(plan.slices)
             self._pacer.wait(ends[:1])
             return result
-        run = _DecodeRun(plan.slices, len(ends), self._states)
-        rows = self._draw_rows(run, len(ends))
+        found = self._content.decode(self._decoding(plan.slices, len(ends)))
+        rows = found.tokens.tolist()
+        rows = rows[: _steps_until_stop(plan.slices, rows)]
         taken = self._pacer.wait(ends[: len(rows)])
-        run.keep(taken)
+        self._states.keep_all(plan.slices, taken, found.states[taken - 1].tolist())
         later_s = ends[taken - 1] - ends[0]
         return StepResult(tuple(map(Draw, rows[0])), later=tuple(rows[1:taken]), later_s=later_s)
 
@@ -91,10 +97,8 @@ class EmulatedRunner:
     def from_host(self, blocks: Sequence[int]) -> None:
         """The pool is host memory already."""
 
-    def _seconds(self, plan: StepPlan) -> list[float]:
+    def _run_seconds(self, plan: StepPlan) -> list[float]:
         """How long the steps take that are to be taken as one."""
-        if plan.steps == 1 or not self._only_decodes(plan):
-            return [self._times.seconds(plan)]
         seconds = self._times.run_seconds(plan, plan.steps)
         return [taken for taken, end in zip(seconds, accumulate(seconds), strict=True) if end <= FRAME_S] or seconds[:1]
 
@@ -125,66 +129,45 @@ class EmulatedRunner:
 
     def _token(self, part: Slice, permitted: bytes | None) -> int:
         fold = self._content.folds([part.block_table], [part.end])
-        if permitted is None or self._config.script_ids:
-            return self._tokens([part], fold, 0)[0]
+        if self._config.script_ids:
+            return self._scripted([part], 0)[0]
+        drawn = int(splitmix64(fold & self._content.mask)[0])
+        if permitted is None:
+            return drawn % self._draw_below
         bits = np.unpackbits(np.frombuffer(permitted, np.uint8), bitorder="little")
         token_ids = np.flatnonzero(bits).tolist()
         choice = sorted(set(token_ids).intersection(part.request.stopping.stop_token_ids)) or token_ids
-        return int(choice[int(splitmix64(fold & self._content.mask)[0]) % len(choice)])
+        return int(choice[drawn % len(choice)])
 
-    def _draw_rows(self, run: "_DecodeRun", steps: int) -> list[list[int]]:
-        """The tokens of each step, up to the one that draws a stop token."""
-        content, parts = self._content, run.parts
-        totals = content.folds([part.block_table for part in parts], [part.start for part in parts])
-        rows: list[list[int]] = []
-        while len(rows) < steps:
-            states = run.advance(rows[-1] if rows else [part.token_ids[0] for part in parts])
-            totals = totals + content.terms(states, run.positions[len(rows)])
-            rows.append(self._tokens(parts, totals, len(rows)))
-            if any(map(_stops, parts, rows[-1], [len(rows)] * len(parts))):
-                break
-        content.write_all([part.block_table for part in parts], run.positions[0], np.stack(run.states, axis=1))
-        return rows
+    def _decoding(self, parts: Sequence[Slice], steps: int) -> Decoding:
+        given = [self._scripted(parts, ahead) for ahead in range(steps)] if self._config.script_ids else None
+        return Decoding(
+            tables=[part.block_table for part in parts],
+            starts=[part.start for part in parts],
+            before=[self._states.before(part) for part in parts],
+            salts=[salt(part.request.tenant) for part in parts],
+            token_ids=[part.token_ids[0] for part in parts],
+            steps=steps,
+            draw_below=self._draw_below,
+            given=given,
+        )
 
-    def _tokens(self, parts: Sequence[Slice], folds: U64, ahead: int) -> list[int]:
-        """What sequences with these folds draw, so many steps after those of their slices."""
-        if script := self._config.script_ids:
-            return [script[min((part.sample_index or 0) + ahead, len(script) - 1)] for part in parts]
-        tokens: list[int] = (splitmix64(folds & self._content.mask) % self._draw_below).tolist()
-        return tokens
+    def _scripted(self, parts: Sequence[Slice], ahead: int) -> list[int]:
+        """What an answer that is played says so many steps after those of these slices."""
+        script = self._config.script_ids
+        return [script[min((part.sample_index or 0) + ahead, len(script) - 1)] for part in parts]
 
 
-class _DecodeRun:
-    """States of sequences that decode side by side, step by step."""
-
-    def __init__(self, parts: Sequence[Slice], steps: int, known: RunningStates) -> None:
-        self.parts = parts
-        self.states: list[U64] = []
-        self._known = known
-        self._before: U64 = np.array([known.before(part) for part in parts], np.uint64)
-        start: U64 = np.array([part.start for part in parts], np.uint64)
-        self.positions: U64 = start + np.arange(steps, dtype=np.uint64)[:, None]
-        """Where each of them is in each step."""
-        self._position_hashes = splitmix64(self.positions)
-        self._salts: U64 = np.array([salt(part.request.tenant) for part in parts], np.uint64)
-
-    def advance(self, token_ids: Sequence[int]) -> U64:
-        """The states of the next positions, which hold these tokens."""
-        hashes = self._position_hashes[len(self.states)]
-        self._before = self._before + token_hashes(np.array(token_ids, np.uint64), hashes, self._salts)
-        self.states.append(self._before)
-        return self._before
-
-    def keep(self, steps: int) -> None:
-        """Only so many of them were taken."""
-        for part, state in zip(self.parts, self.states[steps - 1].tolist(), strict=True):
-            self._known.keep(part, part.start + steps, state)
-
-
-def _stops(part: Slice, token_id: int, num_steps: int) -> bool:
-    """Whether the answer ends with a token that its sequence drew in that step of a run."""
-    stopping = part.request.stopping
-    return token_id in stopping.stop_token_ids and (part.sample_index or 0) + num_steps > stopping.min_tokens
+def _steps_until_stop(parts: Sequence[Slice], rows: Sequence[Sequence[int]]) -> int:
+    """How many of the steps there are up to the one that draws a stop token."""
+    steps = len(rows)
+    for column, part in enumerate(parts):
+        stopping = part.request.stopping
+        if stopping.stop_token_ids:
+            first = max(0, stopping.min_tokens - (part.sample_index or 0))
+            ahead = (step for step in range(first, steps) if rows[step][column] in stopping.stop_token_ids)
+            steps = min(steps, next(ahead, steps) + 1)
+    return steps
 
 
 def _certain(request: GenerationRequest, token_id: int) -> Draw:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinfer.core.layout import KVLayout
-from twinfer.engine.token_states import U64, splitmix64
+from twinfer.engine.decode_steps import Decoded, Decoding, FastDecode
+from twinfer.engine.token_states import U64, splitmix64, token_hashes
 from twinfer.kv.elements import ElementView
 
 Table = Sequence[int]
@@ -45,6 +46,28 @@ class KVContent(Protocol):
     def terms(self, states: U64, positions: U64) -> U64:
         """What positions add to their folds once they hold what belongs to these states."""
         ...
+
+    def decode(self, work: Decoding) -> Decoded:
+        """Read sequences back, take their steps, and store what belongs to the new states."""
+        ...
+
+
+def decode(content: KVContent, work: Decoding) -> Decoded:
+    """Steps on any content."""
+    starts: U64 = np.array(work.starts, np.uint64)
+    positions = starts + np.arange(work.steps, dtype=np.uint64)[:, None]
+    hashes, salts, state = splitmix64(positions), np.array(work.salts, np.uint64), np.array(work.before, np.uint64)
+    totals = content.folds(work.tables, work.starts)
+    states, tokens = np.empty((2, *positions.shape), np.uint64)
+    last: U64 = np.array(work.token_ids, np.uint64)
+    for step in range(work.steps):
+        state = state + token_hashes(last, hashes[step], salts)
+        totals = totals + content.terms(state, positions[step])
+        drawn = splitmix64(totals & content.mask) % np.uint64(work.draw_below)
+        last = drawn if work.given is None else np.array(work.given[step], np.uint64)
+        states[step], tokens[step] = state, last
+    content.write_all(work.tables, starts, states.T)
+    return Decoded(states, tokens)
 
 
 class Elements:
@@ -82,6 +105,10 @@ class Elements:
         """One term per position out of all its elements."""
         return self._terms(self._elements(states).astype(np.int64).view(np.uint64), positions)
 
+    def decode(self, work: Decoding) -> Decoded:
+        """Take steps, sequences side by side."""
+        return decode(self, work)
+
     def _fold(self, table: Table, end: int) -> np.uint64:
         if not end:
             return np.uint64(0)
@@ -101,11 +128,13 @@ class Fingerprints:
     Args:
         pool: the pool's bytes.
         layout: of one layer with one head of one 32-bit element, see ``core.layout``.
+        fast: takes steps in C; ``None`` takes them in numpy.
     """
 
     mask = np.uint64(2**32 - 1)
 
-    def __init__(self, pool: memoryview, layout: KVLayout) -> None:
+    def __init__(self, pool: memoryview, layout: KVLayout, fast: FastDecode | None = None) -> None:
+        self._fast = fast
         self._size = layout.block_tokens
         self._words = np.frombuffer(pool, np.uint32).reshape(-1, 2 * self._size)
         self._weights = self._odd_weights(64)
@@ -153,6 +182,14 @@ class Fingerprints:
         keys, values = self._weights[indices, offsets], self._weights[indices, offsets + self._size]
         found: U64 = (words[:, 0] * keys + words[:, 1] * values).astype(np.uint64)
         return found
+
+    def decode(self, work: Decoding) -> Decoded:
+        """Take steps, sequence by sequence in C, or else side by side."""
+        if self._fast is None:
+            return decode(self, work)
+        self._take_in(work.tables)
+        self._reach(self._index.shape[1])
+        return self._fast(self._words, self._weights, self._index, work)
 
     def _put(self, blocks: NDArray[np.intp], offsets: NDArray[np.intp], states: U64) -> None:
         words = splitmix64(states)

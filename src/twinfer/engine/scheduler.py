@@ -93,7 +93,7 @@ class Scheduler:
                 sequence.first_scheduled = now
             slices.append(self._slice(sequence, min(budget, self._stride(sequence))))
             budget -= len(slices[-1].token_ids)
-        if all(len(part.token_ids) == 1 for part in slices):
+        if self.limits.guess_rows and all(len(part.token_ids) == 1 for part in slices):
             slices += self._guesses(decoding, min(budget, self.limits.guess_rows - len(slices)))
         return slices, fresh
 

@@ -79,6 +79,11 @@ class RunningStates:
             return state
         return int(token_states(_tokens_until(part), part.request.tenant)[-1]) if part.start else 0
 
+    def keep_all(self, parts: Sequence[Slice], steps: int, states: Sequence[int]) -> None:
+        """Remember the states of sequences that took so many steps of one position each."""
+        for part, state in zip(parts, states, strict=True):
+            self.keep(part, part.start + steps, state)
+
     def keep(self, part: Slice, end: int, state: int) -> None:
         """Remember the state of the position before ``end`` in the sequence of a slice."""
         self._last[part.request.request_id] = (part.emitted, end, state)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from enum import StrEnum
-from types import TracebackType
 
 import msgspec
 
@@ -73,6 +72,8 @@ class Answer:
         self.num_tokens = 0
         self.ending: Ending | None = None
         self._reading = reading
+        self.whole = False
+        """Whether all of its pieces were read."""
         self._fills_context = fills_context
         self._deltas: list[Delta] = []
         self._tokens: list[Token] = []
@@ -134,18 +135,30 @@ class Answer:
         """What became of the request; complete when ``ending`` is set."""
         return self.generation.journey()
 
+    def read(self) -> list[Piece]:
+        """What became of the tokens that arrived; as soon as no more are wanted the generation is closed."""
+        batch = self.generation.arrivals.take()
+        if not batch or self.whole:
+            return []
+        piece = self.absorb(batch)
+        self.whole = self.done or batch[-1].finish is not None
+        if self.done:
+            self.generation.close()
+        return [piece, self.finish()] if self.whole else [piece]
+
     def absorb(self, batch: Sequence[Token]) -> Piece:
         """Take in new tokens; those that are not wanted any more do not count. The last piece comes from ``finish``."""
-        tokens = []
+        tokens, reading, wants_tokens = [], self._reading, self.request.top_logprobs is not None
         for token in batch:
-            if self._reading.done:
+            if reading.done:
                 break
             self.num_tokens += 1
-            self.ending = None if token.finish is None else _ENDINGS[token.finish]
-            if self.ending is Ending.END_OF_TURN:
-                break
-            self._reading.feed(token.token_id)
-            if self.request.top_logprobs is not None:
+            if token.finish is not None:
+                self.ending = _ENDINGS[token.finish]
+                if self.ending is Ending.END_OF_TURN:
+                    break
+            reading.feed(token.token_id)
+            if wants_tokens:
                 tokens.append(token)
         return self._piece(tuple(tokens))
 
@@ -184,29 +197,13 @@ class Answer:
 
 
 class Answers:
-    """All choices of one call, read side by side.
-
-    Leaving the context stops the reading; who started the generations closes them.
-    """
+    """All choices of one call, read side by side. Who started the generations closes them."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self.all = tuple(answers)
-        self._pending: list[Piece] = []
-        self._changed = asyncio.Event()
-        self._pumps: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> "Answers":
-        self._pumps = [asyncio.create_task(self._pump(answer)) for answer in self.all]
-        for pump in self._pumps:
-            pump.add_done_callback(lambda _: self._changed.set())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        self._news = asyncio.Event()
+        for answer in self.all:
+            answer.generation.arrivals.listen(self._news.set)
 
     async def take(self) -> tuple[Piece, ...]:
         """All pieces since the last call, as soon as there are any; none when all answers are complete.
@@ -216,16 +213,18 @@ class Answers:
         Raises:
             TwinferError: a generation failed; what came before it was taken earlier.
         """
-        while not self._pending:
-            for pump in self._pumps:
-                if pump.done():
-                    pump.result()
-            if all(pump.done() for pump in self._pumps):
+        while True:
+            if self._news.is_set():
+                self._news.clear()
+                if pieces := [piece for answer in self.all for piece in answer.read()]:
+                    return tuple(pieces)
+            unread = [answer for answer in self.all if not answer.whole]
+            if not unread:
                 return ()
-            self._changed.clear()
-            await self._changed.wait()
-        taken, self._pending = tuple(self._pending), []
-        return taken
+            for answer in unread:
+                if answer.generation.arrivals.error is not None:
+                    raise answer.generation.arrivals.error
+            await self._news.wait()
 
     async def complete(self) -> None:
         """Wait for the end of all of them.
@@ -235,16 +234,3 @@ class Answers:
         """
         while await self.take():
             pass
-
-    async def _pump(self, answer: Answer) -> None:
-        """Read one generation to its end, or as far as it is wanted, which the workers do not know."""
-        async for batch in answer.generation:
-            self._publish(answer.absorb(batch))
-            if answer.done:
-                await answer.generation.aclose()
-                break
-        self._publish(answer.finish())
-
-    def _publish(self, piece: Piece) -> None:
-        self._pending.append(piece)
-        self._changed.set()

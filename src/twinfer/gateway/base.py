@@ -1,6 +1,5 @@
 """The seam between the dialects, which speak to clients, and the dispatcher, which drives workers."""
 
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 import msgspec
@@ -8,7 +7,7 @@ import msgspec
 from twinfer.core.ids import ModelId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
-from twinfer.core.tokens import Token
+from twinfer.gateway.arrivals import Arrivals
 
 
 class Journey(msgspec.Struct, frozen=True):
@@ -38,22 +37,19 @@ class Journey(msgspec.Struct, frozen=True):
 
 
 class Generation(Protocol):
-    """One request in work. Iterate it to the end, or close it: closing cancels on every worker."""
+    """One request in work. Read its arrivals to the end, or close it: closing cancels on every worker."""
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """Its tokens. An error there says what a client may do about it."""
+        ...
 
     @property
     def route(self) -> Route:
         """The path taken, known once the first tokens arrived."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
-        """Tokens in index order, in batches as they arrived; the last one carries ``finish``.
-
-        Raises:
-            TwinferError: the request failed; which one says what a client may do about it.
-        """
-        ...
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Stop at once and free what the workers hold for it. Safe to call again, and after the end."""
         ...
 

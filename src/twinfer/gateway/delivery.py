@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from starlette.responses import Response
 
@@ -34,7 +34,7 @@ class Delivery:
         Raises:
             TwinferError: a generation failed.
         """
-        async with self._start(outcome.work) as answers:
+        with self._start(outcome.work) as answers:
             await self._first(answers, outcome.work)
             await answers.complete()
             response = outcome.render(answers.all, self._complete(answers, outcome.work))
@@ -51,7 +51,7 @@ class Delivery:
             TwinferError: a generation failed.
         """
         rendering = outcome.rendering
-        async with self._start(outcome.work) as answers:
+        with self._start(outcome.work) as answers:
             pieces = await self._first_within(answers, outcome.work)
             headers = {"content-type": rendering.content_type, "cache-control": "no-cache", **outcome.headers}
             if pieces:
@@ -65,8 +65,8 @@ class Delivery:
                 await wire.write(rendering.pieces(pieces))
             await wire.write(rendering.end(answers.all, self._complete(answers, outcome.work)))
 
-    @contextlib.asynccontextmanager
-    async def _start(self, work: Work) -> AsyncIterator[Answers]:
+    @contextlib.contextmanager
+    def _start(self, work: Work) -> Iterator[Answers]:
         """Begin all answers; on leaving, whatever still runs is cancelled on the workers, and the account is closed."""
         try:
             account = self._context.books.open(self._order(work))
@@ -76,12 +76,12 @@ class Delivery:
         answers: list[Answer] = []
         status = Status.FAILED
         try:
-            async with contextlib.AsyncExitStack() as stack:
+            with contextlib.ExitStack() as stack:
                 for choice in work.choices:
                     generation = self._context.dispatcher.start(choice.request, work.forced)
-                    stack.push_async_callback(generation.aclose)
+                    stack.callback(generation.close)
                     answers.append(Answer(choice.request, generation, choice.reading(), choice.fills_context))
-                yield await stack.enter_async_context(Answers(answers))
+                yield Answers(answers)
             status = Status.ANSWERED
         except asyncio.CancelledError:
             status = Status.CANCELLED

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -27,8 +27,8 @@ from twinfer.core.messages import (
 )
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
-from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.tokens import Timings, Token
+from twinfer.gateway.arrivals import Arrivals
 from twinfer.gateway.base import Journey
 from twinfer.gateway.fleet import Fleet, WorkerLink
 from twinfer.gateway.lanes import Lanes
@@ -41,14 +41,13 @@ from twinfer.handoff.gateway_actions import (
     End,
     FetchBegan,
     FetchEnded,
-    Fetching,
     GatewayAction,
     Mismatch,
     Passing,
-    Plan,
     Replan,
     Send,
 )
+from twinfer.handoff.gateway_plan import Chosen
 from twinfer.handoff.gateway_side import GatewayRequest
 from twinfer.router.policy import choose_route, fetch_threshold
 
@@ -120,9 +119,7 @@ class FleetGeneration:
         self._lanes = lanes
         self._routing = config.routing
         self._machine = GatewayRequest(request, config.routing.least_remote_tokens, config.handoff, forced is not None)
-        self._tokens: list[Token] = []
-        self._error: TwinferError | None = None
-        self._news = asyncio.Event()
+        self.arrivals = Arrivals()
         self._stamps = Stamps()
         self._timings: dict[WorkerId, Timings] = {}
         self._kv_byte_s = 0.0
@@ -142,20 +139,7 @@ class FleetGeneration:
         """Plan the first attempt."""
         self._plan(frozenset())
 
-    async def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
-        """Tokens in order, until the last one; what arrived since the last batch leaves as one."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            tokens, self._tokens = tuple(self._tokens), []
-            if tokens:
-                yield tokens
-            if self._error is not None:
-                raise self._error
-            if tokens and tokens[-1].finish is not None:
-                return
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Cancel on every worker that holds something."""
         self._act(self._machine.client_left())
         self._settle()
@@ -224,17 +208,11 @@ class FleetGeneration:
             return
         self._routes.chosen(route, forced=self._forced is not None)
         self._stamps.reserve_sent = time.monotonic()
-        if keep is not None and self._can_take(route.decode, keep, snapshot):
-            same_kv = Route(route.decode, keep.source, "the same KV for another decode worker")
-            self._act(self._machine.planned(Plan(same_kv, keep)))
-        elif self._machine.has_decoded:
-            resumed = Route(route.decode, None, "prompt and output so far are computed where the answer goes on")
-            self._act(self._machine.planned(Plan(resumed)))
-        else:
-            fetching = self._fetching(route, snapshot)
-            actions = self._machine.planned(Plan(route, _passing(route.prefill, snapshot), fetching))
-            self._expect(route.prefill)
-            self._act(actions)
+        chosen = Chosen(route, snapshot, self._hits, fetch_threshold(route, snapshot, self._routing))
+        plan = chosen.plan(keep, self._lost, self._machine.has_decoded, new_handoff_id)
+        actions = self._machine.planned(plan)
+        self._expect(None if plan.passing is keep else plan.route.prefill)
+        self._act(actions)
 
     def _expect(self, prefill: WorkerId | None) -> None:
         """Count the prompt on its worker from now on: those that come before the decode worker's grant look there."""
@@ -250,19 +228,12 @@ class FleetGeneration:
             link.expected.pop(wire_id, None)
             self._expected = None
 
-    def _can_take(self, decode: WorkerId, keep: Passing, snapshot: ClusterSnapshot) -> bool:
-        """Whether KV that its source kept can go there: to a start of a worker that never ended the same handoff."""
-        epochs = {state.identity.worker: state.identity.epoch for state in snapshot.workers}
-        fits = (keep.source, decode) not in snapshot.mismatched
-        return fits and epochs.get(keep.source) == keep.source_epoch and epochs[decode] not in self._lost
-
     def _act(self, actions: Sequence[GatewayAction]) -> None:
         for action in actions:
             if isinstance(action, Send):
                 self._send(action)
             elif isinstance(action, Emit):
-                self._tokens += action.tokens
-                self._news.set()
+                self.arrivals.push(action.tokens)
             elif isinstance(action, Mismatch):
                 self._fleet.mark_mismatch(action.source, action.sink)
             elif isinstance(action, FetchBegan):
@@ -280,13 +251,17 @@ class FleetGeneration:
                 loop = asyncio.get_running_loop()
                 self._pause = loop.call_later(action.pause_s, self._plan, action.exclude, action.keep)
             elif isinstance(action, End):
-                self._error = action.error
-                if action.error is None:
-                    self._fleet.book.answered(len(self._machine.journal))
-                if action.error is None and self._machine.num_recoveries:
-                    self._recovery.recovered.inc()
-                self._news.set()
-                self._settle()
+                self._end(action.error)
+
+    def _end(self, error: TwinferError | None) -> None:
+        """The terminal outcome; where it is none, the last token has been passed on."""
+        if error is not None:
+            self.arrivals.fail(error)
+        else:
+            self._fleet.book.answered(len(self._machine.journal))
+            if self._machine.num_recoveries:
+                self._recovery.recovered.inc()
+        self._settle()
 
     def _send(self, action: Send) -> None:
         link, message = self._fleet.link(action.worker), action.message
@@ -308,11 +283,6 @@ class FleetGeneration:
                 end = len(message.request.prompt)
                 link.sent += prompt_work(min(self._hits.get(action.worker, 0), end), end)
         link.send(message)
-
-    def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:
-        min_tokens = fetch_threshold(route, snapshot, self._routing)
-        passing = _passing(route.decode, snapshot) if min_tokens else None
-        return None if passing is None else Fetching(passing, min_tokens)
 
     def _fetch_overdue(self, fetch: RequestId) -> None:
         self._act(self._machine.fetch_overdue(fetch))
@@ -364,10 +334,3 @@ class _FetchListener:
     def lost(self, worker: WorkerId) -> None:
         """The worker is gone, and with it more than the fetch."""
         self._generation.lost(worker)
-
-
-def _passing(worker: WorkerId | None, snapshot: ClusterSnapshot) -> Passing | None:
-    if worker is None:
-        return None
-    source = next(s.identity for s in snapshot.workers if s.identity.worker == worker)
-    return Passing(new_handoff_id(), source.worker, source.epoch, source.capabilities)

@@ -1,7 +1,7 @@
 """A dispatcher without a cluster: it plays scripts. For tests of dialects and of anything that speaks HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from twinfer.core.errors import TwinferError
@@ -9,6 +9,7 @@ from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.tokens import FinishReason, Logprob, Token
+from twinfer.gateway.arrivals import Arrivals
 from twinfer.gateway.base import Journey
 
 
@@ -38,31 +39,23 @@ class FakeGeneration:
 
     def __init__(self, request: GenerationRequest, script: Script, kind: RouteKind) -> None:
         self.request = request
+        self.arrivals = Arrivals()
         self.closed = asyncio.Event()
         """Set when it was closed, at the end or before."""
         self.sent = 0
+        self._playing: asyncio.Task[None] | None = None
         self._script = script
         prefill = WorkerId("prefill-0") if kind is RouteKind.DISAGGREGATED else None
         self.route = Route(WorkerId("decode-0"), prefill, "as the script says")
 
-    async def __aiter__(self) -> AsyncIterator[tuple[Token, ...]]:
-        """The script's batches."""
-        script, limit = self._script, self.request.stopping.max_tokens
-        for number, batch in enumerate(script.batches):
-            await self._gate(number)
-            played = batch[: limit - self.sent]
-            last = number == len(script.batches) - 1 and len(played) == len(batch) and script.failure is None
-            tokens = self._tokens(played, script.finish if last else None, limit)
-            if tokens:
-                yield tokens
-            if self.sent == limit:
-                return
-        await self._gate(len(script.batches))
-        if script.failure is not None:
-            raise script.failure
+    def begin(self) -> None:
+        """Play."""
+        self._playing = asyncio.create_task(self._play())
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Note it."""
+        if self._playing is not None:
+            self._playing.cancel()
         self.closed.set()
 
     def journey(self) -> Journey:
@@ -79,6 +72,21 @@ class FakeGeneration:
             transfer_bytes=1024 if self.route.prefill else 0,
             pinned_tokens=max((pin.num_tokens for pin in self.request.pins), default=0),
         )
+
+    async def _play(self) -> None:
+        script, limit = self._script, self.request.stopping.max_tokens
+        for number, batch in enumerate(script.batches):
+            await self._gate(number)
+            played = batch[: limit - self.sent]
+            last = number == len(script.batches) - 1 and len(played) == len(batch) and script.failure is None
+            tokens = self._tokens(played, script.finish if last else None, limit)
+            if tokens:
+                self.arrivals.push(tokens)
+            if self.sent == limit:
+                return
+        await self._gate(len(script.batches))
+        if script.failure is not None:
+            self.arrivals.fail(script.failure)
 
     async def _gate(self, number: int) -> None:
         gate = self._script.gates.get(number)
@@ -124,6 +132,7 @@ class FakeDispatcher:
         """Begin to play."""
         script = self.script(request)
         generation = FakeGeneration(request, script, forced or script.route)
+        generation.begin()
         self.generations.append(generation)
         self.forced.append(forced)
         return generation

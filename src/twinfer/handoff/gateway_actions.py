@@ -50,10 +50,16 @@ class Fetching:
     Attributes:
         passing: a fresh handoff id, and what the decode worker, here the source, said of itself.
         min_tokens: it pays when the decode worker has at least that many tokens more, 1 or more.
+        cached_tokens: that the prefill worker is known to have; it may have more.
     """
 
     passing: Passing
     min_tokens: int
+    cached_tokens: int = 0
+
+    def pays(self, num_tokens: int) -> bool:
+        """Whether that may be so when the decode worker has that many."""
+        return num_tokens - self.cached_tokens >= self.min_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ class GatewayRequest:
         self._legs.add(prefill)
         self._grant = grant
         fetching = self.plan.fetching
-        if fetching is None or cached_tokens < fetching.min_tokens:
+        if fetching is None or not fetching.pays(cached_tokens):
             return self._prefill()
         within_s = FETCH_SHARE * self.policy.lease_s
         self._fetch = PrefixFetch.of(request, fetching, prefill, cached_tokens, within_s)

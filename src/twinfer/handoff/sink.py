@@ -23,7 +23,17 @@ from enum import StrEnum
 from twinfer.core.grant import GrantTerms, Proof, Use
 from twinfer.core.ids import Epoch
 from twinfer.core.manifest import Chunk, root_digest
-from twinfer.core.messages import Committed, Confirm, FailureKind, Gone, OfferAgain, Seal
+from twinfer.core.messages import (
+    Committed,
+    Confirm,
+    Confirmed,
+    FailureKind,
+    Gone,
+    Offer,
+    OfferAgain,
+    Seal,
+    Withdraw,
+)
 from twinfer.core.request import GenerationRequest
 from twinfer.handoff.actions import Bind, Commit, GiveUp, Pull, SinkAction, TellSource
 from twinfer.handoff.lease import Lease
@@ -80,6 +90,18 @@ class SinkHandoff:
     def is_open(self) -> bool:
         """Whether it still holds a promise or blocks that are not a sequence's."""
         return self.state in OPEN_STATES
+
+    def hear(self, message: Offer | Seal | Confirmed | Withdraw, source_epoch: Epoch, now: float) -> list[SinkAction]:
+        """The source speaks of this attempt."""
+        match message:
+            case Offer():
+                return self.offered(message.chunk, source_epoch, now)
+            case Seal():
+                return self.sealed(message, source_epoch, now)
+            case Confirmed():
+                return self.confirmed(source_epoch, now)
+            case Withdraw():
+                return self.withdrawn(message.reason)
 
     def offered(self, chunk: Chunk, source_epoch: Epoch, now: float) -> list[SinkAction]:
         """The source says that a chunk may be pulled."""

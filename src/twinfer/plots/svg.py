@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from twinfer.plots.scale import Scale
+
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 12, 30
+"""Margins; half of an axis' last label lies in the right one."""
 STRIP_HEIGHT, STRIP_GAP = 12, 3
 SHADES = 12
 
@@ -22,34 +25,6 @@ class Series:
     colour: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """From values to places; logarithmic where ``log``, and of seconds that people count in minutes where ``time``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-    time: bool = False
-
-    def place(self, value: float) -> float:
-        low, high, at = self.low, self.high, max(self.low, min(self.high, value))
-        if self.log:
-            low, high, at = math.log10(low), math.log10(high), math.log10(at)
-        return self.start + (self.end - self.start) * ((at - low) / (high - low) if high > low else 0.0)
-
-    def ticks(self) -> list[float]:
-        if self.log:
-            return [10.0**power for power in range(math.ceil(math.log10(self.low)), int(math.log10(self.high)) + 1)]
-        raw = (self.high - self.low) / 5 or 1.0
-        unit: float = 60 if self.time and raw > 20 else 1
-        unit *= 10 ** math.floor(math.log10(raw / unit))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
-        first = math.ceil(self.low / step)
-        return [step * number for number in range(first, int(self.high / step * 1.0001) + 1)]
-
-
 def lines(series: Sequence[Series], step: float, x_label: Label, y_label: Label, title: str) -> str:
     """Lines over time; gaps where a value is 0.
 
@@ -63,8 +38,8 @@ def lines(series: Sequence[Series], step: float, x_label: Label, y_label: Label,
     above = [value for one in series for value in one.values if value > 0]
     low, high = (min(above), max(above)) if above else (0.0, 1.0)
     log = high > 30 * low > 0
-    y = _Axis(10 ** math.floor(math.log10(low)) if log else 0.0, high * 1.05, HEIGHT - BOTTOM, TOP, log)
-    x = _Axis(0.0, max(count * step, 1e-9), LEFT, WIDTH - RIGHT, time=True)
+    y = Scale(10 ** math.floor(math.log10(low)) if log else 0.0, high * 1.05, HEIGHT - BOTTOM, TOP, log)
+    x = Scale(0.0, max(count * step, 1e-9), LEFT, WIDTH - RIGHT, time=True)
     parts = [_grid(x, y, x_label, y_label)]
     for one in series:
         before = [0.0, *one.values]
@@ -82,13 +57,13 @@ def bars(histogram: Sequence[tuple[float, int]], per_decade: int, colour: int, l
     if not histogram:
         return _svg([], HEIGHT, title)
     width = 10 ** (1 / per_decade)
-    x = _Axis(histogram[0][0] / width, histogram[-1][0] * width**2, LEFT, WIDTH - RIGHT, log=True)
+    x = Scale(histogram[0][0] / width, histogram[-1][0] * width**2, LEFT, WIDTH - RIGHT, log=True)
     total = sum(number for _, number in histogram)
-    y = _Axis(0.0, max(number for _, number in histogram) / total * 1.05, HEIGHT - BOTTOM, TOP)
+    y = Scale(0.0, max(number for _, number in histogram) / total * 1.05, HEIGHT - BOTTOM, TOP)
     parts = [_grid(x, y, label, lambda share: f"{100 * share:g} %")]
     below = 0
     steps: list[str] = []
-    whole = _Axis(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    whole = Scale(0.0, 1.0, HEIGHT - BOTTOM, TOP)
     for low, number in histogram:
         start, end, top = x.place(low), x.place(low * width), y.place(number / total)
         parts.append(
@@ -105,7 +80,7 @@ def strips(rows: Sequence[tuple[str, Sequence[float]]], colour: int, step: float
     """One row of shades for each name: the fuller, the stronger. Values lie between 0 and 1."""
     height = len(rows) * (STRIP_HEIGHT + STRIP_GAP) + BOTTOM
     count = max((len(values) for _, values in rows), default=1)
-    x = _Axis(0.0, count * step, LEFT + 24, WIDTH - RIGHT, time=True)
+    x = Scale(0.0, count * step, LEFT + 24, WIDTH - RIGHT, time=True)
     parts = []
     for number, (name, values) in enumerate(rows):
         top = number * (STRIP_HEIGHT + STRIP_GAP)
@@ -136,7 +111,7 @@ def _runs(values: Sequence[float]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _grid(x: _Axis, y: _Axis, x_label: Label, y_label: Label) -> str:
+def _grid(x: Scale, y: Scale, x_label: Label, y_label: Label) -> str:
     parts = []
     for tick in y.ticks():
         at = y.place(tick)

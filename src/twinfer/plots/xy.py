@@ -1,12 +1,14 @@
 """Plots of points: a cloud of single measurements, or lines through a few, with their names."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from twinfer.plots.scale import Scale
+
 WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 14, 44
+"""Margins; half of an axis' last label lies in the right one."""
 
 Label = Callable[[float], str]
 
@@ -48,38 +50,12 @@ def curves(sets: Sequence[Points], x: Axis, y: Axis, title: str) -> str:
     return _plot(sets, x, y, title, joined=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool
-
-    def place(self, value: float) -> float:
-        low, high, at = self.low, self.high, max(self.low, min(self.high, value))
-        if self.log:
-            low, high, at = math.log10(low), math.log10(high), math.log10(at)
-        return self.start + (self.end - self.start) * (at - low) / (high - low)
-
-    def ticks(self) -> list[float]:
-        if self.log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            every = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-            within = [tick for tick in every if self.low <= tick <= self.high]
-            return within if len(within) <= 7 else [tick for tick in within if f"{tick:e}"[0] == "1"]
-        raw = (self.high - self.low) / 5
-        unit = 10 ** math.floor(math.log10(raw))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
-        return [step * number for number in range(math.ceil(self.low / step), int(self.high / step * 1.0001) + 1)]
-
-
-def _scale(values: Sequence[float], start: float, end: float, log: bool) -> _Scale:
+def _scale(values: Sequence[float], start: float, end: float, log: bool) -> Scale:
     above = [value for value in values if value > 0]
     high = max(above, default=1.0)
     if log and above:
-        return _Scale(min(above) / 1.15, high * 1.15, start, end, True)
-    return _Scale(0.0, high * 1.06, start, end, False)
+        return Scale(min(above) / 1.15, high * 1.15, start, end, True)
+    return Scale(0.0, high * 1.06, start, end, False)
 
 
 def _plot(sets: Sequence[Points], x: Axis, y: Axis, title: str, *, joined: bool) -> str:
@@ -105,7 +81,7 @@ def _plot(sets: Sequence[Points], x: Axis, y: Axis, title: str, *, joined: bool)
     )
 
 
-def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> str:
+def _grid(across: Scale, up: Scale, x: Axis, y: Axis) -> str:
     parts = [f'<text class="x" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}">{escape(x.name)}</text>']
     for tick in up.ticks():
         at = up.place(tick)

@@ -25,21 +25,19 @@ from twinfer.core.messages import (
 )
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import Route
-from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.traces import TraceRequest
 from twinfer.handoff.gateway_actions import (
     Emit,
     End,
     FetchBegan,
     FetchEnded,
-    Fetching,
     GatewayAction,
     Mismatch,
     Passing,
-    Plan,
     Replan,
     Send,
 )
+from twinfer.handoff.gateway_plan import Chosen
 from twinfer.handoff.gateway_side import GatewayRequest
 from twinfer.router.policy import choose_route, fetch_threshold
 from twinfer.simulator.context import Spoken
@@ -136,12 +134,12 @@ class Generation:
         except TwinferError as error:
             self._act(self._machine.unplannable(error, now, awaited=self._fleet.missing()))
             return
-        if keep is not None and self._can_take(route.decode, keep, snapshot):
-            self._planned(Plan(Route(route.decode, keep.source, "the same KV for another decode worker"), keep))
-        elif self._machine.has_decoded:
-            self._planned(Plan(Route(route.decode, None, "computed where the answer goes on")))
-        else:
-            self._planned(Plan(route, self._passing(route.prefill), self._fetching(route, snapshot)), route.prefill)
+        chosen = Chosen(route, snapshot, self._hits, fetch_threshold(route, snapshot, self._routing))
+        plan = chosen.plan(keep, self._lost, self._machine.has_decoded, self._gateway.handoff_id)
+        self._journey.disaggregated = plan.passing is not None
+        actions = self._machine.planned(plan)
+        self._expect(None if plan.passing is keep else plan.route.prefill)
+        self._act(actions)
 
     def hear(self, worker: WorkerId, message: ToGateway) -> None:
         """A worker speaks of this request."""
@@ -176,14 +174,12 @@ class Generation:
         self._lost.add(self._fleet.links[worker].identity.epoch)
         self._act(self._machine.lost(worker))
 
-    def _planned(self, plan: Plan, prefill: WorkerId | None = None) -> None:
-        self._journey.disaggregated = plan.passing is not None
-        actions = self._machine.planned(plan)
+    def _expect(self, prefill: WorkerId | None) -> None:
+        """Count the prompt on its prefill worker from now on."""
         self._expect_no_more()
         if prefill is not None:
             self._expected = self._fleet.links[prefill], self._machine.wire_id
             self._expected[0].expect(self._machine.wire_id, len(self._machine.request.prompt))
-        self._act(actions)
 
     def _expect_no_more(self) -> None:
         """The prompt is sent to its prefill worker now, or will not be."""
@@ -191,22 +187,6 @@ class Generation:
             link, wire_id = self._expected
             link.expect_no_more(wire_id)
             self._expected = None
-
-    def _can_take(self, decode: WorkerId, keep: Passing, snapshot: ClusterSnapshot) -> bool:
-        epochs = {state.identity.worker: state.identity.epoch for state in snapshot.workers}
-        fits = (keep.source, decode) not in snapshot.mismatched
-        return fits and epochs.get(keep.source) == keep.source_epoch and epochs[decode] not in self._lost
-
-    def _passing(self, worker: WorkerId | None) -> Passing | None:
-        if worker is None:
-            return None
-        identity = self._fleet.links[worker].identity
-        return Passing(self._gateway.handoff_id(), worker, identity.epoch, identity.capabilities)
-
-    def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:
-        min_tokens = fetch_threshold(route, snapshot, self._routing)
-        passing = self._passing(route.decode) if min_tokens else None
-        return None if passing is None else Fetching(passing, min_tokens)
 
     def _act(self, actions: Sequence[GatewayAction]) -> None:
         for action in actions:

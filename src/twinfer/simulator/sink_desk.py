@@ -95,16 +95,7 @@ class SinkDesk:
             if message.handoff in self._ended and not isinstance(message, Confirmed | Withdraw):
                 self._life.network.to_source(self._life, *self._ended[message.handoff])
             return
-        machine, epoch = entry.machine, entry.machine.terms.source_epoch
-        if isinstance(message, Offer):
-            actions = machine.offered(message.chunk, epoch, now)
-        elif isinstance(message, Seal):
-            actions = machine.sealed(message, epoch, now)
-        elif isinstance(message, Confirmed):
-            actions = machine.confirmed(epoch, now)
-        else:
-            actions = machine.withdrawn(message.reason)
-        self._act(entry, actions)
+        self._act(entry, entry.machine.hear(message, entry.machine.terms.source_epoch, now))
 
     def source_lost(self, epoch: str) -> None:
         """A source is gone, or out of reach."""

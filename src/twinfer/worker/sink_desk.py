@@ -140,14 +140,8 @@ class SinkDesk:
             machine, epoch = entry.machine, peer.identity.epoch
             if epoch == machine.terms.source_epoch and not _is_as_granted(machine.terms, peer.identity):
                 actions = machine.cancelled("incompatible: the source is not what room was reserved for")
-            elif isinstance(message, Offer):
-                actions = machine.offered(message.chunk, epoch, now)
-            elif isinstance(message, Seal):
-                actions = machine.sealed(message, epoch, now)
-            elif isinstance(message, Confirmed):
-                actions = machine.confirmed(epoch, now)
             else:
-                actions = machine.withdrawn(message.reason)
+                actions = machine.hear(message, epoch, now)
             self._act(entry, actions)
 
     def source_lost(self, peer: SourcePeer) -> None:

@@ -100,26 +100,28 @@ class ChatHead:
         }
 
 
-@dataclass(frozen=True, slots=True)
 class ChatRendering:
     """A completion as chunks. The usage comes in one of its own, after all choices have finished."""
 
-    head: ChatHead
-    writers: Sequence[ChoiceWriter]
-    content_type: str = sse.CONTENT_TYPE
-    keep_alive: bytes = sse.KEEP_ALIVE
+    content_type = sse.CONTENT_TYPE
+    keep_alive = sse.KEEP_ALIVE
+
+    def __init__(self, head: ChatHead, writers: Sequence[ChoiceWriter]) -> None:
+        self._head = head
+        self._writers = writers
+        self._mould = sse.Mould(self._payload(_choice(sse.HOLE, sse.HOLE, sse.HOLE, None)))
 
     def begin(self) -> bytes:
         """The role, for every choice."""
         opening = {"role": "assistant", "content": ""}
-        return b"".join(self._chunk(choice, opening) for choice in range(self.head.chat.options.n))
+        return b"".join(self._chunk(choice, opening) for choice in range(self._head.chat.options.n))
 
     def pieces(self, pieces: Sequence[Piece]) -> bytes:
         """New content of each choice: what arrived together shares a chunk."""
         chunks = []
         for choice in dict.fromkeys(piece.choice for piece in pieces):
             own = [piece for piece in pieces if piece.choice == choice]
-            written = self.writers[choice].write([delta for piece in own for delta in piece.deltas])
+            written = self._writers[choice].write([delta for piece in own for delta in piece.deltas])
             tokens = [token for piece in own for token in piece.tokens]
             if tokens and not written:
                 written = [{"content": ""}]
@@ -129,9 +131,9 @@ class ChatRendering:
     def end(self, answers: Sequence[Answer], latency_ms: int) -> bytes:
         """Why each choice finished, the usage if it was asked for, and the mark of a whole stream."""
         chunks = [self._last_chunk(answer) for answer in answers]
-        if self.head.chat.include_usage:
+        if self._head.chat.include_usage:
             extras = {"choices": [], "usage": usage(answers), "twinfer": journey_fields(answers[0].journey())}
-            chunks.append(sse.encode_event(self.head.fields("chat.completion.chunk") | extras))
+            chunks.append(sse.encode_event(self._head.fields("chat.completion.chunk") | extras))
         return b"".join(chunks) + sse.DONE
 
     def failure(self, error: TwinferError) -> bytes:
@@ -139,15 +141,19 @@ class ChatRendering:
         return sse.encode_event(openai_error_body(error))
 
     def _chunk(self, choice: int, delta: dict[str, Any], tokens: Sequence[Token] = ()) -> bytes:
-        logprobs = self.head.logprobs(tokens) if tokens else None
-        return self._event({"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": None}, {})
+        logprobs = self._head.logprobs(tokens) if tokens else None
+        return self._mould.fill(choice, delta, logprobs)
 
     def _last_chunk(self, answer: Answer) -> bytes:
-        journey = {} if self.head.chat.include_usage else {"twinfer": journey_fields(answer.journey())}
-        choice = {"index": answer.request.choice, "delta": {}, "logprobs": None, "finish_reason": finish_reason(answer)}
-        return self._event(choice, journey)
+        payload = self._payload(_choice(answer.request.choice, {}, None, finish_reason(answer)))
+        journey = {} if self._head.chat.include_usage else {"twinfer": journey_fields(answer.journey())}
+        return sse.encode_event(payload | journey)
 
-    def _event(self, choice: dict[str, Any], extras: dict[str, Any]) -> bytes:
-        usage = {"usage": None} if self.head.chat.include_usage else {}
-        fields = self.head.fields("chat.completion.chunk")
-        return sse.encode_event({**fields, "choices": [choice], **usage, **extras})
+    def _payload(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A chunk's."""
+        usage = {"usage": None} if self._head.chat.include_usage else {}
+        return {**self._head.fields("chat.completion.chunk"), "choices": [choice], **usage}
+
+
+def _choice(index: object, delta: object, logprobs: object, reason: str | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}

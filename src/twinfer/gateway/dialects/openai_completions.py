@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -108,19 +108,23 @@ class CompletionHead:
         return self.tokenizer.token_bytes(token_id).decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
 class CompletionRendering:
     """Completions as chunks. The usage comes in one of its own, after all choices have finished."""
 
-    head: CompletionHead
-    content_type: str = sse.CONTENT_TYPE
-    keep_alive: bytes = sse.KEEP_ALIVE
-    _lengths: dict[int, int] = field(default_factory=dict)
-    """Characters of each choice so far."""
+    content_type = sse.CONTENT_TYPE
+    keep_alive = sse.KEEP_ALIVE
+
+    def __init__(self, head: CompletionHead) -> None:
+        self._head = head
+        self._lengths: dict[int, int] = {}
+        """Characters of each choice so far."""
+        holes = {name: sse.HOLE for name in ("index", "text", "logprobs", "finish_reason")}
+        told = {"usage": None} if head.asked.include_usage else {}
+        self._mould = sse.Mould({**head.fields(), "choices": [holes], **told})
 
     def begin(self) -> bytes:
         """The prompts, if they were asked for."""
-        echoes = ((choice, self.head.echoed(choice)) for choice in range(len(self.head.work.choices)))
+        echoes = ((choice, self._head.echoed(choice)) for choice in range(len(self._head.work.choices)))
         return b"".join(self._chunk(choice, text, (), None) for choice, text in echoes if text)
 
     def pieces(self, pieces: Sequence[Piece]) -> bytes:
@@ -136,9 +140,9 @@ class CompletionRendering:
     def end(self, answers: Sequence[Answer], latency_ms: int) -> bytes:
         """Why each choice finished, the usage if it was asked for, and the mark of a whole stream."""
         chunks = [self._chunk(answer.request.choice, "", (), finish_reason(answer)) for answer in answers]
-        if self.head.asked.include_usage:
-            told = {"usage": self.head.usage(answers), "twinfer": journey_fields(answers[0].journey())}
-            chunks.append(sse.encode_event({**self.head.fields(), "choices": [], **told}))
+        if self._head.asked.include_usage:
+            told = {"usage": self._head.usage(answers), "twinfer": journey_fields(answers[0].journey())}
+            chunks.append(sse.encode_event({**self._head.fields(), "choices": [], **told}))
         return b"".join(chunks) + sse.DONE
 
     def failure(self, error: TwinferError) -> bytes:
@@ -148,7 +152,5 @@ class CompletionRendering:
     def _chunk(self, choice: int, text: str, tokens: Sequence[Token], reason: str | None) -> bytes:
         offset = self._lengths.get(choice, 0)
         self._lengths[choice] = offset + len(text)
-        logprobs = self.head.logprobs(tokens, offset) if tokens else None
-        told = {"usage": None} if self.head.asked.include_usage else {}
-        body = {"index": choice, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return sse.encode_event({**self.head.fields(), "choices": [body], **told})
+        logprobs = self._head.logprobs(tokens, offset) if tokens else None
+        return self._mould.fill(choice, text, logprobs, reason)

@@ -15,3 +15,25 @@ FINGERPRINT = f"twinfer-{__version__}"
 def encode_event(payload: object) -> bytes:
     """One event with a JSON payload."""
     return b"data: " + msgspec.json.encode(payload) + b"\n\n"
+
+
+HOLE = msgspec.Raw(b"\0")
+"""Where a mould is filled; no JSON text has such a byte."""
+
+
+class Mould:
+    """Events that differ in few places: what they share is encoded once.
+
+    Args:
+        payload: with a ``HOLE`` for each value that differs.
+    """
+
+    def __init__(self, payload: object) -> None:
+        self._begin, *self._rest = encode_event(payload).split(b"\0")
+
+    def fill(self, *values: object) -> bytes:
+        """One event, with these values in its holes in the order in which they stand."""
+        parts = [self._begin]
+        for value, rest in zip(values, self._rest, strict=True):
+            parts += msgspec.json.encode(value), rest
+        return b"".join(parts)

@@ -21,12 +21,8 @@ class Vocabulary(Protocol):
         """Whether the id is in the vocabulary."""
         ...
 
-    def is_special(self, token_id: int) -> bool:
-        """Whether it is left out of the text."""
-        ...
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """What one token stands for."""
+    def text_bytes(self, token_id: int) -> bytes:
+        """What one token stands for in a text; nothing for one that is left out of it."""
         ...
 
 
@@ -46,14 +42,12 @@ class ByteDetokenizer:
     """For byte-level vocabularies, where every token is some bytes whatever stands beside it."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+        self._text_bytes = vocabulary.text_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token_id: int) -> str:
         """The characters completed by this token."""
-        if self._vocabulary.is_special(token_id):
-            return ""
-        return self._utf8.decode(self._vocabulary.token_bytes(token_id))
+        return self._utf8.decode(self._text_bytes(token_id))
 
     def finish(self) -> str:
         """An incomplete character, as U+FFFD."""

@@ -63,7 +63,11 @@ class PlainReading:
 
     def feed(self, token_id: int) -> None:
         """Detokenise, and watch for stop strings."""
-        self._show(self._detokenizer.feed(token_id))
+        text = self._detokenizer.feed(token_id)
+        if self._finder is None:
+            self._shown += text
+        else:
+            self._watch(self._finder, text)
 
     def take(self) -> tuple[Delta, ...]:
         """New text, if there is any."""
@@ -74,12 +78,13 @@ class PlainReading:
 
     def finish(self) -> None:
         """Show an incomplete character as U+FFFD, and what only began as a stop string."""
-        self._show(self._detokenizer.finish())
-        if self._finder is not None:
+        text = self._detokenizer.finish()
+        if self._finder is None:
+            self._shown += text
+        else:
+            self._watch(self._finder, text)
             self._shown += self._finder.finish()
 
-    def _show(self, text: str) -> None:
-        if self._finder is not None:
-            text = self._finder.feed(text)
-            self.done = self._finder.matched is not None
-        self._shown += text
+    def _watch(self, finder: StopFinder, text: str) -> None:
+        self._shown += finder.feed(text)
+        self.done = finder.matched is not None

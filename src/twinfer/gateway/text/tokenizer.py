@@ -73,6 +73,10 @@ class Tokenizer:
             known = self._bytes[token_id] = self._token_bytes(token_id)
         return known
 
+    def text_bytes(self, token_id: int) -> bytes:
+        """The same, and nothing for those that control the model."""
+        return b"" if token_id in self._special else self.token_bytes(token_id)
+
     def detokenizer(self) -> Detokenizer:
         """A fresh one for one answer."""
         return ByteDetokenizer(self) if self._byte_level else WindowDetokenizer(self)
