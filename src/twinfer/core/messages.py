@@ -109,8 +109,8 @@ ToWorker: TypeAlias = AboutRequest | Isolate | TellBlocks | Become
 
 
 class Granted(_Message, frozen=True):
-    """Answer to ``Reserve``. ``cached_tokens`` of the prompt are on the sink already. The next ``host_tokens`` are in its
-    host tier: they come all the same, unless it computes the prompt itself, and can be fetched from there."""
+    """Answer to ``Reserve``. ``cached_tokens`` of the prompt are on the sink already. The next ``host_tokens`` are in
+    its host tier: they come all the same, unless it computes the prompt itself, and can be fetched from there."""
 
     request_id: RequestId
     grant: Grant
