@@ -11,6 +11,7 @@ and a block that is read is borrowed. Whoever makes the copies has the plan to i
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from twinfer.core.ids import TenantId
 from twinfer.engine.loop import EngineLoop
@@ -113,6 +114,4 @@ class HostExchange:
 
 def _num_equal(came: list[int], wanted: tuple[int, ...]) -> int:
     """Length of the beginning that is right."""
-    return next(
-        (at for at, (a, b) in enumerate(zip(came, wanted, strict=False)) if a != b), min(len(came), len(wanted))
-    )
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(came, wanted, strict=False)))

@@ -78,17 +78,19 @@ class Scheduler:
         fresh: list[int] = []
         self.num_awaited = 0
         budget = self.limits.max_step_tokens
-        ready = [sequence for sequence in self.running if sequence.recall is None or self._is_back(sequence, fresh)]
+        ready = [sequence for sequence in self.running if sequence.recall is None or sequence.recall.is_over]
         pending = [sequence.num_pending for sequence in ready]
         decoding = [sequence for sequence, left in zip(ready, pending, strict=True) if left == 1]
         prefilling = [sequence for sequence, left in zip(ready, pending, strict=True) if left > 1]
         for sequence in decoding:
             if budget and sequence.blocks and self._grow(sequence, 1, fresh):
+                self._take_up(sequence, fresh)
                 slices.append(self._slice(sequence, 1))
                 budget -= 1
         for sequence in prefilling:
             num_tokens = min(budget, self._stride(sequence))
             if budget and sequence.blocks and self._grow(sequence, num_tokens, fresh):
+                self._take_up(sequence, fresh)
                 slices.append(self._slice(sequence, num_tokens))
                 budget -= num_tokens
         while budget and self.waiting and len(self.running) < self.limits.max_running:
@@ -170,14 +172,11 @@ class Scheduler:
         hold = self.prefixes.hold_on_host(sequence, start, end, sequence.deadline)
         return None if hold is None else Recall(hold, start)
 
-    def _is_back(self, sequence: TokenSequence, fresh: list[int]) -> bool:
-        """Whether all has come that was to come, so that the rest can be computed."""
-        if sequence.recall is None or not sequence.recall.is_over:
-            return False
-        sequence.recall = None
-        if sequence.num_tokens % self.prefixes.block_tokens:
+    def _take_up(self, sequence: TokenSequence, fresh: list[int]) -> None:
+        """From now on the rest is computed of what came back."""
+        if sequence.recall is not None and sequence.num_tokens % self.prefixes.block_tokens:
             fresh.append(sequence.blocks[-1])
-        return True
+        sequence.recall = None
 
     def _stride(self, sequence: TokenSequence) -> int:
         """Positions that a prompt would like to compute next."""
