@@ -122,6 +122,22 @@ def test_another_worker_fetches_it(kind: Kind, commit: Proof) -> None:
         assert_idle(pair)
 
 
+@pytest.mark.torch
+def test_windows(tiny: TinyCheckpoints, cache_dir: Path) -> None:
+    """Where every layer has a window, a sequence has not all of its blocks at once: what comes back is no more than
+    that, and the answers are the same."""
+    pool = msgspec.structs.replace(POOL, engine="native", weights="fp32", block_tokens=16, max_step_tokens=16)
+    kind = native_maker(str(tiny("tiny-mistral")), cache_dir, POOL_TOKENS), pool
+    with closing(a_pair(kind, True, False)) as pair:
+        for name in "ab":
+            for number in range(5):
+                request = asking(number, name, 150)
+                tokens = [ids_of(pair.generate(request, member=each)) for each in (pair.source, pair.sink)]
+                assert tokens[1] == tokens[0]
+        assert pair.source.engine.load().counters.host_tokens > 0
+        assert_idle(pair)
+
+
 @pytest.mark.parametrize("transport", ["shm", "tcp"])
 def test_over_real_transports(transport: str) -> None:
     """The tier lies in the memory that a worker's transports pass on."""
