@@ -139,7 +139,7 @@ def cores(num_allowed: int, quota: float | None) -> Row:
 
 def memory(available: int | None, config: Config) -> Row:
     """Room for the default deployment: one KV pool per worker, and torch in each."""
-    wanted = sum(pool.workers * ((pool.kv_mib + pool.host_kv_mib << 20) + WORKER_BYTES) for pool in config.pool)
+    wanted = sum(pool.workers * ((pool.kv_mib << 20) + WORKER_BYTES) for pool in config.pool)
     if available is None:
         return Row("memory", Status.NOTE, f"unknown; the default deployment takes about {_gib(wanted)}")
     text = f"{_gib(available)} available, about {_gib(wanted)} taken by the default deployment"
