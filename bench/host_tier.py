@@ -109,10 +109,10 @@ def main() -> int:
     vocab, numbers = tiered.capabilities.vocab_size, random.Random(1)
     prompts = [[numbers.randrange(vocab) for _ in range(asked.tokens)] for _ in range(asked.rounds + 2)]
     times: dict[str, list[float]] = {"computed, without a tier": [], "computed": [], "in the pool": []}
-    for name, prompt in enumerate(prompts):
-        times["computed, without a tier"].append(first_token(without, f"{name}", prompt))
-        times["computed"].append(first_token(tiered, f"{name}", prompt))
-        times["in the pool"].append(first_token(tiered, f"{name} again", prompt))
+    for number, prompt in enumerate(prompts):
+        times["computed, without a tier"].append(first_token(without, f"{number}", prompt))
+        times["computed"].append(first_token(tiered, f"{number}", prompt))
+        times["in the pool"].append(first_token(tiered, f"{number} again", prompt))
     before = tiered.load().counters
     times["in the host tier"] = [first_token(tiered, f"{n} back", p) for n, p in enumerate(prompts[: asked.rounds])]
     after = tiered.load().counters
