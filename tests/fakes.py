@@ -39,13 +39,16 @@ def a_request(
 
 
 class SmallEngine:
-    """An emulated engine with its memory, its size given in blocks."""
+    """An emulated engine with its memory, its size given in blocks, and perhaps with a host tier of so many more."""
 
-    def __init__(self, num_blocks: int = 64, pool: PoolConfig = POOL, clock: Clock | None = None) -> None:
+    def __init__(
+        self, num_blocks: int = 64, pool: PoolConfig = POOL, clock: Clock | None = None, num_host_blocks: int = 0
+    ) -> None:
         layout = emulated_capabilities(MODEL, pool).layout
-        self.memory = bytearray(num_blocks * layout.block_bytes)
+        self.memory = bytearray((num_blocks + num_host_blocks) * layout.block_bytes)
         self.clock = clock or ManualClock()
         self.engine: PagedEngine = _sized(pool, num_blocks, self.memory, self.clock)
+        self.engine.use_host_tier(memoryview(self.memory), pool.max_host_fraction)
 
     def run(self, max_steps: int = 10_000) -> dict[str, list[int]]:
         """Step until nothing is left to do; output tokens by request."""

@@ -34,7 +34,7 @@ from twinfer.core.messages import (
 )
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
-from twinfer.engine.assemble import assemble, emulated_capabilities
+from twinfer.engine.assemble import assemble, emulated_capabilities, num_host_blocks
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.kv.memory import PoolMemory
@@ -265,17 +265,17 @@ def emulated_pool(block_tokens: int, dtype: KVDtype, accept: tuple[str, ...] = (
     )
 
 
-def emulated(pool: PoolConfig) -> tuple[PagedEngine, PoolMemory]:
+def emulated(pool: PoolConfig, num_tokens: int = POOL_TOKENS) -> tuple[PagedEngine, PoolMemory]:
     """An emulated engine on memory full of what was there before."""
-    num_blocks = POOL_TOKENS // pool.block_tokens
+    num_blocks = num_tokens // pool.block_tokens
     capabilities = msgspec.structs.replace(
-        emulated_capabilities(MODEL, pool), num_blocks=num_blocks, max_context_tokens=POOL_TOKENS
+        emulated_capabilities(MODEL, pool), num_blocks=num_blocks, max_context_tokens=num_tokens
     )
-    memory = PoolMemory(num_blocks, capabilities.layout.block_bytes, prefault=False)
+    memory, blocks = _memory(pool, capabilities)
     memory.view[:] = b"\x5a" * len(memory.view)
     clock = MonotonicClock()
-    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, pool.emulation, clock)
-    return assemble(pool, capabilities, runner, KEY, clock), memory
+    runner = EmulatedRunner(blocks, capabilities.layout, capabilities.vocab_size, pool.emulation, clock)
+    return _with_host_tier(assemble(pool, capabilities, runner, KEY, clock), pool, memory), memory
 
 
 def native_maker(
@@ -292,8 +292,21 @@ def native_maker(
         capabilities = msgspec.structs.replace(
             native_capabilities(served, model, pool), num_blocks=num_blocks, max_context_tokens=num_tokens
         )
-        memory = PoolMemory(num_blocks, capabilities.layout.block_bytes, prefault=False)
-        runner = (make_runner or native_runner)(served, capabilities, pool.device, memory.view, cache_dir)
-        return assemble(pool, capabilities, runner, KEY, MonotonicClock()), memory
+        memory, blocks = _memory(pool, capabilities)
+        runner = (make_runner or native_runner)(served, capabilities, pool.device, blocks, cache_dir)
+        engine = assemble(pool, capabilities, runner, KEY, MonotonicClock())
+        return _with_host_tier(engine, pool, memory), memory
 
     return make
+
+
+def _memory(pool: PoolConfig, capabilities: Capabilities) -> tuple[PoolMemory, memoryview]:
+    """Memory for pool and host tier, and the pool's part of it."""
+    layout, num_blocks = capabilities.layout, capabilities.num_blocks
+    memory = PoolMemory(num_blocks + num_host_blocks(pool, layout), layout.block_bytes, prefault=False)
+    return memory, memory.view[: num_blocks * layout.block_bytes]
+
+
+def _with_host_tier(engine: PagedEngine, pool: PoolConfig, memory: PoolMemory) -> PagedEngine:
+    engine.use_host_tier(memory.view, pool.max_host_fraction)
+    return engine

@@ -95,6 +95,20 @@ def test_the_prefill_worker_has_it() -> None:
     assert client.fetches == ["cached"]
 
 
+def test_what_is_in_host_tiers_counts() -> None:
+    """The decode worker lends it, too; and a prefill worker that has it there needs no fetch."""
+    client = a_client()
+    client.act(client.machine.planned(with_fetch()))
+    client.act(client.machine.granted(GRANT, 8, 24))
+    hear(client, P, Granted(FETCH, LENT, 8, 8))
+    lend = client.sent[2][1]
+    assert isinstance(lend, Lend)
+    assert lend.request.prompt == (1,) * 32
+    other = fetching(16)
+    hear(other, P, Granted(FETCH, LENT, 0, 8))
+    assert other.fetches == ["cached"]
+
+
 @pytest.mark.parametrize(
     ("said", "outcome"),
     [

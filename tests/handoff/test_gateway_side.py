@@ -109,11 +109,12 @@ def test_disaggregated_journey() -> None:
     assert reserve.request == prefill.request
 
 
-def test_cached_prompt_stays_where_it_is() -> None:
-    """When the decode worker has most of the prompt, it is told to forget the handoff and generate."""
+@pytest.mark.parametrize("has_tokens", [(48, 0), (16, 32)])
+def test_cached_prompt_stays_where_it_is(has_tokens: tuple[int, int]) -> None:
+    """When the decode worker has most of the prompt, in either tier, it is told to forget the handoff and generate."""
     client = a_client()
     client.act(client.machine.planned(split()))
-    client.act(client.machine.granted(GRANT, 48))
+    client.act(client.machine.granted(GRANT, *has_tokens))
     assert client.kinds() == [("d", "Reserve"), ("d", "Cancel"), ("d", "Generate")]
     assert client.machine.plan is not None
     assert client.machine.plan.route.prefill is None

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from twinfer.kv.block_pool import BlockPool
+from twinfer.kv.block_pool import BlockPool, Borrowed
 
 NUM_BLOCKS, MAX_PINNED = 12, 3
 
@@ -21,6 +21,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.content: dict[int, bytes] = {}
         self.promises: list[int] = []
         self.quarantined: list[int] = []
+        self.borrowed: list[Borrowed] = []
         self.next_hash = 0
 
     holdings = Bundle("holdings")
@@ -33,12 +34,13 @@ class PoolMachine(RuleBasedStateMachine):
         held = [block for hold in self.holds for block in hold]
         for block in blocks or []:
             assert block not in held
+            assert block not in [one.block for one in self.borrowed]
             assert block not in self.quarantined
             self.content.pop(block, None)
             if publish:
                 self.next_hash += 1
                 self.content[block] = self.next_hash.to_bytes(16, "little")
-                self.pool.publish(block, self.content[block])
+                self.pool.publish(block, self.content[block], "owner")
         self.holds.append(blocks or [])
         return self.holds[-1]
 
@@ -59,6 +61,17 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.pin(hashes, owner, self.now + ttl) <= len(hashes)
         assert before == self.pool.num_available
 
+    @rule(num=st.integers(1, 4), spare=st.integers(0, NUM_BLOCKS))
+    def borrow(self, num: int, spare: int) -> None:
+        for block, block_hash, owner in self.pool.borrow(min(num, self.pool.num_uncopied(spare))):
+            assert (self.content[block], owner) == (block_hash, "owner")
+            self.borrowed.append(Borrowed(block, block_hash, owner))
+
+    @rule()
+    def give_back(self) -> None:
+        self.pool.give_back(self.borrowed)
+        self.borrowed = []
+
     @rule(passed=st.integers(0, 2))
     def unpin(self, passed: int) -> None:
         self.now += passed
@@ -75,6 +88,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(blocks=consumes(holdings))
     def quarantine(self, blocks: list[int]) -> None:
         others = [block for hold in self.holds for block in hold]
+        others += [one.block for one in self.borrowed]
         if any(others.count(block) > 1 for block in blocks):
             self.remove(blocks)
             self.pool.release(blocks)
@@ -123,7 +137,8 @@ class PoolMachine(RuleBasedStateMachine):
     def accounts_balance(self) -> None:
         counts = self.pool.counts()
         assert NUM_BLOCKS == counts.free + counts.cached + counts.live + counts.quarantined
-        assert len({block for hold in self.holds for block in hold}) == counts.live
+        borrowed = {one.block for one in self.borrowed}
+        assert len({block for hold in self.holds for block in hold} | borrowed) == counts.live
         assert len(self.quarantined) == counts.quarantined
         assert sum(self.promises) == counts.promised
         assert counts.promised <= counts.free + counts.cached
@@ -146,6 +161,26 @@ def test_least_recently_used_goes_first() -> None:
     pool.release(first)
     assert [second[1], second[0], first[1]] == pool.allocate(3)
     assert [first[0]] == pool.match([bytes([first[0]]) * 16], 1)
+
+
+def test_spare_blocks_go_first() -> None:
+    """A block that was borrowed for its copy stays colder than all that were not; a hit makes it like any other."""
+    pool = BlockPool(4)
+    blocks = pool.allocate(4)
+    assert blocks is not None
+    hashes = [bytes([block]) * 16 for block in blocks]
+    for block, block_hash in zip(blocks, hashes, strict=True):
+        pool.publish(block, block_hash, "owner")
+    pool.release(blocks)
+    assert pool.num_uncopied(3) == 3
+    borrowed = pool.borrow(2)
+    assert [Borrowed(block, hashes[block], "owner") for block in (blocks[3], blocks[2])] == borrowed
+    assert pool.num_uncopied(3) == 2
+    shared = pool.match([hashes[2]], 1)
+    pool.give_back(borrowed)
+    assert (pool.counts().live, pool.num_uncopied(3)) == (1, 2)
+    pool.release(shared)
+    assert [blocks[3], blocks[1], blocks[0], blocks[2]] == pool.allocate(4)
 
 
 def test_first_block_of_a_hash_stays_the_one_found() -> None:

@@ -114,6 +114,11 @@ class PoolConfig(_Table, frozen=True):
     """Size of the KV pool of one worker, in MiB."""
     max_pinned_fraction: float = 0.25
     """Share of that pool which one tenant's cache points may keep for their time; more is ordinary cache."""
+    host_kv_mib: int = 0
+    """Size of the host tier of one worker, in MiB, besides its pool: what the pool lets go of stays there, and is
+    brought back when a prompt begins with it. 0 for none."""
+    max_host_fraction: float = 1.0
+    """Share of the host tier that one tenant may fill. Below that, the tenant with most there makes room for others."""
     block_tokens: int = 16
     """Token positions in one KV block, at least 1. Pools of one model may differ: KV is cut anew where it arrives."""
     max_step_tokens: int = 512

@@ -22,6 +22,19 @@ class BlockCounts(msgspec.Struct, frozen=True):
     pinned: int = 0
 
 
+class HostCounts(msgspec.Struct, frozen=True):
+    """Where the slots of a host tier are: ``free + cached + held + filling = total``.
+
+    ``held`` ones are being read, ``filling`` ones written.
+    """
+
+    total: int = 0
+    free: int = 0
+    cached: int = 0
+    held: int = 0
+    filling: int = 0
+
+
 class Counters(msgspec.Struct, frozen=True):
     """Monotonic counts since the worker's start."""
 
@@ -56,6 +69,14 @@ class Counters(msgspec.Struct, frozen=True):
     """Prompt positions in them."""
     kv_bytes_in: int = 0
     kv_bytes_out: int = 0
+    host_tokens: int = 0
+    """Prompt positions whose KV came back from the host tier; they are among the cached ones."""
+    host_saved_blocks: int = 0
+    """Blocks copied to the host tier."""
+    host_evicted_blocks: int = 0
+    """Blocks that gave way there."""
+    host_bad_blocks: int = 0
+    """Blocks whose digest had changed when they were brought back; their tokens were computed again."""
 
 
 class LoadReport(msgspec.Struct, frozen=True):
@@ -78,6 +99,7 @@ class LoadReport(msgspec.Struct, frozen=True):
         decode_context: positions they look back to, summed.
         cost: of its steps; ``None`` until there were some.
         links: of transfers to here, by where they came from.
+        host: slots of the host tier; all 0 without one.
     """
 
     blocks: BlockCounts
@@ -100,3 +122,4 @@ class LoadReport(msgspec.Struct, frozen=True):
     decode_context: int = 0
     cost: StepCost | None = None
     links: dict[WorkerId, LinkCost] = {}
+    host: HostCounts = HostCounts()

@@ -109,11 +109,13 @@ ToWorker: TypeAlias = AboutRequest | Isolate | TellBlocks | Become
 
 
 class Granted(_Message, frozen=True):
-    """Answer to ``Reserve``. ``cached_tokens`` of the prompt are on the sink already."""
+    """Answer to ``Reserve``. ``cached_tokens`` of the prompt are on the sink already. The next ``host_tokens`` are in
+    its host tier: they come all the same, unless it computes the prompt itself, and can be fetched from there."""
 
     request_id: RequestId
     grant: Grant
     cached_tokens: int
+    host_tokens: int = 0
 
 
 class Busy(_Message, frozen=True):

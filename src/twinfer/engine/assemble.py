@@ -41,6 +41,11 @@ def num_blocks(pool: PoolConfig, layout: KVLayout) -> int:
     return count
 
 
+def num_host_blocks(pool: PoolConfig, layout: KVLayout) -> int:
+    """Blocks of the host tier, which lie after the pool's in a worker's memory."""
+    return pool.host_kv_mib * 2**20 // (layout.block_bytes if pool.emulation.device else layout.counted_block_bytes)
+
+
 def assemble(
     pool: PoolConfig,
     capabilities: Capabilities,

@@ -70,14 +70,19 @@ class KVExport(Protocol):
 
     def lend(self, request: GenerationRequest, num_blocks: int) -> tuple[int, ...] | None:
         """Hold that many cached blocks of the engine's own, from the prompt's first; ``None`` when not all are here.
+        Those of the host tier come after the pool's in the worker's memory.
 
         Raises:
             CapacityError: handoffs hold too much of the pool already.
         """
         ...
 
+    def count_on_host(self, request: GenerationRequest, num_tokens: int) -> int:
+        """Tokens of the prompt that could be lent after these, which are in the pool, though they are not there."""
+        ...
+
     def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
-        """How often each of these pool blocks was let go by all its holders."""
+        """How often each of these blocks was let go by all its holders, or got other content."""
         ...
 
     def release(self, request_id: RequestId) -> None:

@@ -12,13 +12,15 @@ A plan may stand for a run of steps that only decode, of which nothing in here c
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from twinfer.core.block_hash import BlockHasher
 from twinfer.core.cost import NO_WORK, prompt_work
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
-from twinfer.core.load import Counters, LoadReport
+from twinfer.core.load import Counters, HostCounts, LoadReport
 from twinfer.core.messages import FailureKind
 from twinfer.core.request import GenerationRequest
 from twinfer.core.service import Tier
@@ -61,6 +63,8 @@ class EngineLoop:
         self.limits = limits
         self.parked: dict[RequestId, TokenSequence] = {}
         """Exports whose prompt is computed; their blocks stay until released."""
+        self.host_counts: Counter[str] = Counter()
+        """Of the host tier, by their names among the counters of a report."""
         self._vocab_size = vocab_size
         self._scheduler = Scheduler(self.prefixes, limits)
         self._sequences: dict[RequestId, TokenSequence] = {}
@@ -154,6 +158,35 @@ class EngineLoop:
         """Whether somebody is in the queue."""
         return bool(self._scheduler.waiting)
 
+    @property
+    def num_awaited(self) -> int:
+        """Blocks of the pool that have to be free or spare for the next one to be admitted."""
+        return self._scheduler.num_awaited
+
+    def recalling(self) -> Iterator[TokenSequence]:
+        """Sequences that wait for blocks out of the host tier, oldest first."""
+        return (one for one in self._scheduler.running if one.recall is not None and not one.recall.is_over)
+
+    def recalled(self, sequence: TokenSequence, num_right: int, num_copied: int) -> None:
+        """Blocks of a sequence came back, of which the first ``num_right`` are what they were; the rest is computed."""
+        recall, host = sequence.recall, self.prefixes.host
+        assert recall is not None
+        assert host is not None
+        sequence.in_flight = False
+        if sequence.cancelled:
+            self._drop(sequence)
+            return
+        if num_right < num_copied:
+            host.discard(recall.hold, recall.num_back + num_right)
+            self.host_counts["host_bad_blocks"] += 1
+        recall.num_back += num_right
+        recall.is_over = num_right < num_copied or recall.num_back == len(recall.hold.slots)
+        sequence.num_computed = sequence.cached_tokens = (recall.first_block + recall.num_back) * self.block_tokens
+        self.host_counts["host_tokens"] += num_right * self.block_tokens
+        self.prefixes.publish(sequence)
+        if recall.is_over:
+            host.release(recall.hold)
+
     def finish(self, plan: StepPlan, result: StepResult, now: float) -> StepOutcome:
         """Advance by what was computed."""
         self._steps += bool(plan.slices) + len(result.later)
@@ -185,8 +218,10 @@ class EngineLoop:
 
     def load(self) -> LoadReport:
         """Queues, blocks and counts."""
-        waiting = self._scheduler.waiting
+        waiting, host = self._scheduler.waiting, self.prefixes.host
         counters = Counters(
+            **self.host_counts,
+            host_evicted_blocks=0 if host is None else host.num_evicted,
             prefill_tokens=self._prefill_tokens,
             cached_tokens=self._cached_tokens,
             decode_tokens=self._decode_tokens,
@@ -209,6 +244,7 @@ class EngineLoop:
             backlog=sum((prompt_work(one.num_computed, one.num_tokens) for one in prompts), NO_WORK),
             decode_rows=len(decoding),
             decode_context=sum(sequence.num_computed for sequence in decoding),
+            host=HostCounts() if host is None else host.counts(),
         )
 
     def _advance(self, sequence: TokenSequence, part: Slice, draw: Draw | None, now: float, report: _Report) -> None:

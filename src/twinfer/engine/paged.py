@@ -20,11 +20,14 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.step import StepPlan, StepResult
 from twinfer.core.tokens import Token
 from twinfer.engine.base import StepOutcome
+from twinfer.engine.host_copies import HostCopies
+from twinfer.engine.host_exchange import HostExchange
 from twinfer.engine.ingest import IngestLedger
 from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
 from twinfer.engine.step_fit import Features, StepFit, features
+from twinfer.kv.host_tier import HostTier
 
 STEP_AVERAGE_WEIGHT = 0.1
 
@@ -83,12 +86,29 @@ class PagedEngine:
         self._step_s = 0.0
         self._fit: StepFit | None = None
         self._running: tuple[Features, float] | None = None
+        self._host: tuple[HostExchange, HostCopies] | None = None
         self.exports = _Exports(loop, runner, clock, self._lock)
         self.ingests = _Ingests(loop, runner, clock, self._lock)
 
     def learn_costs(self, fit: StepFit | None) -> None:
         """Report from now on what steps cost; ``None`` where their times mean nothing."""
         self._fit = fit
+
+    def use_host_tier(self, memory: memoryview, max_fraction: float) -> None:
+        """Keep blocks that the pool lets go of in what a memory has room for beyond the pool's own; nothing without it.
+
+        Args:
+            memory: that KV leaves from and arrives in: the pool's blocks come first.
+            max_fraction: share of the room that one tenant may fill.
+        """
+        layout, pool = self._capabilities.layout, self._loop.pool
+        num_slots = memory.nbytes // layout.block_bytes - pool.num_blocks
+        if num_slots > 0:
+            tier = HostTier(pool.num_blocks, num_slots, max(1, int(max_fraction * num_slots)), pool.log)
+            max_blocks = max(1, self._loop.limits.max_step_tokens // layout.block_tokens)
+            self._loop.prefixes.host = tier
+            copies = HostCopies(memory, layout.block_bytes, self._runner)
+            self._host = HostExchange(self._loop, tier, max_blocks), copies
 
     @property
     def capabilities(self) -> Capabilities:
@@ -106,14 +126,16 @@ class PagedEngine:
             self._loop.cancel(request_id)
 
     def step(self) -> StepOutcome | None:
-        """Compute one step, if there is one."""
+        """Compute one step, if there is one; before it, copy a few blocks from and to the host tier."""
+        self._exchange()
         started = self._clock.now()
         with self._lock.quiet:
             self._lock.changed.clear()
             plan = self._loop.begin(started)
             self._running = None if plan is None or not plan.slices else (features(plan.slices), started)
+            more = self._host is not None and self._host[0].has_work
         if plan is None:
-            return None
+            return StepOutcome() if more else None
         result = self._runner.execute(plan) if plan.slices else StepResult(())
         now = self._clock.now()
         self._step_s += STEP_AVERAGE_WEIGHT * (now - started - self._step_s)
@@ -136,6 +158,17 @@ class PagedEngine:
         """Changes in the prefix cache."""
         with self._lock.quiet:
             return self._loop.pool.events(since)
+
+    def _exchange(self) -> None:
+        if self._host is None:
+            return
+        exchange, copies = self._host
+        with self._lock.quiet:
+            plan = exchange.begin(self._clock.now())
+        if plan is not None:
+            filled, stored = copies.make(plan)
+            with self._lock.quiet:
+                exchange.finish(plan, filled, stored)
 
     def _learn(self, plan: StepPlan, result: StepResult, began: float, ended: float) -> None:
         self._running = None
@@ -166,8 +199,13 @@ class _Exports:
         with self._lock:
             self._check_parked()
             lent = self._lending.lend(request, num_blocks, self._clock.now())
-        self._runner.to_host(lent or ())
+        self._runner.to_host([block for block in lent or () if block < self._loop.pool.num_blocks])
         return lent
+
+    def count_on_host(self, request: GenerationRequest, num_tokens: int) -> int:
+        """Tokens that the host tier could lend."""
+        with self._lock.quiet:
+            return self._lending.count_on_host(request, num_tokens)
 
     def release(self, request_id: RequestId) -> None:
         """Turn what is held into ordinary cache, or cancel."""
@@ -178,7 +216,7 @@ class _Exports:
     def generations(self, blocks: Sequence[int]) -> tuple[int, ...]:
         """How often each block was let go."""
         with self._lock.quiet:
-            return self._loop.pool.generations(blocks)
+            return self._lending.generations(blocks)
 
     def _check_parked(self) -> None:
         parked = sum(len(sequence.blocks) for sequence in self._loop.parked.values()) + self._lending.num_blocks

@@ -6,11 +6,13 @@
 3. A step that only decodes, and few, guesses: tokens that a sequence may draw next are computed together with its last
    one, each as a slice of its own, as far as its blocks reach. Guesses that were wrong are overwritten by later steps.
 4. Waiting ones are admitted by tier and arrival as long as budget and blocks last. All blocks for the tokens known
-   are taken at admission, so a prompt never stops half-way for want of blocks; see 6 for the exception.
-5. When a decoding sequence finds no block, the youngest answer of the last tier that is not yet in this plan gives up
+   are taken at admission, so a prompt never stops half-way for want of blocks; see 7 for the exception.
+5. Where there is a host tier, admission waits until the blocks that it needs can go without being lost, and what the
+   tier has of an admitted one is brought back into its blocks before it is in a step (``engine.host_exchange``).
+6. When a decoding sequence finds no block, the youngest answer of the last tier that is not yet in this plan gives up
    its blocks and waits at the front of its tier; what it had computed stays in the prefix cache as long as nobody needs
    the room. Exports are never preempted: their blocks may be on the wire.
-6. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
+7. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
    cache. At admission they take what is in sight at once, and grow from chunk to chunk as they do when they decode.
    Exports take and keep all of theirs, so a handoff is always whole.
 """
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from twinfer.core.step import Slice
 from twinfer.engine.decode_run import decode_run, give_back, grow_run
 from twinfer.engine.prefix import PrefixCache
-from twinfer.engine.sequence import Purpose, TokenSequence
+from twinfer.engine.sequence import Purpose, Recall, TokenSequence
 from twinfer.engine.waiting import WaitingQueue
 
 
@@ -67,22 +69,28 @@ class Scheduler:
         self.waiting = WaitingQueue()
         self.running: list[TokenSequence] = []
         self.num_preemptions = 0
+        self.num_awaited = 0
+        """Blocks that have to be free or spare for the next one to be admitted; 0 unless it waits for that alone."""
 
     def plan(self, now: float) -> tuple[list[Slice], list[int]]:
         """Choose the slices of the next step, and the blocks to be zeroed for them."""
         slices: list[Slice] = []
         fresh: list[int] = []
+        self.num_awaited = 0
         budget = self.limits.max_step_tokens
-        pending = [sequence.num_pending for sequence in self.running]
-        decoding = [sequence for sequence, left in zip(self.running, pending, strict=True) if left == 1]
-        prefilling = [sequence for sequence, left in zip(self.running, pending, strict=True) if left > 1]
+        ready = [sequence for sequence in self.running if sequence.recall is None or sequence.recall.is_over]
+        pending = [sequence.num_pending for sequence in ready]
+        decoding = [sequence for sequence, left in zip(ready, pending, strict=True) if left == 1]
+        prefilling = [sequence for sequence, left in zip(ready, pending, strict=True) if left > 1]
         for sequence in decoding:
             if budget and sequence.blocks and self._grow(sequence, 1, fresh):
+                self._take_up(sequence, fresh)
                 slices.append(self._slice(sequence, 1))
                 budget -= 1
         for sequence in prefilling:
             num_tokens = min(budget, self._stride(sequence))
             if budget and sequence.blocks and self._grow(sequence, num_tokens, fresh):
+                self._take_up(sequence, fresh)
                 slices.append(self._slice(sequence, num_tokens))
                 budget -= num_tokens
         while budget and self.waiting and len(self.running) < self.limits.max_running:
@@ -91,6 +99,8 @@ class Scheduler:
                 break
             if sequence.first_scheduled is None:
                 sequence.first_scheduled = now
+            if sequence.recall is not None:
+                continue
             slices.append(self._slice(sequence, min(budget, self._stride(sequence))))
             budget -= len(slices[-1].token_ids)
         if self.limits.guess_rows and all(len(part.token_ids) == 1 for part in slices):
@@ -141,18 +151,32 @@ class Scheduler:
         if self._lets_go(sequence):
             missing = min(missing, -(-(self.limits.sight_tokens + self.limits.max_step_tokens) // size) + 1)
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
-        taken = self.pool.allocate(missing) if missing + reserve <= self.pool.num_available else None
+        fits = missing + reserve <= self.pool.num_available
+        if fits and self.prefixes.host is not None and self.pool.num_uncopied(missing):
+            self.num_awaited, fits = missing, False
+        taken = self.pool.allocate(missing) if fits else None
         if taken is None:
             self.pool.release(held)
             return False
         sequence.blocks = held + taken
         sequence.num_computed = len(held) * size
         sequence.cached_tokens = sequence.num_computed
-        if num_tokens % size:
+        sequence.recall = self._recall(sequence, len(held), min((num_tokens - 1) // size, len(held) + len(taken)))
+        if sequence.recall is None and num_tokens % size:
             fresh.append(taken[-1])
         self.waiting.remove(sequence)
         self.running.append(sequence)
         return True
+
+    def _recall(self, sequence: TokenSequence, start: int, end: int) -> Recall | None:
+        hold = self.prefixes.hold_on_host(sequence, start, end, sequence.deadline)
+        return None if hold is None else Recall(hold, start)
+
+    def _take_up(self, sequence: TokenSequence, fresh: list[int]) -> None:
+        """From now on the rest is computed of what came back."""
+        if sequence.recall is not None and sequence.num_tokens % self.prefixes.block_tokens:
+            fresh.append(sequence.blocks[-1])
+        sequence.recall = None
 
     def _stride(self, sequence: TokenSequence) -> int:
         """Positions that a prompt would like to compute next."""
@@ -192,6 +216,9 @@ class Scheduler:
         self.waiting.put_back(sequence)
 
     def _release(self, sequence: TokenSequence) -> None:
+        if sequence.recall is not None and self.prefixes.host is not None:
+            self.prefixes.host.release(sequence.recall.hold)
+        sequence.recall = None
         self.pool.release(sequence.held_blocks)
         sequence.blocks = []
         sequence.num_let_go = 0

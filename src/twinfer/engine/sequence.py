@@ -9,6 +9,7 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.step import Slice
 from twinfer.core.tokens import FinishReason, Timings
 from twinfer.engine.lookup import PromptLookup
+from twinfer.kv.host_tier import HostHold
 
 
 class Purpose(Enum):
@@ -18,6 +19,23 @@ class Purpose(Enum):
     """It decodes on, here."""
     EXPORT = auto()
     """Its KV is held for another worker; it draws its first token and stops."""
+
+
+@dataclass(slots=True)
+class Recall:
+    """Blocks of a sequence that come back from the host tier.
+
+    Attributes:
+        hold: where they are.
+        first_block: index of the first of them within the sequence.
+        num_back: so many are back and verified.
+        is_over: no more of them will come.
+    """
+
+    hold: HostHold
+    first_block: int
+    num_back: int = 0
+    is_over: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +52,7 @@ class TokenSequence:
         foreign: another numeric provenance whose KV may stand for its prefix; empty for none.
         mixed: its blocks hold such KV.
         pinned_tokens: of the prompt, by the request's pins; ``None`` until it is computed.
+        recall: what comes back from the host tier before anything is computed.
         lookup: drafts what may come next; made when there is room for drafts.
     """
 
@@ -48,6 +67,7 @@ class TokenSequence:
     num_published: int = 0
     foreign: str = ""
     mixed: bool = False
+    recall: Recall | None = None
     lookup: PromptLookup | None = None
     cached_tokens: int = 0
     pinned_tokens: int | None = None

@@ -37,6 +37,10 @@ COUNTER_HELP = {
     "fetched_tokens": "Prompt positions in fetched prefixes",
     "kv_bytes_in": "KV bytes received",
     "kv_bytes_out": "KV bytes offered",
+    "host_tokens": "Prompt positions whose KV came back from the host tier",
+    "host_saved_blocks": "KV blocks copied to the host tier",
+    "host_evicted_blocks": "KV blocks that gave way in the host tier",
+    "host_bad_blocks": "KV blocks of the host tier whose digest had changed",
 }
 
 GAUGE_HELP = {
@@ -108,6 +112,7 @@ class _Snapshot(Collector):
         yield self._counts_by("reason", "grants_refused", "Grants refused", lambda load: load.grants_refused)
         yield self._counts_by("reason", "peers_refused", "Callers turned away", lambda load: load.peers_refused)
         yield self._by_state("kv_blocks", "KV blocks by state", lambda load: msgspec.structs.asdict(load.blocks))
+        yield self._by_state("host_blocks", "Slots of the host tier", lambda load: msgspec.structs.asdict(load.host))
         yield self._by_state("handoffs_open", "Open handoffs by side and state", lambda load: load.handoffs)
 
     def _counts_by(self, label: str, name: str, text: str, values: Callable[[LoadReport], Mapping[str, int]]) -> Metric:

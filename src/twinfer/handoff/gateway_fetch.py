@@ -68,7 +68,8 @@ class PrefixFetch:
         if self.outcome is not None:
             return []
         if isinstance(message, Granted):
-            if len(self.request.prompt) - message.cached_tokens < self.fetching.min_tokens:
+            has_tokens = message.cached_tokens + message.host_tokens
+            if len(self.request.prompt) - has_tokens < self.fetching.min_tokens:
                 return self.end("cached")
             return [Send(self.fetching.passing.source, Lend(self.request, message.grant))]
         if isinstance(message, Busy):

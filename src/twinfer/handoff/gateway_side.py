@@ -167,33 +167,33 @@ class GatewayRequest:
         if message.request_id != self.wire_id:
             return []
         if isinstance(message, Granted):
-            return self.granted(message.grant, message.cached_tokens)
+            return self.granted(message.grant, message.cached_tokens, message.host_tokens)
         if isinstance(message, Busy):
             return self.busy(worker, message.retry_after_s, now)
         if isinstance(message, Refused):
             return self.refused(worker, message.reason, incompatible=message.incompatible)
         return self.failed(worker, message.kind, message.reason)
 
-    def granted(self, grant: Grant, cached_tokens: int) -> list[GatewayAction]:
-        """The decode worker promised room."""
+    def granted(self, grant: Grant, cached_tokens: int, host_tokens: int = 0) -> list[GatewayAction]:
+        """The decode worker promised room; it could compute on from what it has, and lend that."""
         if self.state is not GatewayState.RESERVED or self.plan is None or self.plan.passing is None:
             return []
         self.cached_tokens = cached_tokens
         decode, prefill = self.plan.route.decode, self.plan.passing.source
         request = msgspec.structs.replace(self.request, request_id=self.wire_id)
-        left = len(self.request.prompt) - cached_tokens
-        if left < self.min_remote_tokens and not self.forced:
-            reason = f"{cached_tokens} of {len(self.request.prompt)} prompt tokens are cached on {decode}"
+        has_tokens = cached_tokens + host_tokens
+        if len(self.request.prompt) - has_tokens < self.min_remote_tokens and not self.forced:
+            reason = f"{has_tokens} of {len(self.request.prompt)} prompt tokens are cached on {decode}"
             provenance = self.plan.passing.capabilities.provenance
             self.plan = Plan(Route(decode, None, reason))
             return [Send(decode, Cancel(self.wire_id)), *self._generate(request, provenance)]
         self._legs.add(prefill)
         self._grant = grant
         fetching = self.plan.fetching
-        if fetching is None or not fetching.pays(cached_tokens):
+        if fetching is None or not fetching.pays(has_tokens):
             return self._prefill()
         within_s = FETCH_SHARE * self.policy.lease_s
-        self._fetch = PrefixFetch.of(request, fetching, prefill, cached_tokens, within_s)
+        self._fetch = PrefixFetch.of(request, fetching, prefill, has_tokens, within_s)
         self.state = GatewayState.FETCHING
         return self._fetch.begin()
 

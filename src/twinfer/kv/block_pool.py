@@ -10,6 +10,10 @@ A live block counts its holders; prefix hits share it. A cached block has no hol
 the least recently used first to go when free ones run out. A promise is a claim on free and cached blocks, not a
 block: it bounds what others may allocate until it is bound or dropped.
 
+Where a host tier is below the pool, the coldest cached blocks are copied to it before they go: a block is borrowed for
+its copy, and spare when it is given back: still cached, and evicted before all that are not. Whoever wants it meanwhile
+shares it, and lets go of it as of any other.
+
 A pin keeps a block's content, whether somebody holds the block or not: until its time is over, the block is evicted
 only after all cached ones without a pin. An owner has a bounded number of pins. They are no claim: a request that needs
 the room gets it.
@@ -38,6 +42,14 @@ class _Pin(NamedTuple):
     until: float
 
 
+class Borrowed(NamedTuple):
+    """A block that is held for its copy."""
+
+    block: int
+    block_hash: BlockHash
+    owner: str
+
+
 class BlockPool:
     """Accounts for ``num_blocks`` blocks; knows nothing of their bytes.
 
@@ -50,6 +62,8 @@ class BlockPool:
         self.max_pinned = max_pinned
         self._free: deque[int] = deque(range(num_blocks))
         self._cached: OrderedDict[int, BlockHash] = OrderedDict()
+        self._spare: OrderedDict[int, BlockHash] = OrderedDict()
+        """Cached, and copied elsewhere; all of them colder than those that are not."""
         self._kept: OrderedDict[int, BlockHash] = OrderedDict()
         """Cached, and pinned."""
         self._pins: dict[int, _Pin] = {}
@@ -57,17 +71,18 @@ class BlockPool:
         self._holders: dict[int, int] = {}
         self._quarantined: set[int] = set()
         self._hash_of: dict[int, BlockHash] = {}
+        self._owner_of: dict[int, str] = {}
         self._by_hash: dict[BlockHash, int] = {}
         self._promised = 0
         self._generations = [0] * num_blocks
-        self._log = BlockLog(KEPT_CHANGES * num_blocks)
+        self.log = BlockLog(KEPT_CHANGES * num_blocks)
         self.next_unpin = math.inf
         """No pin ends before."""
 
     @property
     def num_available(self) -> int:
         """Blocks that may be allocated or promised now."""
-        return len(self._free) + len(self._cached) + len(self._kept) - self._promised
+        return len(self._free) + self._num_cached - self._promised
 
     @property
     def num_live(self) -> int:
@@ -79,7 +94,7 @@ class BlockPool:
         return BlockCounts(
             total=self.num_blocks,
             free=len(self._free),
-            cached=len(self._cached) + len(self._kept),
+            cached=self._num_cached,
             live=len(self._holders),
             quarantined=len(self._quarantined),
             promised=self._promised,
@@ -121,14 +136,14 @@ class BlockPool:
             if block not in self._holders:
                 if self.num_available < 1:
                     break
-                del self._idle(block)[block]
+                self._wake(block)
             self._holders[block] = self._holders.get(block, 0) + 1
             held.append(block)
         return held
 
     def events(self, since: int) -> BlockEvents:
         """Which blocks became findable, and which no longer are, from a change's number on."""
-        return self._log.since(since, self._by_hash)
+        return self.log.since(since)
 
     def is_resident(self, block_hash: BlockHash) -> bool:
         """Whether a block of this hash is here."""
@@ -141,15 +156,16 @@ class BlockPool:
                 return count
         return len(hashes)
 
-    def publish(self, block: int, block_hash: BlockHash) -> None:
-        """Make a live block findable; the first block of a hash stays the one that is found."""
+    def publish(self, block: int, block_hash: BlockHash, owner: str = "") -> None:
+        """Make a live block of this owner's findable; the first block of a hash stays the one that is found."""
         if block not in self._holders:
             raise ValueError(f"block {block} is not live")
         if block_hash not in self._by_hash:
             self._forget(block)
             self._by_hash[block_hash] = block
             self._hash_of[block] = block_hash
-            self._log.stored(block_hash)
+            self._owner_of[block] = owner
+            self.log.stored(block_hash)
 
     def release(self, blocks: Iterable[int]) -> None:
         """Give up one hold on each block. Later blocks of a sequence go first, so that prefixes live longest."""
@@ -174,8 +190,9 @@ class BlockPool:
             known = self._pins.get(block)
             if known is None:
                 self._num_pinned[owner] += 1
-                if block in self._cached:
-                    self._kept[block] = self._cached.pop(block)
+                if block not in self._holders:
+                    self._wake(block)
+                    self._kept[block] = hashes[count]
             if known is None or known.until < until:
                 self._pins[block] = _Pin(owner, until)
                 self.next_unpin = min(self.next_unpin, until)
@@ -188,6 +205,26 @@ class BlockPool:
             if block in self._kept:
                 self._cached[block] = self._kept.pop(block)
         self.next_unpin = min((pin.until for pin in self._pins.values()), default=math.inf)
+
+    def num_uncopied(self, spare: int) -> int:
+        """Blocks that may be borrowed now, so that as many as ``spare`` can go without being lost."""
+        missing = spare - len(self._free) - len(self._spare)
+        return max(0, min(missing, len(self._cached), self.num_available))
+
+    def borrow(self, num_blocks: int) -> list[Borrowed]:
+        """Hold the coldest cached blocks that are not spare, no more than :meth:`num_uncopied`, for their copies."""
+        borrowed: list[Borrowed] = []
+        for _ in range(num_blocks):
+            block, block_hash = self._cached.popitem(last=False)
+            self._holders[block] = 1
+            borrowed.append(Borrowed(block, block_hash, self._owner_of[block]))
+        return borrowed
+
+    def give_back(self, borrowed: Iterable[Borrowed]) -> None:
+        """They were copied, or will not be: those that nobody else holds are spare now."""
+        for block, block_hash, _ in borrowed:
+            if self._drop_holder(block):
+                (self._kept if block in self._pins else self._spare)[block] = block_hash
 
     def generations(self, blocks: Iterable[int]) -> tuple[int, ...]:
         """How often each block was let go."""
@@ -207,13 +244,17 @@ class BlockPool:
             self._quarantined.remove(block)
             self._free.append(block)
 
+    @property
+    def _num_cached(self) -> int:
+        return len(self._cached) + len(self._spare) + len(self._kept)
+
     def _take(self, num_blocks: int) -> list[int]:
         taken: list[int] = []
         for _ in range(num_blocks):
             if self._free:
                 block = self._free.popleft()
             else:
-                block, _hash = (self._cached or self._kept).popitem(last=False)
+                block, _hash = (self._spare or self._cached or self._kept).popitem(last=False)
                 self._forget(block)
             self._holders[block] = 1
             taken.append(block)
@@ -233,6 +274,11 @@ class BlockPool:
         """Where a block with this content is while nobody holds it."""
         return self._kept if block in self._pins else self._cached
 
+    def _wake(self, block: int) -> None:
+        """It is not idle any more."""
+        idle = next(idle for idle in (self._cached, self._spare, self._kept) if block in idle)
+        del idle[block]
+
     def _drop_pin(self, block: int) -> None:
         pin = self._pins.pop(block, None)
         if pin is not None:
@@ -242,5 +288,6 @@ class BlockPool:
         self._drop_pin(block)
         block_hash = self._hash_of.pop(block, None)
         if block_hash is not None:
+            del self._owner_of[block]
             del self._by_hash[block_hash]
-            self._log.gone(block_hash)
+            self.log.gone(block_hash)

@@ -10,7 +10,7 @@ from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
 from twinfer.core.errors import ConfigError
 from twinfer.core.process import WorkerSpec
-from twinfer.engine.assemble import assemble, emulated_capabilities
+from twinfer.engine.assemble import assemble, emulated_capabilities, num_host_blocks
 from twinfer.engine.emulated import EmulatedRunner
 from twinfer.engine.paged import PagedEngine, Runner
 from twinfer.engine.step_seed import step_fit
@@ -37,6 +37,7 @@ def build_engine(
     changed = runner.changed if isinstance(runner, EmulatedRunner) else None
     engine = assemble(spec.pool, capabilities, runner, cluster_key, clock, changed)
     engine.learn_costs(step_fit(spec.pool, Path(spec.cache_dir)))
+    engine.use_host_tier(memory.view, spec.pool.max_host_fraction)
     engine.exports.max_parked_blocks = int(capabilities.num_blocks * spec.handoff.max_parked_fraction)
     return engine, memory
 
@@ -50,9 +51,9 @@ def _emulated(spec: WorkerSpec, clock: Clock, progress: Progress) -> tuple[Capab
     capabilities = msgspec.structs.replace(
         emulated_capabilities(spec.model, spec.pool, max_kv_tokens), grammars=vocabulary is not None
     )
-    memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
+    memory, pool = _memory(spec, capabilities)
     masks = None if vocabulary is None else GrammarMasks(vocabulary)
-    runner = EmulatedRunner(memory.view, capabilities.layout, capabilities.vocab_size, emulation, clock, times, masks)
+    runner = EmulatedRunner(pool, capabilities.layout, capabilities.vocab_size, emulation, clock, times, masks)
     return capabilities, memory, runner
 
 
@@ -72,6 +73,13 @@ def _native(spec: WorkerSpec, clock: Clock, progress: Progress) -> tuple[Capabil
     cache_dir = Path(spec.cache_dir)
     served = native_model(spec.model, spec.pool, cache_dir)
     capabilities = native_capabilities(served, spec.model, spec.pool)
-    memory = PoolMemory(capabilities.num_blocks, capabilities.layout.block_bytes)
+    memory, pool = _memory(spec, capabilities)
     progress("loading weights")
-    return capabilities, memory, native_runner(served, capabilities, spec.pool.device, memory.view, cache_dir)
+    return capabilities, memory, native_runner(served, capabilities, spec.pool.device, pool, cache_dir)
+
+
+def _memory(spec: WorkerSpec, capabilities: Capabilities) -> tuple[PoolMemory, memoryview]:
+    """Memory for the pool and the host tier after it, and the pool's part of it."""
+    layout, num_blocks = capabilities.layout, capabilities.num_blocks
+    memory = PoolMemory(num_blocks + num_host_blocks(spec.pool, layout), layout.block_bytes)
+    return memory, memory.view[: num_blocks * layout.block_bytes]

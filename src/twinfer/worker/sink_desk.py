@@ -213,7 +213,8 @@ class SinkDesk:
         request, context = message.request, self._context
         expires_unix_s = time.time() + context.handoff.lease_s
         terms = terms_of(message, context.identity, context.handoff, to_come, expires_unix_s)
-        granted = Granted(request.request_id, sign(terms, context.cluster_key), to_come.start)
+        on_host = context.engine.exports.count_on_host(request, to_come.start)
+        granted = Granted(request.request_id, sign(terms, context.cluster_key), to_come.start, on_host)
         lease = Lease.start(context.clock.now(), context.handoff.lease_s, request.deadline_s)
         machine = SinkHandoff(terms, request, lease, self._max_pulls)
         intake = Intake(plan, to_come, context.memory, self._staging, digests=terms.proof is Proof.DIGEST)
