@@ -4,7 +4,7 @@
     python -m bench.tiers --overload 2 --seconds 120 --short-of decode
 
 Emulated workers, so that what a deployment can do is known: `--short-of prefill` computes ten prompts in a second,
-`--short-of decode` has room for eight answers at once. Everything else is real: processes, HTTP, handoffs, queues.
+`--short-of decode` has room for about ten answers at once. Everything else is real: processes, HTTP, handoffs, queues.
 Requests arrive at random times. The reserved, priority and default tiers ask for 0.1, 0.2 and 0.4 of what there is,
 flex for all the rest. Times are to the first token, and the longest is the longest that anybody waited who was served.
 """
@@ -36,9 +36,10 @@ TEXT = "who comes first and who waits " * 24
 OUTPUT = {"prefill": 8, "decode": 40}
 """Tokens of an answer."""
 PROMPTS_PER_S = 10.0
-ROWS = 8
 STEP_S = 0.02
-BLOCK_TOKENS, BLOCK_BYTES = 16, 8192
+ROOM_TOKENS = {"prefill": 64 * 2048, "decode": 2048}
+"""Of KV on the decode worker."""
+TOKENS_PER_MIB = 2048
 CONFIG = """
 [[model]]
 id = "{model}"
@@ -68,6 +69,7 @@ role = "decode"
 engine = "emulated"
 kv_mib = {decode_mib}
 emulation.decode_step_ms = {step_ms}
+emulation.prefill_tokens_per_s = {prefill_rate}
 emulation.num_layers = 4
 """
 
@@ -98,20 +100,21 @@ class Findings:
 
 def config(short_of: str, prompt_tokens: int) -> str:
     """A deployment that has too little of one thing, and enough of the other, for prompts of this length."""
-    answer_blocks = -(-(prompt_tokens + OUTPUT[short_of]) // BLOCK_TOKENS)
-    rows = ROWS if short_of == "decode" else 64
     prompts_per_s = PROMPTS_PER_S * (1 if short_of == "prefill" else 4)
     return CONFIG.format(
         model=MODEL,
         prefill_rate=prompts_per_s * prompt_tokens,
-        decode_mib=-(-rows * answer_blocks * BLOCK_BYTES // 2**20),
+        decode_mib=ROOM_TOKENS[short_of] // TOKENS_PER_MIB,
         step_ms=STEP_S * 1e3,
     )
 
 
-def capacity(short_of: str) -> float:
-    """Requests per second that such a deployment serves at most."""
-    return PROMPTS_PER_S if short_of == "prefill" else ROWS / (OUTPUT["decode"] * STEP_S)
+def capacity(short_of: str, prompt_tokens: int) -> float:
+    """Requests per second that such a deployment serves at most, about."""
+    if short_of == "prefill":
+        return PROMPTS_PER_S
+    rows = ROOM_TOKENS[short_of] / (prompt_tokens + OUTPUT[short_of] / 2)
+    return rows / (OUTPUT[short_of] * STEP_S)
 
 
 def arrivals(rate: float, overload: float, seconds: float, seed: int) -> list[tuple[float, Tier]]:
@@ -206,7 +209,7 @@ def table(found: dict[Tier, Findings], seconds: float) -> Table:
 def preemptions(url: str) -> int:
     """How often somebody gave way on the workers."""
     lines = httpx.get(f"{url}/metrics", timeout=10).raise_for_status().text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("twinfer_preemptions_total{")))
+    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("twinfer_worker_preemptions_total{")))
 
 
 def main() -> int:
@@ -219,20 +222,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of load (default: 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (default: 1)")
     asked = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory) / "deployment.toml"
         place.write_text(config(asked.short_of, 1))
         with deployment(["--config", str(place)]) as (_, url):
             prompt_tokens = asyncio.run(count_tokens(url))
         place.write_text(config(asked.short_of, prompt_tokens))
-        load = arrivals(capacity(asked.short_of), asked.overload, asked.seconds, asked.seed)
+        served = capacity(asked.short_of, prompt_tokens)
+        load = arrivals(served, asked.overload, asked.seconds, asked.seed)
         with console.status(f"{len(load)} requests"), deployment(["--config", str(place)]) as (_, url):
             start = time.monotonic()
             found = asyncio.run(offer(url, load, OUTPUT[asked.short_of]))
             lasted, gave_way = time.monotonic() - start, preemptions(url)
-    console.print(f"short of {asked.short_of}: {capacity(asked.short_of):g} requests/s can be served, ")
-    console.print(f"{asked.overload:g} times that asked for {asked.seconds:g} s; the last ended after {lasted:.0f} s")
+    asked_for = f"{asked.overload:g} x {served:.1f} requests/s for {asked.seconds:g} s"
+    console.print(f"short of {asked.short_of}: {asked_for}; the last answer ended after {lasted:.0f} s")
     console.print(table(found, asked.seconds))
     console.print(f"{gave_way} times an answer gave way to another")
     return 0

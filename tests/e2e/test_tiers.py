@@ -7,7 +7,7 @@ from bench.tiers import OUTPUT, arrivals, capacity, config, offer
 from tests.e2e.deployment import serving
 from twinfer.core.service import Tier
 
-PROMPT_TOKENS = 170
+PROMPT_TOKENS = 268
 """About the length of the load's prompts: what it is exactly only shifts the overload."""
 SECONDS = 14.0
 OVERLOAD = 1.75
@@ -15,7 +15,7 @@ OVERLOAD = 1.75
 
 async def test_an_overload_is_flex_s_to_bear(place: Path) -> None:
     """Urgent tiers hardly wait, flex does and is sent away first and alone, and whatever was taken on is ended."""
-    asked = arrivals(capacity("prefill"), OVERLOAD, SECONDS, seed=5)
+    asked = arrivals(capacity("prefill", PROMPT_TOKENS), OVERLOAD, SECONDS, seed=5)
     with serving(place, config("prefill", PROMPT_TOKENS)) as deployment:
         found = await offer(deployment.url, asked, OUTPUT["prefill"])
         deployment.wait_idle()
