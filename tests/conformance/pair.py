@@ -97,7 +97,7 @@ class Member:
             clock,
             msgspec.structs.replace(HANDOFF, commit=commit),
             accept,
-            transfer=lambda call, *args: calls.append(lambda: call(*args)),
+            transfer=lambda rank, call, *args: calls.append(lambda: call(*args)),
             soon=lambda call, *args: calls.append(lambda: call(*args)),
             wake=lambda: None,
         )

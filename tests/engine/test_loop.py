@@ -14,6 +14,7 @@ from twinfer.core.config import PoolConfig
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.messages import FailureKind
+from twinfer.core.service import Tier
 from twinfer.core.tokens import FinishReason
 
 PROMPTS = st.lists(st.integers(0, 20), min_size=1, max_size=24)
@@ -61,9 +62,9 @@ class LoopMachine(RuleBasedStateMachine):
         self.dropped: set[str] = set()
         self.exports: list[str] = []
 
-    @rule(prompt=PROMPTS, num_tokens=st.integers(1, 10))
-    def submit(self, prompt: list[int], num_tokens: int) -> None:
-        request = a_request(prompt, num_tokens, f"answer {len(self.wanted)}")
+    @rule(prompt=PROMPTS, num_tokens=st.integers(1, 10), tier=st.sampled_from(Tier))
+    def submit(self, prompt: list[int], num_tokens: int, tier: Tier) -> None:
+        request = msgspec.structs.replace(a_request(prompt, num_tokens, f"answer {len(self.wanted)}"), tier=tier)
         self.wanted[request.request_id] = expected_output(prompt, num_tokens)
         self.engine.submit(request)
 
@@ -279,7 +280,7 @@ def test_bounds_on_queue_and_parked_kv() -> None:
     pool: PoolConfig = msgspec.structs.replace(POOL, max_waiting=1)
     engine = SmallEngine(64, pool)
     engine.engine.submit(a_request([1], request_id="a"))
-    with pytest.raises(CapacityError, match="queue is full"):
+    with pytest.raises(CapacityError, match="no place for tier default: 1 wait"):
         engine.engine.submit(a_request([1], request_id="b"))
     engine.run()
     engine.engine.exports.max_parked_blocks = 1

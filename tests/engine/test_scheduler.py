@@ -21,7 +21,7 @@ def strides(num_tokens: int, purpose: Purpose, max_step_tokens: int) -> Iterator
     prefixes = PrefixCache(BlockPool(num_tokens), BlockHasher(b"key", CAPABILITIES.fingerprint, "", 16))
     scheduler = Scheduler(prefixes, Limits(max_step_tokens, 8, 8, 10_000, last_stride=LAST_STRIDE))
     sequence = TokenSequence(a_request(list(range(num_tokens)), 1), purpose, 0.0)
-    scheduler.waiting.append(sequence)
+    scheduler.waiting.append(sequence, sequence.rank)
     while sequence.num_pending:
         [piece], _ = scheduler.plan(0.0)
         sequence.num_computed += len(piece.token_ids)

@@ -321,7 +321,7 @@ class VirtualWorker:
 
         _check_commits(engine.ingests._ledger, ElementView(memory.view, layout))
 
-        def transfer(call: Callable[..., None], *args: object) -> None:
+        def transfer(rank: int, call: Callable[..., None], *args: object) -> None:
             stalled = self._schedule.chance("stall", self._faults.stall)
             longest_s = HANDOFF.lease_s if stalled else TRANSFER_S
             self._schedule.after(self._schedule.random.random() * longest_s, lambda: life.alive and call(*args))

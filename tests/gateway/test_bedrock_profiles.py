@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -86,6 +87,25 @@ async def test_an_application_s_profile(model: ServedModel) -> None:
             await asyncio.to_thread(lambda: client.converse(modelId=f"{arn}theirs", **converse_body()))
         late = 'twinfer_gateway_late_first_tokens_total{profile="ours"} 2.0'
         assert late in (await house.http.get("/metrics")).text
+
+
+async def test_a_promise_that_cannot_be_kept_is_refused_at_once(model: ServedModel) -> None:
+    """With 503 and the time to come back; nothing is begun, and calls that were promised nothing are not concerned."""
+    arn = "arn:aws:bedrock:us-east-1:000000000000:application-inference-profile/quick"
+    config = Config(model=(ModelConfig(id=model.id),), profile=(ProfileConfig("quick", model.id, first_token_ms=500),))
+    async with open_house(model, config) as house:
+        house.says("Hello")
+        house.dispatcher.foreseen_s = 4.5
+        refused = await house.http.post(f"/model/{quote(arn, safe='')}/converse", json=converse_body())
+        headers = [refused.headers[name] for name in ("x-amzn-errortype", "x-amz-retry-after", "retry-after")]
+        assert (503, ["ServiceUnavailableException", "4000", "4"]) == (refused.status_code, headers)
+        assert [] == house.dispatcher.generations
+        assert 200 == (await house.http.post(f"/model/{model.id}/converse", json=converse_body())).status_code
+        house.dispatcher.foreseen_s = 0.4
+        kept = await house.http.post(f"/model/{quote(arn, safe='')}/converse", json=converse_body())
+        assert 200 == kept.status_code
+        series = 'twinfer_gateway_refused_total{reason="promise",tier="default"} 1.0'
+        assert series in (await house.http.get("/metrics")).text
 
 
 async def test_without_any_there_are_no_application_profiles(house: House) -> None:

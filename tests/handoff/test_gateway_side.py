@@ -12,7 +12,7 @@ from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
-from twinfer.core.messages import Cancel, FailureKind, Generate, Granted, Prefill, Refused, Reserve, ToWorker
+from twinfer.core.messages import Busy, Cancel, FailureKind, Generate, Granted, Prefill, Refused, Reserve, ToWorker
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route
 from twinfer.core.tokens import FinishReason, Token
@@ -233,11 +233,19 @@ def test_busy_waits_and_then_says_so() -> None:
     client = a_client(max_busy_s=2.0)
     for now in (0.0, 0.5, 1.0, 1.5):
         client.act(client.machine.planned(split()))
-        client.act(client.machine.busy(D, 0.5, now))
+        client.act(client.machine.busy(D, Busy(client.machine.wire_id, 0.5), now))
     assert [replan.pause_s for replan in client.replans] == [0.5] * 4
     client.act(client.machine.planned(split()))
-    client.act(client.machine.busy(D, 0.5, 2.0))
+    client.act(client.machine.busy(D, Busy(client.machine.wire_id, 0.5), 2.0))
     assert isinstance(client.outcomes[0], CapacityError)
+
+
+def test_who_waited_at_the_worker_has_waited() -> None:
+    """What it waited there counts as if it had been told at once, and had come again and again."""
+    client = a_client(max_busy_s=2.0)
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.busy(D, Busy(client.machine.wire_id, 0.5, waited_s=2.0), 2.0))
+    assert ["worker d has no free capacity; try again later"] == [str(error) for error in client.outcomes]
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -298,7 +306,7 @@ def test_each_wait_has_its_own_bound() -> None:
     """A request that waited for room at its beginning may wait for a worker in its middle."""
     client = a_client(max_busy_s=2.0)
     client.act(client.machine.planned(split()))
-    client.act(client.machine.busy(D, 0.5, 0.0))
+    client.act(client.machine.busy(D, Busy(client.machine.wire_id, 0.5), 0.0))
     client.act(client.machine.planned(split()))
     client.act(client.machine.granted(GRANT, 0))
     client.act(client.machine.tokens(drawn(0)))
@@ -465,7 +473,7 @@ def happen(
         "waited": lambda: machine.fetch_overdue(fetch),
         "token": lambda: machine.tokens(drawn(known, last=known == 3)),
         "repeat": lambda: machine.tokens(drawn(data.draw(st.integers(0, known - 1)))) if known else [],
-        "busy": lambda: machine.busy(worker, 0.5, now),
+        "busy": lambda: machine.busy(worker, Busy(machine.wire_id, 0.5), now),
         "refuse": lambda: machine.refused(worker, "no"),
         "fail": lambda: machine.failed(worker, data.draw(st.sampled_from(FailureKind)), "broke"),
         "lose": lambda: machine.lost(worker),

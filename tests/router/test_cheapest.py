@@ -1,6 +1,7 @@
 """Routes by cost: the cheapest that holds the goals, whatever the snapshot."""
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,9 +13,10 @@ from twinfer.core.errors import TwinferError
 from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
 from twinfer.core.route import Route, RouteKind
+from twinfer.core.service import Tier
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.engine.assemble import emulated_capabilities
-from twinfer.router.policy import choose_route, fetch_threshold
+from twinfer.router.policy import choose_route, fetch_threshold, foreseen_s
 
 CAPABILITIES = emulated_capabilities(MODEL, POOL)
 ROUTING = RoutingConfig(policy="cost", ttft_goal_ms=1000, tpot_goal_ms=50)
@@ -77,6 +79,44 @@ def test_a_long_queue_on_the_prefill_worker_is_gone_round() -> None:
     queued = a_worker("p", Role.PREFILL, backlog=Backlog(60_000, 0.0))
     assert ends(route(3000, BUSY, queued)) == ("d", None)
     assert ends(route(3000, BUSY, queued, a_worker("q", Role.PREFILL))) == ("d", "q")
+
+
+def foreseen(tier: Tier, *workers: WorkerState, routing: RoutingConfig = ROUTING) -> float | None:
+    """When a prompt of a thousand tokens has its first token."""
+    request = msgspec.structs.replace(a_request([1] * 1000), tier=tier)
+    return foreseen_s(request, ClusterSnapshot(workers), routing)
+
+
+def test_those_that_come_later_do_not_count() -> None:
+    """A second of work of worse tiers before it is none to a better one, reported or not."""
+    second, none = Backlog(10_000, 0.0), Backlog()
+    by_rank = (none, none, none, second)
+    idle = foreseen(Tier.PRIORITY, IDLE)
+    assert idle is not None
+    for facts in (
+        {"backlog": second, "backlog_before": by_rank},
+        {"unreported": second, "unreported_before": by_rank},
+    ):
+        queued = a_worker("d", Role.DECODE, **facts)
+        urgent, flex = foreseen(Tier.PRIORITY, queued), foreseen(Tier.FLEX, queued)
+        assert (pytest.approx(idle, abs=0.01), pytest.approx(idle + 1.1, abs=0.1)) == (urgent, flex)
+
+
+def test_what_flex_holds_is_room_for_an_urgent_one() -> None:
+    """Others wait until answers there have ended."""
+    full = a_worker("d", Role.DECODE, blocks=BlockCounts(4000, 0, 0, 4000), yielding_blocks=4000)
+    idle, urgent, other = foreseen(Tier.PRIORITY, IDLE), foreseen(Tier.RESERVED, full), foreseen(Tier.DEFAULT, full)
+    assert idle is not None
+    assert other is not None
+    assert (idle, True) == (urgent, other > idle)
+
+
+def test_foreseen_is_what_costs_say_under_any_policy() -> None:
+    """And nothing where no costs are known, or nobody is there."""
+    other = msgspec.structs.replace(ROUTING, policy="threshold")
+    assert foreseen(Tier.DEFAULT, BUSY, P) == foreseen(Tier.DEFAULT, BUSY, P, routing=other) is not None
+    assert foreseen(Tier.DEFAULT, a_worker("d", Role.DECODE, cost=None)) is None
+    assert foreseen(Tier.DEFAULT) is None
 
 
 def test_a_slow_worker_is_avoided() -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 
+import msgspec
+
 from tests.fakes import MODEL, a_request, expected_output
 from tests.worker.hand_source import hand_source
 from tests.worker.workplace import HANDOFF, SMALL, Caller, Station, calling, station
 from twinfer.core.capabilities import Role
-from twinfer.core.ids import Epoch, HandoffId, WorkerId
+from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Generate, Granted, Prefill, Reserve
+from twinfer.core.service import Tier
 from twinfer.engine.assemble import emulated_capabilities
 
 PROMPT = list(range(1, 31))
@@ -16,9 +19,9 @@ REQUEST = a_request(PROMPT, NUM_OUTPUT)
 CAPABILITIES = emulated_capabilities(MODEL, SMALL)
 
 
-def reserve(name: str, source: Station | None = None, num_tokens: int = 30) -> Reserve:
+def reserve(name: str, source: Station | None = None, num_tokens: int = 30, tier: Tier = Tier.DEFAULT) -> Reserve:
     """A reservation; without a source, for one that will never come."""
-    request = a_request(list(range(100, 100 + num_tokens)), NUM_OUTPUT, name)
+    request = msgspec.structs.replace(a_request(list(range(100, 100 + num_tokens)), NUM_OUTPUT, name), tier=tier)
     if source is None:
         return Reserve(request, HandoffId(name), 1, WorkerId("nobody"), Epoch("never"), CAPABILITIES)
     them = source.identity
@@ -50,7 +53,12 @@ async def test_sink_in_a_long_step():
 
 async def test_no_free_block():
     """With every block promised or bound to silent sources, leases bring all of them back, and the next one fits."""
-    async with station("d", Role.DECODE, num_blocks=16) as sink, hand_source() as source, calling(sink) as [caller]:
+    impatient = msgspec.structs.replace(HANDOFF, max_busy_s=0.0)
+    async with (
+        station("d", Role.DECODE, num_blocks=16, handoff=impatient) as sink,
+        hand_source() as source,
+        calling(sink) as [caller],
+    ):
         them = source.identity
         caller.send(
             Reserve(REQUEST, HandoffId("h"), 1, them.worker, them.epoch, them.capabilities),
@@ -70,6 +78,33 @@ async def test_no_free_block():
         caller.send(reserve("d", num_tokens=60))
         assert (await caller.hear(Granted, 3))[-1].request_id == "d"
         caller.send(Cancel(reserve("d").request.request_id))
+        await sink.at_rest()
+
+
+async def test_room_is_waited_for_by_tier():
+    """Who finds none is granted it as soon as there is some, the better tier first; who leaves is not waited for."""
+    async with station("d", Role.DECODE, num_blocks=16) as sink, calling(sink) as [caller]:
+        caller.send(reserve("a", num_tokens=60))
+        await caller.hear(Granted)
+        for name, tier in (("flex", Tier.FLEX), ("gone", Tier.RESERVED), ("default", Tier.DEFAULT)):
+            caller.send(reserve(name, num_tokens=60, tier=tier))
+        for name in ("gone", "a"):
+            caller.send(Cancel(RequestId(name)))
+        assert "default" == (await caller.hear(Granted, 2))[-1].request_id
+        caller.send(Cancel(RequestId("default")))
+        assert "flex" == (await caller.hear(Granted, 3))[-1].request_id
+        caller.send(Cancel(RequestId("flex")))
+        await sink.at_rest()
+
+
+async def test_waiting_for_room_ends():
+    """With a word how long it was waited."""
+    patient = msgspec.structs.replace(HANDOFF, max_busy_s=0.3)
+    async with station("d", Role.DECODE, num_blocks=16, handoff=patient) as sink, calling(sink) as [caller]:
+        caller.send(reserve("a", num_tokens=60), reserve("b"))
+        [busy] = await caller.hear(Busy)
+        assert (RequestId("b"), 0.3) == (busy.request_id, busy.waited_s)
+        caller.send(Cancel(RequestId("a")))
         await sink.at_rest()
 
 

@@ -165,7 +165,7 @@ async def station(
             MonotonicClock(),
             handoff,
             pool.accept,
-            transfer=lambda call, *args: transfers.submit(call, *args) and None,
+            transfer=lambda rank, call, *args: transfers.submit(call, *args) and None,
             soon=lambda call, *args: loop.call_soon_threadsafe(call, *args) and None,
             wake=thread.wake,
             refused=(server.refused,),

@@ -294,7 +294,8 @@ class GatewayConfig(_Table, frozen=True):
     pad_events: bool = True
     """Events of Bedrock's streams over TLS carry a field of random length, which hides how long their text is."""
     max_requests: int = 1024
-    """Requests in work at most; past that the answer is 503."""
+    """Requests in work at most, past that the answer is 503; those of the reserved tier have as many places of their
+    own."""
     flex_share: float = 0.5
     """Part of them from which on requests of the flex tier are answered with 503."""
     tls_cert: str = ""
@@ -349,7 +350,8 @@ class ProfileConfig(_Table, frozen=True):
     latency: Latency = Latency.STANDARD
     """The same for the latency mode."""
     first_token_ms: float = 0.0
-    """Time to the first token that is promised; later ones are counted. 0 promises none."""
+    """Time to the first token that is promised; later ones are counted, and what would come too late for certain is
+    answered with 503 at once. 0 promises none."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-zA-Z0-9-]{1,64}", self.id):

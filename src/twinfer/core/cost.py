@@ -3,6 +3,7 @@
 import msgspec
 
 from twinfer.core.ids import WorkerId
+from twinfer.core.service import NUM_RANKS
 
 
 class StepCost(msgspec.Struct, frozen=True):
@@ -63,6 +64,22 @@ def prompt_work(start: int, end: int) -> Backlog:
     """The positions ``[start, end)`` of a prompt."""
     tokens = end - start
     return Backlog(tokens, tokens * (start + tokens / 2))
+
+
+class Ahead:
+    """Prompts by service tier, so that those before a new one are known at once.
+
+    Attributes:
+        before: by the rank of the new one; the last are all.
+    """
+
+    def __init__(self) -> None:
+        self.before = [NO_WORK] * NUM_RANKS
+
+    def add(self, work: Backlog, rank: int) -> None:
+        """One more, of this rank."""
+        for other in range(rank, NUM_RANKS):
+            self.before[other] += work
 
 
 class Estimate(msgspec.Struct, frozen=True):

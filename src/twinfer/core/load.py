@@ -95,6 +95,8 @@ class LoadReport(msgspec.Struct, frozen=True):
         draining: nothing new is taken: the worker changes its role, or leaves.
         healthy: false when the reclaimer cannot reclaim, or the engine's thread is gone.
         backlog: prompt positions not computed yet, in the queue and under way.
+        backlog_before: the part of it that comes before a new prompt, by its rank; empty: all of it, for each.
+        yielding_blocks: held by flex answers that give them up for an urgent request.
         decode_rows: sequences that decode.
         decode_context: positions they look back to, summed.
         cost: of its steps; ``None`` until there were some.
@@ -123,3 +125,5 @@ class LoadReport(msgspec.Struct, frozen=True):
     cost: StepCost | None = None
     links: dict[WorkerId, LinkCost] = {}
     host: HostCounts = HostCounts()
+    backlog_before: tuple[Backlog, ...] = ()
+    yielding_blocks: int = 0

@@ -119,10 +119,11 @@ class Granted(_Message, frozen=True):
 
 
 class Busy(_Message, frozen=True):
-    """No room now."""
+    """No room now, and none for the ``waited_s`` seconds that it waited there."""
 
     request_id: RequestId
     retry_after_s: float
+    waited_s: float = 0.0
 
 
 class Refused(_Message, frozen=True):

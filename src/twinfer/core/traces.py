@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from twinfer.core.errors import TraceError
+from twinfer.core.service import Tier
 
 MOONCAKE_BLOCK_TOKENS = 512
 MAX_TOKENS = 2**31 - 1
@@ -28,6 +29,7 @@ class TraceRequest:
         output_tokens: length of the answer, at least 1.
         stretches: what each stretch of the prompt holds; equal numbers at equal places mean equal tokens.
         stretch_tokens: positions of each stretch; the last one may be cut short.
+        tier: its service tier; no published trace says one.
     """
 
     arrival_s: float
@@ -35,6 +37,7 @@ class TraceRequest:
     output_tokens: int
     stretches: tuple[int, ...]
     stretch_tokens: int
+    tier: Tier = Tier.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,13 @@ class KVIngest(Protocol):
         """
         ...
 
+    def claim(self, request: GenerationRequest | None) -> None:
+        """This prompt is the first of those that wait for room, or none does.
+
+        The engine keeps room for it from what waits with a lower tier; for an urgent one flex answers give theirs up.
+        """
+        ...
+
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Turn the promise into pool blocks, one for every block of the prompt after the prefix already here."""
         ...

@@ -13,6 +13,7 @@ from twinfer.core.ids import RequestId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import Token
 from twinfer.engine.loop import EngineLoop
+from twinfer.engine.preempt import Claim
 from twinfer.engine.sequence import Purpose, TokenSequence
 
 
@@ -50,13 +51,20 @@ class IngestLedger:
         end = num_tokens // size * size if use is Use.CACHE else num_tokens
         prefix = self._loop.prefixes.hold(sequence, end if use is Use.CACHE else end - 1)
         num_promised = -(-end // size) - len(prefix)
-        if not pool.promise(num_promised):
+        if not self._loop.promise(num_promised):
             pool.release(prefix)
             return None
         sequence.cached_tokens = len(prefix) * size
         to_come = range(sequence.cached_tokens, end)
         self._open[request.request_id] = _Ingest(sequence, prefix, to_come, num_promised)
         return to_come
+
+    def claim(self, request: GenerationRequest | None) -> None:
+        """Room for this prompt comes before what waits in the queue with a lower tier; for none with ``None``."""
+        if request is None:
+            self._loop.claim(None)
+        else:
+            self._loop.claim(Claim(-(-len(request.prompt) // self._loop.block_tokens), request.tier))
 
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Blocks for the promise, chosen once."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from twinfer.core.block_hash import BlockHasher
-from twinfer.core.cost import NO_WORK, prompt_work
+from twinfer.core.cost import Ahead, prompt_work
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, HostCounts, LoadReport
@@ -27,6 +27,7 @@ from twinfer.core.service import Tier
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Timings, Token
 from twinfer.engine.base import Exported, Failure, StepOutcome
+from twinfer.engine.preempt import Claim, yields
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.scheduler import Limits, Scheduler
 from twinfer.engine.sequence import Purpose, TokenSequence
@@ -110,18 +111,18 @@ class EngineLoop:
 
         Raises:
             InvalidRequest: it does not fit this engine.
-            CapacityError: the queue is full, or half full for one of the flex tier.
+            CapacityError: the queue has no place for one of its tier.
         """
         if request.request_id in self._sequences:
             return
         self.check(request, len(emitted))
-        most = self.limits.max_waiting
-        most = max(1, most // 2) if request.tier is Tier.FLEX else most
-        if len(self._scheduler.waiting) >= most:
-            raise CapacityError(f"the queue is full with {most} requests; try again later")
+        waiting = self._scheduler.waiting
+        reserved = waiting.num_of(Tier.RESERVED.rank)
+        if request.tier.is_full(self.limits.max_waiting, reserved, len(waiting) - reserved):
+            raise CapacityError(f"the queue has no place for tier {request.tier}: {len(waiting)} wait; try again later")
         sequence = TokenSequence(request, purpose, arrived=now, output=list(emitted), foreign=foreign)
         self._adopt(sequence)
-        self._scheduler.waiting.append(sequence)
+        waiting.append(sequence, sequence.rank)
 
     def resume(self, sequence: TokenSequence) -> None:
         """Take over a sequence whose prompt another worker computed into ``sequence.blocks``."""
@@ -152,6 +153,17 @@ class EngineLoop:
             return None
         steps = self._scheduler.run_on(slices, fresh) if slices and not expired else 1
         return StepPlan(tuple(slices), tuple(fresh), expired, steps, self._no_deadline_before, follows)
+
+    def claim(self, claim: Claim | None) -> None:
+        """The first handoff that waits for room needs so much; ``None``: none waits."""
+        self._scheduler.claim = claim
+
+    def promise(self, num_blocks: int) -> bool:
+        """Set room aside for a handoff; false where there is none, or one that waits in the queue needs it first."""
+        if num_blocks + self._scheduler.set_aside > self.pool.num_available or not self.pool.promise(num_blocks):
+            return False
+        self._scheduler.passed()
+        return True
 
     @property
     def has_waiting(self) -> bool:
@@ -234,14 +246,19 @@ class EngineLoop:
         )
         running = self._scheduler.running
         decoding = [sequence for sequence in running if sequence.num_pending <= 1]
-        prompts = (sequence for sequence in (*running, *waiting) if sequence.num_pending > 1)
+        ahead = Ahead()
+        for sequence in (*running, *waiting):
+            if sequence.num_pending > 1:
+                ahead.add(prompt_work(sequence.num_computed, sequence.num_tokens), sequence.rank)
         return LoadReport(
             blocks=self.pool.counts(),
             counters=counters,
             running=len(running),
             waiting=len(waiting),
             waiting_tokens=sum(sequence.num_pending for sequence in waiting),
-            backlog=sum((prompt_work(one.num_computed, one.num_tokens) for one in prompts), NO_WORK),
+            backlog=ahead.before[-1],
+            backlog_before=tuple(ahead.before),
+            yielding_blocks=sum(len(sequence.held_blocks) for sequence in running if yields(sequence)),
             decode_rows=len(decoding),
             decode_context=sum(sequence.num_computed for sequence in decoding),
             host=HostCounts() if host is None else host.counts(),

@@ -239,6 +239,11 @@ class _Ingests:
         with self._lock:
             return self._ledger.promise(request, self._clock.now(), foreign, use)
 
+    def claim(self, request: GenerationRequest | None) -> None:
+        """Say whose room is awaited first."""
+        with self._lock:
+            self._ledger.claim(request)
+
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Turn the promise into blocks."""
         with self._lock:

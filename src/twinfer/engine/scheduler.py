@@ -1,30 +1,36 @@
 """Who computes what in the next step: continuous batching with chunked prefill, pure.
 
 1. Decoding sequences come first, one position each, oldest first; each may need one more block.
-2. Prompts under way take what is left of the step's token budget, oldest first. One that is handed over shortens its
-   strides towards its end, because the KV of the last one is what a decode worker waits for.
+2. Prompts under way take what is left of the step's token budget, by tier and then oldest first; but once the oldest
+   got nothing of some steps in a row it comes before all others (``core.turns``). One that is handed over shortens
+   its strides towards its end, because the KV of the last one is what a decode worker waits for.
 3. A step that only decodes, and few, guesses: tokens that a sequence may draw next are computed together with its last
    one, each as a slice of its own, as far as its blocks reach. Guesses that were wrong are overwritten by later steps.
-4. Waiting ones are admitted by tier and arrival as long as budget and blocks last. All blocks for the tokens known
-   are taken at admission, so a prompt never stops half-way for want of blocks; see 7 for the exception.
+4. Waiting ones are admitted in turn as long as budget and blocks last, before the prompts under way of lower tiers. All
+   blocks for the tokens known are taken at admission, so a prompt never stops half-way for want of blocks; see 7 for
+   the exception. A handoff that waits for room comes before waiting ones of lower tiers.
 5. Where there is a host tier, admission waits until the blocks that it needs can go without being lost, and what the
    tier has of an admitted one is brought back into its blocks before it is in a step (``engine.host_exchange``).
 6. When a decoding sequence finds no block, the youngest answer of the last tier that is not yet in this plan gives up
    its blocks and waits at the front of its tier; what it had computed stays in the prefix cache as long as nobody needs
-   the room. Exports are never preempted: their blocks may be on the wire.
+   the room. Flex answers, the youngest first, also make room for an urgent request or handoff that is the next to get
+   some, if that is enough. Who gave way ``MAX_YIELDS`` times for its tier counts as of the best one. Exports are never
+   preempted: their blocks may be on the wire.
 7. Where every layer has a window, answers let go of blocks that no later position looks back to: these become ordinary
    cache. At admission they take what is in sight at once, and grow from chunk to chunk as they do when they decode.
    Exports take and keep all of theirs, so a handoff is always whole.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from twinfer.core.service import NUM_RANKS
 from twinfer.core.step import Slice
+from twinfer.core.turns import Patience, TurnQueue
 from twinfer.engine.decode_run import decode_run, give_back, grow_run
+from twinfer.engine.preempt import Claim, last_to_stay, make_way
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, Recall, TokenSequence
-from twinfer.engine.waiting import WaitingQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,58 +65,59 @@ class Limits:
     grammars: bool = False
 
 
+@dataclass(slots=True)
+class _Step:
+    """A plan under construction."""
+
+    budget: int
+    slices: list[Slice] = field(default_factory=list)
+    fresh: list[int] = field(default_factory=list)
+
+    def take(self, part: Slice) -> None:
+        self.slices.append(part)
+        self.budget -= len(part.token_ids)
+
+
 class Scheduler:
-    """The queues of one engine, and the only place that gives blocks to sequences."""
+    """The queues of one engine, and the only place that gives blocks to sequences.
+
+    Attributes:
+        claim: the room that the first of the handoffs that wait for some needs; ``None`` when none waits.
+    """
 
     def __init__(self, prefixes: PrefixCache, limits: Limits) -> None:
         self.prefixes = prefixes
         self.pool = prefixes.pool
         self.limits = limits
-        self.waiting = WaitingQueue()
+        self.waiting: TurnQueue[TokenSequence] = TurnQueue()
         self.running: list[TokenSequence] = []
+        self.claim: Claim | None = None
         self.num_preemptions = 0
         self.num_awaited = 0
         """Blocks that have to be free or spare for the next one to be admitted; 0 unless it waits for that alone."""
+        self._patience = Patience()
 
     def plan(self, now: float) -> tuple[list[Slice], list[int]]:
         """Choose the slices of the next step, and the blocks to be zeroed for them."""
-        slices: list[Slice] = []
-        fresh: list[int] = []
         self.num_awaited = 0
-        budget = self.limits.max_step_tokens
+        self._make_way()
+        step = _Step(self.limits.max_step_tokens)
         ready = [sequence for sequence in self.running if sequence.recall is None or sequence.recall.is_over]
         pending = [sequence.num_pending for sequence in ready]
         decoding = [sequence for sequence, left in zip(ready, pending, strict=True) if left == 1]
         prefilling = [sequence for sequence, left in zip(ready, pending, strict=True) if left > 1]
         for sequence in decoding:
-            if budget and sequence.blocks and self._grow(sequence, 1, fresh):
-                self._take_up(sequence, fresh)
-                slices.append(self._slice(sequence, 1))
-                budget -= 1
-        for sequence in prefilling:
-            num_tokens = min(budget, self._stride(sequence))
-            if budget and sequence.blocks and self._grow(sequence, num_tokens, fresh):
-                self._take_up(sequence, fresh)
-                slices.append(self._slice(sequence, num_tokens))
-                budget -= num_tokens
-        while budget and self.waiting and len(self.running) < self.limits.max_running:
-            sequence = self.waiting.first
-            if not self._admit(sequence, fresh):
-                break
-            if sequence.first_scheduled is None:
-                sequence.first_scheduled = now
-            if sequence.recall is not None:
-                continue
-            slices.append(self._slice(sequence, min(budget, self._stride(sequence))))
-            budget -= len(slices[-1].token_ids)
-        if self.limits.guess_rows and all(len(part.token_ids) == 1 for part in slices):
-            slices += self._guesses(decoding, min(budget, self.limits.guess_rows - len(slices)))
-        return slices, fresh
+            self._advance(sequence, min(step.budget, 1), step)
+        self._continue(prefilling, step, now)
+        self._admit_before(NUM_RANKS, step, now)
+        if self.limits.guess_rows and all(len(part.token_ids) == 1 for part in step.slices):
+            step.slices += self._guesses(decoding, min(step.budget, self.limits.guess_rows - len(step.slices)))
+        return step.slices, step.fresh
 
     def run_on(self, slices: Sequence[Slice], fresh: list[int]) -> int:
         """How many steps may be taken as one from a plan on, which is only decoding; gives them their blocks."""
         limits = self.limits
-        if limits.max_run == 1 or limits.sight_tokens or limits.guess_rows:
+        if limits.max_run == 1 or limits.sight_tokens or limits.guess_rows or self.claim is not None:
             return 1
         if len(slices) < len(self.running):
             return 1
@@ -131,7 +138,7 @@ class Scheduler:
     def remove(self, sequence: TokenSequence) -> None:
         """Take a sequence out of the queues and release its blocks."""
         if sequence in self.waiting:
-            self.waiting.remove(sequence)
+            self.waiting.remove(sequence, sequence.rank)
         else:
             self.running.remove(sequence)
         self._release(sequence)
@@ -143,14 +150,58 @@ class Scheduler:
             self.pool.release(sequence.blocks[sequence.num_let_go : unseen])
             sequence.num_let_go = max(unseen, sequence.num_let_go)
 
+    def passed(self) -> None:
+        """A handoff was given room while others wait."""
+        if self.waiting:
+            self.waiting.pass_all()
+
+    @property
+    def set_aside(self) -> int:
+        """Blocks that no handoff may be given now: they are for one that waits here and was passed too often."""
+        return self._blocks_for(self.waiting.first) if self.waiting and self.waiting.is_overdue else 0
+
+    def _continue(self, prefilling: Sequence[TokenSequence], step: _Step, now: float) -> None:
+        """Prompts under way, and waiting ones before those of lower tiers."""
+        if not prefilling:
+            return
+        eldest = prefilling[0]
+        ranks = {id(sequence): sequence.rank for sequence in prefilling}
+        if self._patience.is_over:
+            ranks[id(eldest)] = -1
+        for sequence in sorted(prefilling, key=lambda sequence: ranks[id(sequence)]):
+            self._admit_before(ranks[id(sequence)], step, now)
+            self._advance(sequence, min(step.budget, self._stride(sequence)), step)
+        self._patience.turned(eldest=eldest.in_flight)
+
+    def _admit_before(self, rank: int, step: _Step, now: float) -> None:
+        """Admit waiting ones of better ranks."""
+        while step.budget and self.waiting and self.waiting.first_rank < rank:
+            sequence = self.waiting.first
+            if not self._admit(sequence, step.fresh):
+                break
+            if sequence.first_scheduled is None:
+                sequence.first_scheduled = now
+            if sequence.recall is None:
+                step.take(self._slice(sequence, min(step.budget, self._stride(sequence))))
+
+    def _advance(self, sequence: TokenSequence, num_tokens: int, step: _Step) -> None:
+        """Compute its next positions, if it finds the blocks for them."""
+        if num_tokens and sequence.blocks and self._grow(sequence, num_tokens, step.fresh):
+            self._take_up(sequence, step.fresh)
+            step.take(self._slice(sequence, num_tokens))
+
     def _admit(self, sequence: TokenSequence, fresh: list[int]) -> bool:
+        if len(self.running) >= self.limits.max_running:
+            return False
         size = self.prefixes.block_tokens
         num_tokens = sequence.num_tokens
         held = self.prefixes.hold(sequence, num_tokens - 1)  # the last one's logits are needed
-        missing = -(-num_tokens // size) - len(held)
+        missing = self._blocks_for(sequence) - len(held)
         if self._lets_go(sequence):
             missing = min(missing, -(-(self.limits.sight_tokens + self.limits.max_step_tokens) // size) + 1)
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
+        if self.claim is not None and self.claim.tier.rank < self.waiting.first_rank:
+            reserve += self.claim.num_blocks
         fits = missing + reserve <= self.pool.num_available
         if fits and self.prefixes.host is not None and self.pool.num_uncopied(missing):
             self.num_awaited, fits = missing, False
@@ -164,7 +215,7 @@ class Scheduler:
         sequence.recall = self._recall(sequence, len(held), min((num_tokens - 1) // size, len(held) + len(taken)))
         if sequence.recall is None and num_tokens % size:
             fresh.append(taken[-1])
-        self.waiting.remove(sequence)
+        self.waiting.take()
         self.running.append(sequence)
         return True
 
@@ -178,6 +229,20 @@ class Scheduler:
             fresh.append(sequence.blocks[-1])
         sequence.recall = None
 
+    def _make_way(self) -> None:
+        """Preempt flex answers, while no step computes them, for what is urgent and finds no room otherwise."""
+        victims: list[TokenSequence] = []
+        if self.claim is not None and self.claim.tier.is_urgent:
+            victims += make_way(self.running, self.claim.num_blocks - self.pool.num_available, 0)
+        if self.waiting and self.waiting.first.request.tier.is_urgent and not victims:
+            missing = self._blocks_for(self.waiting.first) + len(self.running) - self.pool.num_available
+            victims += make_way(self.running, missing, len(self.running) + 1 - self.limits.max_running)
+        for victim in victims:
+            self._preempt(victim, for_tier=True)
+
+    def _blocks_for(self, sequence: TokenSequence) -> int:
+        return -(-sequence.num_tokens // self.prefixes.block_tokens)
+
     def _stride(self, sequence: TokenSequence) -> int:
         """Positions that a prompt would like to compute next."""
         pending, last = sequence.num_pending, self.limits.last_stride
@@ -190,10 +255,10 @@ class Scheduler:
         if missing <= 0:
             return True
         while (taken := self.pool.allocate(missing)) is None:
-            victim = self._youngest_idle()
+            victim = last_to_stay(self.running)
             if victim is None:
                 return False
-            self._preempt(victim)
+            self._preempt(victim, for_tier=victim.rank > sequence.rank)
             if victim is sequence:
                 return False
         sequence.blocks += taken
@@ -203,17 +268,13 @@ class Scheduler:
     def _lets_go(self, sequence: TokenSequence) -> bool:
         return bool(self.limits.sight_tokens) and sequence.purpose is Purpose.ANSWER
 
-    def _youngest_idle(self) -> TokenSequence | None:
-        """Of the last tier among those that may give way."""
-        idle = (one for one in reversed(self.running) if one.purpose is Purpose.ANSWER and not one.in_flight)
-        return max(idle, key=lambda sequence: sequence.rank, default=None)
-
-    def _preempt(self, sequence: TokenSequence) -> None:
+    def _preempt(self, sequence: TokenSequence, *, for_tier: bool) -> None:
         self.num_preemptions += 1
+        sequence.num_yields += for_tier
         self.running.remove(sequence)
         self._release(sequence)
         sequence.num_computed = sequence.num_published = 0
-        self.waiting.put_back(sequence)
+        self.waiting.put_back(sequence, sequence.rank)
 
     def _release(self, sequence: TokenSequence) -> None:
         if sequence.recall is not None and self.prefixes.host is not None:

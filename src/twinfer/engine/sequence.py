@@ -51,6 +51,7 @@ class TokenSequence:
         num_published: full blocks entered into the prefix cache.
         foreign: another numeric provenance whose KV may stand for its prefix; empty for none.
         mixed: its blocks hold such KV.
+        num_yields: how often it gave up its blocks.
         pinned_tokens: of the prompt, by the request's pins; ``None`` until it is computed.
         recall: what comes back from the host tier before anything is computed.
         lookup: drafts what may come next; made when there is room for drafts.
@@ -69,6 +70,7 @@ class TokenSequence:
     mixed: bool = False
     recall: Recall | None = None
     lookup: PromptLookup | None = None
+    num_yields: int = 0
     cached_tokens: int = 0
     pinned_tokens: int | None = None
     first_scheduled: float | None = None

@@ -28,6 +28,12 @@ class AccountSeries:
             ("model_id", "reason"),
             registry=registry,
         )
+        self.refused = Counter(
+            "twinfer_gateway_refused",
+            "Calls refused for want of capacity before anything was begun",
+            ("tier", "reason"),
+            registry=registry,
+        )
         self.late = Counter(
             "twinfer_gateway_late_first_tokens",
             "Calls whose first token came later than their inference profile promises",

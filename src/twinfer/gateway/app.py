@@ -25,8 +25,10 @@ from twinfer.core.service import Tier
 from twinfer.gateway.auth import Door, OpenDoor, permit
 from twinfer.gateway.delivery import Delivery
 from twinfer.gateway.errors import BodyTooLarge, ErrorResponse, InternalError
-from twinfer.gateway.exchange import Call, Context, Plain
+from twinfer.gateway.exchange import Call, Context, Plain, Work
 from twinfer.gateway.permits import PermittedModels
+from twinfer.gateway.places import Places
+from twinfer.gateway.promises import check_promise
 from twinfer.gateway.routes import Row, error_for, match
 from twinfer.gateway.wire import Wire
 from twinfer.identity.principal import ANYBODY
@@ -50,7 +52,8 @@ class GatewayApp:
     def __init__(self, context: Context, door: Door | None = None) -> None:
         self._context = context
         self._door: Door = door or OpenDoor()
-        self._in_work = 0
+        gateway = context.config.gateway
+        self._places = Places(gateway.max_requests, gateway.flex_share)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP exchange."""
@@ -95,13 +98,7 @@ class GatewayApp:
         outcome = await row.operation(call, self._context_of(call, row.action))
         if isinstance(outcome, Response):
             return outcome
-        gateway = self._context.config.gateway
-        limit = gateway.max_requests
-        if outcome.work.requests[0].tier is Tier.FLEX:
-            limit = int(limit * gateway.flex_share)
-        if self._in_work >= limit:
-            raise CapacityError(f"All {limit} requests this server works on at once are taken; try again later.")
-        self._in_work += 1
+        tier, now = self._admit(outcome.work), self._context.clock.now
         try:
             with self._context.meter.in_work.track_inprogress():
                 delivery = Delivery(call, self._context, row.name)
@@ -110,7 +107,23 @@ class GatewayApp:
                 await delivery.stream(outcome, wire)
                 return None
         finally:
-            self._in_work -= 1
+            self._places.leave(tier, now())
+
+    def _admit(self, work: Work) -> Tier:
+        """Take a place for it; its tier.
+
+        Raises:
+            CapacityError: there is none, or its first token would come too late.
+        """
+        context, tier = self._context, work.requests[0].tier
+        refused = context.meter.accounts.refused
+        if work.profile is not None and work.profile.first_token_ms:
+            with refused.labels(tier.value, "promise").count_exceptions(CapacityError):
+                foreseen_s = context.dispatcher.foresee(work.requests[0], work.forced)
+                check_promise(work.profile.first_token_ms / 1e3, foreseen_s)
+        with refused.labels(tier.value, "places").count_exceptions(CapacityError):
+            self._places.enter(tier, context.clock.now())
+        return tier
 
     def _context_of(self, call: Call, action: str) -> Context:
         """What an operation works with for this caller.

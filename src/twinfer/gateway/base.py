@@ -69,6 +69,10 @@ class Dispatcher(Protocol):
         """Whether a pool for low latency serves this model now."""
         ...
 
+    def foresee(self, request: GenerationRequest, forced: RouteKind | None) -> float | None:
+        """Seconds in which the first token is to be expected; ``None`` where that cannot be told."""
+        ...
+
     def unready(self) -> str | None:
         """Why no request can be served now, in words; ``None`` when all is well."""
         ...

@@ -49,7 +49,7 @@ from twinfer.handoff.gateway_actions import (
 )
 from twinfer.handoff.gateway_plan import Chosen
 from twinfer.handoff.gateway_side import GatewayRequest
-from twinfer.router.policy import choose_route, fetch_threshold
+from twinfer.router.policy import choose_route, fetch_threshold, foreseen_s
 
 NO_ROUTE = Route(WorkerId(""), None, "not routed")
 NO_TIMINGS = Timings()
@@ -85,6 +85,11 @@ class FleetDispatcher:
     def optimizes(self, model: ModelId) -> bool:
         """Whether a pool for low latency serves this model now."""
         return self._lanes.is_open(self._fleet.snapshot(), model)
+
+    def foresee(self, request: GenerationRequest, forced: RouteKind | None) -> float | None:
+        """Seconds to the first token by the router's prediction, if it knows what steps cost."""
+        snapshot = self._lanes.narrow(self._fleet.snapshot(), request.model, request.latency)
+        return foreseen_s(request, snapshot, self._config.routing, forced, self._fleet.hits(request))
 
     def unready(self) -> str | None:
         """Which model nobody can serve; ``None`` when each has a worker that decodes."""
@@ -218,8 +223,9 @@ class FleetGeneration:
         """Count the prompt on its worker from now on: those that come before the decode worker's grant look there."""
         self._expect_no_more()
         if prefill is not None:
+            request = self._machine.request
             self._expected = self._fleet.link(prefill), self._machine.wire_id
-            self._expected[0].expected[self._machine.wire_id] = len(self._machine.request.prompt)
+            self._expected[0].expected[self._machine.wire_id] = request.tier.rank, len(request.prompt)
 
     def _expect_no_more(self) -> None:
         """It is sent now, or will not be."""
@@ -281,7 +287,7 @@ class FleetGeneration:
                 link.answering.add(request_id)
             if isinstance(message, Prefill | Generate):
                 end = len(message.request.prompt)
-                link.sent += prompt_work(min(self._hits.get(action.worker, 0), end), end)
+                link.sent.add(prompt_work(min(self._hits.get(action.worker, 0), end), end), message.request.tier.rank)
         link.send(message)
 
     def _fetch_overdue(self, fetch: RequestId) -> None:

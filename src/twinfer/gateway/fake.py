@@ -125,6 +125,8 @@ class FakeDispatcher:
         self.forced: list[RouteKind | None] = []
         self.fast: set[ModelId] = set()
         """Models with a pool for low latency."""
+        self.foreseen_s: float | None = None
+        """When first tokens are to be expected."""
         self.reason: str | None = None
         """Why it is not ready."""
 
@@ -140,6 +142,10 @@ class FakeDispatcher:
     def optimizes(self, model: ModelId) -> bool:
         """Whether it was told so."""
         return model in self.fast
+
+    def foresee(self, request: GenerationRequest, forced: RouteKind | None) -> float | None:
+        """What it was told."""
+        return self.foreseen_s
 
     def unready(self) -> str | None:
         """What it was told to say."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import Clock, MonotonicClock
-from twinfer.core.cost import NO_WORK, prompt_work
+from twinfer.core.cost import Ahead, Backlog, prompt_work
 from twinfer.core.errors import ProtocolError, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
@@ -122,9 +122,9 @@ class WorkerLink:
         """By wire id, with the prompt's length."""
         self.answering: set[RequestId] = set()
         """Those of them whose answer it generates, or will; others may be left in it for a while."""
-        self.expected: dict[RequestId, int] = {}
-        """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their lengths."""
-        self.sent = NO_WORK
+        self.expected: dict[RequestId, tuple[int, int]] = {}
+        """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their ranks and lengths."""
+        self.sent = Ahead()
         """Prompts that it was sent since its last report."""
         self._connection = connection
         self._stream: WorkerStream | None = None
@@ -147,21 +147,33 @@ class WorkerLink:
             return None
         if not self.load.healthy or self.load.draining:
             return None
-        in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
+        in_flight_tokens = sum(num_tokens for _, num_tokens in (*self.listeners.values(), *self.expected.values()))
         in_flight = len(self.listeners) + len(self.expected)
         worker, load = self.identity.worker, self.load
         self.answering &= self.listeners.keys()
+        ahead = self._unreported()
         return WorkerState(
             self.identity,
             load,
             in_flight,
             in_flight_tokens,
             len(self.answering),
-            sum((prompt_work(0, num_tokens) for num_tokens in self.expected.values()), self.sent),
+            ahead[-1],
             book.cost(worker, load, now),
             book.prefill_share(worker, now),
             book.links(worker, load, now),
+            ahead,
         )
+
+    def _unreported(self) -> tuple[Backlog, ...]:
+        """Prompts of which its last report does not know, by the rank of one that would come after them."""
+        if not self.expected:
+            return tuple(self.sent.before)
+        ahead = Ahead()
+        ahead.before = list(self.sent.before)
+        for rank, num_tokens in self.expected.values():
+            ahead.add(prompt_work(0, num_tokens), rank)
+        return tuple(ahead.before)
 
     def send(self, message: ToWorker) -> None:
         """Send, if it is there."""
@@ -205,7 +217,7 @@ class WorkerLink:
             self.identity = message.identity
             self._failed_dials = 0
         elif isinstance(message, Load):
-            self.load, self.sent = message.report, NO_WORK
+            self.load, self.sent = message.report, Ahead()
             if self.identity is not None:
                 self._watcher.reported(self.identity.worker, message.report)
         elif isinstance(message, Blocks):

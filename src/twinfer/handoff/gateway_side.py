@@ -169,7 +169,7 @@ class GatewayRequest:
         if isinstance(message, Granted):
             return self.granted(message.grant, message.cached_tokens, message.host_tokens)
         if isinstance(message, Busy):
-            return self.busy(worker, message.retry_after_s, now)
+            return self.busy(worker, message, now)
         if isinstance(message, Refused):
             return self.refused(worker, message.reason, incompatible=message.incompatible)
         return self.failed(worker, message.kind, message.reason)
@@ -232,15 +232,15 @@ class GatewayRequest:
         actions: list[GatewayAction] = [Emit(tuple(fresh))]
         return actions + (self._end(None) if fresh[-1].finish is not None else [])
 
-    def busy(self, worker: WorkerId, retry_after_s: float, now: float) -> list[GatewayAction]:
+    def busy(self, worker: WorkerId, message: Busy, now: float) -> list[GatewayAction]:
         """A worker has no room now; waiting for some is no failed attempt, but has its own bound."""
         if self.ended or worker not in self._legs:
             return []
-        if self._out_of_patience(now):
-            error = CapacityError(f"worker {worker} has no free capacity; try again later", retry_after_s)
+        if self._out_of_patience(now, message.waited_s):
+            error = CapacityError(f"worker {worker} has no free capacity; try again later", message.retry_after_s)
             return self._fail(error)
         self._legs.discard(worker)
-        return [*self._cancel_legs(), self._again("busy", retry_after_s)]
+        return [*self._cancel_legs(), self._again("busy", message.retry_after_s)]
 
     def refused(self, worker: WorkerId, reason: str, *, incompatible: bool = False) -> list[GatewayAction]:
         """A worker cannot do it, however often asked; ``incompatible``: but another pair can."""
@@ -356,9 +356,9 @@ class GatewayRequest:
         self.num_recoveries += self._num_failures < self.policy.max_attempts
         return self._num_failures < self.policy.max_attempts
 
-    def _out_of_patience(self, now: float) -> bool:
+    def _out_of_patience(self, now: float, waited_s: float = 0.0) -> bool:
         if self._waiting_since is None:
-            self._waiting_since = now
+            self._waiting_since = now - waited_s
         return now - self._waiting_since >= self.policy.max_busy_s
 
     def _fail(self, error: TwinferError) -> list[GatewayAction]:

@@ -6,8 +6,10 @@ split over two when the prompt is long enough. Whoever is not there, or cannot p
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+import msgspec
+
 from twinfer.core.config import RoutingConfig
-from twinfer.core.errors import CapacityError, ContextOverflow, InvalidRequest
+from twinfer.core.errors import CapacityError, ContextOverflow, InvalidRequest, TwinferError
 from twinfer.core.ids import WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
@@ -53,6 +55,25 @@ def choose_route(
     return _by_length(request, snapshot, routing, forced, (decoders, sources, excluded))
 
 
+def foreseen_s(
+    request: GenerationRequest,
+    snapshot: ClusterSnapshot,
+    routing: RoutingConfig,
+    forced: RouteKind | None = None,
+    hits: Mapping[WorkerId, int] = NO_HITS,
+) -> float | None:
+    """Seconds to the first token on the cheapest choice; ``None`` where no costs are known, or there is no choice.
+
+    Where another rule than that of costs chooses, or the client, the request may be later than that.
+    """
+    try:
+        by_cost = msgspec.structs.replace(routing, policy="cost")
+        route = choose_route(request, snapshot, by_cost, forced, hits=hits)
+    except TwinferError:
+        return None  # whoever carries the request out says what is wrong with it
+    return None if route.estimate is None else route.estimate.ttft_s
+
+
 def _by_cost(
     request: GenerationRequest,
     snapshot: ClusterSnapshot,
@@ -62,13 +83,13 @@ def _by_cost(
 ) -> Route | None:
     """The cheapest; ``None`` where nothing is known of costs, or no choice of the forced kind is left."""
     goals = routing.ttft_goal_ms / 1e3, routing.tpot_goal_ms / 1e3
-    ask = Ask(len(request.prompt), snapshot.answers, *goals)
+    ask = Ask(len(request.prompt), snapshot.answers, *goals, request.tier)
     best = cheapest(choices, ask)
     if best is None:
         return None
     if forced is not None:
         only = best.aggregated if forced is RouteKind.AGGREGATED else best.disaggregated
-        return None if only is None else Route(only.decode, only.prefill, "forced by the client")
+        return None if only is None else Route(only.decode, only.prefill, "forced by the client", only)
     chosen, other = best.choose()
     return Route(chosen.decode, chosen.prefill, _why(best), chosen, other)
 

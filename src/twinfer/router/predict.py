@@ -1,6 +1,6 @@
 """What a request would see on each choice of workers, and what others would: formulas, all in seconds.
 
-    ahead    = prompts on the worker that are not computed yet
+    ahead    = prompts on the worker that are not computed yet, but for those of worse tiers
     chunks   = steps that ahead and the uncached part of the prompt take
     wait     = pace * (chunks * decode step of those there + prefill(ahead))
     service  = pace * prefill(uncached part)
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from twinfer.core.answers import AnswerLengths
 from twinfer.core.cost import Estimate, LinkCost, StepCost, prompt_work
 from twinfer.core.ids import WorkerId
+from twinfer.core.service import Tier
 from twinfer.core.snapshot import WorkerState
 
 FULL = 0.9
@@ -50,12 +51,14 @@ class Ask:
         prompt_tokens: of the whole prompt.
         answers: how long they are.
         ttft_s, tpot_s: what it should see.
+        tier: who is before it in queues, and who gives way to it.
     """
 
     prompt_tokens: int
     answers: AnswerLengths
     ttft_s: float
     tpot_s: float
+    tier: Tier = Tier.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     """The prompt computed there, but for its first ``hit`` tokens."""
     load = state.load
     work = prompt_work(min(hit, ask.prompt_tokens - 1), ask.prompt_tokens)
-    ahead = load.backlog + state.unreported
+    ahead = state.ahead_of(ask.tier)
     chunks: float = -(-(ahead.tokens + work.tokens) // cost.chunk_tokens)
     if load.decode_rows or ahead.tokens:
         chunks += 0.5  # of the step under way
@@ -106,7 +109,7 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     share = min(state.prefill_share, FULL)
     late = _late((wait + service) / ask.ttft_s)
     behind = service / ask.ttft_s * share / (1.0 - share) * (EARLY + late)
-    stall = cost.pace * cost.prefill_s(ahead)
+    stall = cost.pace * cost.prefill_s(load.backlog + state.unreported)
     slack = ask.tpot_s - cost.pace * step / (1.0 - share)
     held_up = max(load.decode_rows, state.answering) * (
         _stalled(ask, stall + service, slack) - _stalled(ask, stall, slack)
@@ -188,6 +191,8 @@ def _delay(state: WorkerState, step_s: float, hit: int, ask: Ask) -> float:
     blocks, size = state.load.blocks, state.identity.capabilities.layout.block_tokens
     needed = (ask.prompt_tokens - hit + ask.answers.mean) / size + state.unreported.tokens / size
     missing = needed - (blocks.free + blocks.cached - blocks.promised)
+    if ask.tier.is_urgent:
+        missing -= state.load.yielding_blocks
     if missing <= 0:
         return 0.0
     return ask.answers.mean * step_s * min(1.0, missing / max(blocks.live, 1))

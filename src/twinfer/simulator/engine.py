@@ -151,6 +151,12 @@ class VirtualEngine:
         self._cut_if_awaited()
         return self._ingests.promise(request, self._schedule.now(), foreign, use)
 
+    def claim(self, request: GenerationRequest | None) -> None:
+        """Whose room is awaited first."""
+        self._cut()
+        self._ingests.claim(request)
+        self.wake()
+
     def bind(self, request_id: RequestId) -> None:
         """Turn a promise into blocks."""
         self._cut_if_awaited()

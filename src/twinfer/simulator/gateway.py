@@ -25,6 +25,7 @@ from twinfer.core.messages import (
 )
 from twinfer.core.request import GenerationRequest, Sampling, Stopping
 from twinfer.core.route import Route
+from twinfer.core.service import Tier
 from twinfer.core.traces import TraceRequest
 from twinfer.handoff.gateway_actions import (
     Emit,
@@ -70,7 +71,8 @@ class Gateway:
         self.schedule = schedule
         self.send = send
         self.recorder = recorder
-        self.num_running = 0
+        self.num_reserved = 0
+        self.num_others = 0
         self._random = random.Random(scenario.seed)
         self._model = ModelId(scenario.config.model[0].id)
 
@@ -83,7 +85,7 @@ class Gateway:
         now, gateway = self.schedule.now(), self.config.gateway
         journey = Journey(number, now, asked.input_tokens, asked.output_tokens)
         self.recorder.journeys.append(journey)
-        if self.num_running >= gateway.max_requests:
+        if asked.tier.is_full(gateway.max_requests, self.num_reserved, self.num_others, gateway.flex_share):
             journey.outcome = "rejected"
             return journey
         request = GenerationRequest(
@@ -94,10 +96,18 @@ class Gateway:
             Stopping(asked.output_tokens),
             Sampling(temperature=0.0),
             deadline_s=gateway.request_timeout_s,
+            tier=asked.tier,
         )
-        self.num_running += 1
+        self.count(asked.tier, 1)
         Generation(request, self, journey)
         return journey
+
+    def count(self, tier: Tier, change: int) -> None:
+        """So many more are under way."""
+        if tier is Tier.RESERVED:
+            self.num_reserved += change
+        else:
+            self.num_others += change
 
 
 class Generation:
@@ -254,7 +264,7 @@ class Generation:
         journey.cached_tokens = self._machine.cached_tokens
         if end.error is None:
             self._fleet.book.answered(journey.num_tokens)
-        self._gateway.num_running -= 1
+        self._gateway.count(self._machine.request.tier, -1)
         for event in (self._deadline, self._pause, self._patience):
             self._call_off(event)
         if end.error is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinfer.core.errors import InvalidRequest
-from twinfer.core.grant import GrantTerms
+from twinfer.core.grant import GrantTerms, Use
 from twinfer.core.ids import HandoffId, RequestId
 from twinfer.core.manifest import Chunk
 from twinfer.core.messages import (
@@ -33,6 +33,7 @@ from twinfer.handoff.grants import sign, terms_of
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff
+from twinfer.handoff.waiting_room import Waiting, WaitingRoom
 from twinfer.simulator.context import Life, Spoken, stay_alive
 from twinfer.simulator.recorder import Recorder
 from twinfer.simulator.source_desk import BUSY_RETRY_S, DIGEST
@@ -62,6 +63,7 @@ class SinkDesk:
         self._max_in_flight_bytes = max_in_flight_bytes
         self._open: dict[HandoffId, _Open] = {}
         self._by_request: dict[RequestId, HandoffId] = {}
+        self._waiting = WaitingRoom()
         self._ended: OrderedDict[HandoffId, tuple[GrantTerms, ToSource]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -73,20 +75,27 @@ class SinkDesk:
         if (known := self._open.get(message.handoff)) is not None:
             network.to_gateway(self._life, known.grant)
             return
-        mine = self._life.identity.capabilities
-        foreign = "" if message.capabilities.provenance == mine.provenance else message.capabilities.provenance
         if message.handoff in self._ended:
             network.to_gateway(self._life, Refused(request.request_id, "the handoff has ended already"))
             return
-        try:
-            to_come = self._life.engine.promise(request, foreign, message.use)
-        except InvalidRequest as error:
-            network.to_gateway(self._life, Refused(request.request_id, str(error)))
+        waits = message.use is Use.DECODE and self._waiting.is_before(request.tier.rank)
+        answer = None if waits else self._answer(message)
+        if answer is None:
+            self._wait(message)
             return
-        if to_come is None:
-            network.to_gateway(self._life, Busy(request.request_id, BUSY_RETRY_S))
-        else:
-            network.to_gateway(self._life, self._grant(message, to_come))
+        if isinstance(answer, Granted):
+            self._waiting.passed()
+        network.to_gateway(self._life, answer)
+
+    def admit(self) -> None:
+        """Give room to those that wait for it, in turn, as far as there is some."""
+        waited = False
+        while (first := self._waiting.first) is not None and (answer := self._answer(first.message)) is not None:
+            self._waiting.take()
+            self._life.network.to_gateway(self._life, answer)
+            waited = True
+        if waited:
+            self._claim()
 
     def hear(self, message: Offer | Seal | Confirmed | Withdraw) -> None:
         """A source speaks."""
@@ -104,11 +113,45 @@ class SinkDesk:
 
     def cancel(self, request_id: RequestId) -> None:
         """The gateway no longer wants it."""
+        if request_id in self._waiting:
+            self._waiting.leave(request_id)
+            self._claim()
         handoff = self._by_request.get(request_id)
         if handoff is not None:
             entry = self._open[handoff]
             entry.wanted = False
             self._act(entry, entry.machine.cancelled("cancelled: the gateway withdrew the request"))
+
+    def _answer(self, message: Reserve) -> Granted | Busy | Refused | None:
+        """What to say to a reservation; ``None``: nothing yet, as there is no room for what will be decoded."""
+        request, mine = message.request, self._life.identity.capabilities
+        foreign = "" if message.capabilities.provenance == mine.provenance else message.capabilities.provenance
+        try:
+            to_come = self._life.engine.promise(request, foreign, message.use)
+        except InvalidRequest as error:
+            return Refused(request.request_id, str(error))
+        if to_come is not None:
+            return self._grant(message, to_come)
+        return Busy(request.request_id, BUSY_RETRY_S) if message.use is Use.CACHE else None
+
+    def _wait(self, message: Reserve) -> None:
+        life, wait_s = self._life, self._life.handoff.max_busy_s
+        self._waiting.enter(Waiting(message, life.schedule.now() + wait_s))
+        life.schedule.after(wait_s, self._turn_away)
+        self._claim()
+
+    def _turn_away(self) -> None:
+        """Somebody has waited long enough."""
+        life = self._life
+        if life.alive:
+            for waiting in self._waiting.overdue(life.schedule.now()):
+                busy = Busy(waiting.message.request.request_id, BUSY_RETRY_S, life.handoff.max_busy_s)
+                life.network.to_gateway(life, busy)
+            self._claim()
+
+    def _claim(self) -> None:
+        first = self._waiting.first
+        self._life.engine.claim(None if first is None else first.message.request)
 
     def _grant(self, message: Reserve, to_come: range) -> Granted:
         request, handoff, now = message.request, self._life.handoff, self._life.schedule.now()

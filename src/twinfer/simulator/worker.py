@@ -60,6 +60,7 @@ class Incarnation:
             self.sink.cancel(message.request_id)
             self.source.cancel(message.request_id)
             self.life.engine.cancel(message.request_id)
+            self.sink.admit()
         elif isinstance(message, Reserve):
             self.sink.reserve(message)
         elif isinstance(message, Prefill | Lend):
@@ -106,6 +107,7 @@ class Incarnation:
             life.network.tokens(life, Spoken(tokens, run.end(1), end), done=tokens[0].request_id in done)
         for failure in outcome.failed:
             life.network.to_gateway(life, Failed(failure.request_id, failure.kind, failure.reason))
+        self.sink.admit()
         self.changed()
 
     def changed(self) -> None:

@@ -31,6 +31,14 @@ class Run(Protocol):
         ...
 
 
+class RunInTurn(Protocol):
+    """Runs a call somewhere else, later, before those of worse ranks (``core.turns``); from any thread."""
+
+    def __call__(self, rank: int, call: Callable[..., None], *args: object) -> None:
+        """Return at once."""
+        ...
+
+
 @dataclass(slots=True)
 class WorkerContext:
     """Shared by the service, the source's desk and the sink's desk.
@@ -38,7 +46,7 @@ class WorkerContext:
     Attributes:
         identity: who it is now; :class:`~twinfer.worker.turning.Turning` alone writes it, when nothing is under way.
         accept: provenances of KV taken besides the worker's own; ``*`` takes any.
-        transfer: runs on the transfer thread, where copying and hashing release the GIL.
+        transfer: runs on the transfer thread, by service tiers; copying and hashing release the GIL there.
         soon: runs on the event loop.
         wake: tells the engine's thread that there may be work.
         isolation: whether other workers are out of reach on purpose.
@@ -52,7 +60,7 @@ class WorkerContext:
     clock: Clock
     handoff: HandoffConfig
     accept: tuple[str, ...]
-    transfer: Run
+    transfer: RunInTurn
     soon: Run
     wake: Callable[[], None]
     isolation: Isolation = field(default_factory=Isolation)

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from twinfer.worker.pace import link_pace
 from twinfer.worker.reclaimer import Reclaimer
 from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
+from twinfer.worker.transfers import Transfers
 from twinfer.worker.transports import make_sinks, nixl_fabric, start_sources, tcp_source
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         pace = link_pace(spec.link, engine.capabilities.layout, Path(spec.cache_dir))
         sinks = make_sinks(spec.link, credentials, nixl_fabric(spec), pace)
         stack.callback(sinks.close)
-        transfers = ThreadPoolExecutor(1, "transfer")
-        stack.callback(transfers.shutdown, cancel_futures=True)
+        transfers = Transfers()
+        stack.callback(transfers.close)
         engine_thread = EngineThread(engine, loop)
         door = Door()
         server = ControlServer(door, key, spec.listen, credentials=credentials)
@@ -92,7 +92,7 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
             clock,
             spec.handoff,
             spec.pool.accept,
-            transfer=lambda call, *args: _transfer(transfers, call, *args),
+            transfer=transfers,
             soon=lambda call, *args: _soon(loop, call, *args),
             wake=engine_thread.wake,
             refused=(server.refused, tcp.refused),
@@ -124,16 +124,6 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: obj
     """On the event loop; once that has closed there is nobody left to tell."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call, *args)
-
-
-def _transfer(transfers: ThreadPoolExecutor, call: Callable[..., None], *args: object) -> None:
-    """On the transfer thread; a call that fails unforeseen says so, and its handoff ends with its lease."""
-
-    def logged(future: "Future[None]") -> None:
-        if not future.cancelled() and future.exception() is not None:
-            logger.error("a transfer failed", exc_info=future.exception())
-
-    transfers.submit(call, *args).add_done_callback(logged)
 
 
 def _max_pulls(spec: WorkerSpec) -> int:

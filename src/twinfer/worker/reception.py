@@ -37,7 +37,9 @@ class Reception:
         request_id = message.request.request_id
         self._sessions.open(request_id, gateway)
         if isinstance(message, Reserve):
-            self._sessions.tell(request_id, self.sink.reserve(message))
+            reply = self.sink.reserve(message)
+            if reply is not None:
+                self._sessions.tell(request_id, reply)
         elif isinstance(message, Prefill | Lend):
             answer = self.source.pass_on(message, links)
             if answer is not None:
@@ -78,6 +80,7 @@ class Reception:
         for failure in outcome.failed:
             self.sink.forget(failure.request_id)
             self._sessions.tell(failure.request_id, Failed(failure.request_id, failure.kind, failure.reason))
+        self.sink.admit()
 
     def tick(self) -> None:
         """End what is overdue on both sides; the reclaimer's call, from its own thread."""
@@ -125,4 +128,5 @@ class Reception:
         self.source.cancel(request_id)
         self._context.engine.cancel(request_id)
         self.sink.forget(request_id)
+        self.sink.admit()
         self._context.wake()

@@ -43,6 +43,7 @@ from twinfer.handoff.grants import sign, terms_of
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff, SinkState
+from twinfer.handoff.waiting_room import Waiting, WaitingRoom
 from twinfer.worker.compatibility import ConversionPlan, negotiate
 from twinfer.worker.context import Outbox, WorkerContext
 from twinfer.worker.desk_report import DeskReport, describe
@@ -88,13 +89,14 @@ class SinkDesk:
         self._open: dict[HandoffId, _Open] = {}
         self._by_request: dict[RequestId, HandoffId] = {}
         self._ended: OrderedDict[HandoffId, ToSource] = OrderedDict()
+        self._waiting = WaitingRoom()
         self._received: dict[RequestId, tuple[float, int, int]] = {}
         self._counts: Counter[str] = Counter()
         self._by_transport: Counter[str] = Counter()
         self._links = LinkFits()
 
-    def reserve(self, message: Reserve) -> Granted | Busy | Refused:
-        """Promise room and grant it to the source that the gateway chose."""
+    def reserve(self, message: Reserve) -> Granted | Busy | Refused | None:
+        """Promise room and grant it to the source that the gateway chose; ``None``: it waits, and is told later."""
         request = message.request
         with self._lock:
             known = self._open.get(message.handoff)
@@ -102,20 +104,28 @@ class SinkDesk:
                 return known.grant
             if message.handoff in self._ended:
                 return Refused(request.request_id, "the handoff has ended already")
-            plan = self._negotiate(message.capabilities)
-            if isinstance(plan, str):
-                return Refused(request.request_id, f"incompatible: {plan}", incompatible=True)
-            if plan.foreign and message.use is Use.CACHE:
-                reason = f"KV of numeric provenance {plan.provenance} would not be found here as this worker's own"
-                return Refused(request.request_id, reason)
-            try:
-                foreign = plan.provenance if plan.foreign else ""
-                to_come = self._context.engine.ingests.promise(request, foreign, message.use)
-            except InvalidRequest as error:
-                return Refused(request.request_id, str(error))
-            if to_come is None:
-                return Busy(request.request_id, BUSY_RETRY_S)
-            return self._grant(message, plan, to_come)
+            if request.request_id in self._waiting:
+                return None
+            waits = message.use is Use.DECODE and self._waiting.is_before(request.tier.rank)
+            answer = None if waits else self._answer(message)
+            if answer is None:
+                self._wait(message)
+            elif isinstance(answer, Granted):
+                self._waiting.passed()
+            return answer
+
+    def admit(self) -> None:
+        """Give room to those that wait for it, in turn, as far as there is some."""
+        if not self._waiting:
+            return
+        with self._lock:
+            while (first := self._waiting.first) is not None:
+                answer = self._answer(first.message)
+                if answer is None:
+                    break
+                self._waiting.take()
+                self._context.soon(self._outbox.tell, first.message.request.request_id, answer)
+            self._claim()
 
     def objection(self, source: WorkerIdentity) -> str | None:
         """Why KV of this source cannot be taken at all, in words; ``None`` when it can."""
@@ -153,6 +163,9 @@ class SinkDesk:
     def cancel(self, request_id: RequestId) -> None:
         """The gateway no longer wants it."""
         with self._lock:
+            if request_id in self._waiting:
+                self._waiting.leave(request_id)
+                self._claim()
             handoff = self._by_request.get(request_id)
             if handoff is not None:
                 entry = self._open[handoff]
@@ -172,6 +185,11 @@ class SinkDesk:
         with self._lock:
             for entry in list(self._open.values()):
                 self._act(entry, entry.machine.tick(now))
+            for waiting in self._waiting.overdue(now):
+                request_id = waiting.message.request.request_id
+                busy = Busy(request_id, BUSY_RETRY_S, self._context.handoff.max_busy_s)
+                self._context.soon(self._outbox.tell, request_id, busy)
+        self.admit()
 
     def complete(self, request_id: RequestId, timings: Timings) -> Timings:
         """Add what the handoff knows to an engine's timings of a request that is finished."""
@@ -209,6 +227,34 @@ class SinkDesk:
         self._counts["pairs_refused"] += isinstance(plan, str)
         return plan
 
+    def _answer(self, message: Reserve) -> Granted | Busy | Refused | None:
+        """What to say to a reservation; ``None``: nothing yet, as there is no room for what will be decoded."""
+        request = message.request
+        plan = self._negotiate(message.capabilities)
+        if isinstance(plan, str):
+            return Refused(request.request_id, f"incompatible: {plan}", incompatible=True)
+        if plan.foreign and message.use is Use.CACHE:
+            reason = f"KV of numeric provenance {plan.provenance} would not be found here as this worker's own"
+            return Refused(request.request_id, reason)
+        try:
+            foreign = plan.provenance if plan.foreign else ""
+            to_come = self._context.engine.ingests.promise(request, foreign, message.use)
+        except InvalidRequest as error:
+            return Refused(request.request_id, str(error))
+        if to_come is not None:
+            return self._grant(message, plan, to_come)
+        return Busy(request.request_id, BUSY_RETRY_S) if message.use is Use.CACHE else None
+
+    def _wait(self, message: Reserve) -> None:
+        self._waiting.enter(Waiting(message, self._context.clock.now() + self._context.handoff.max_busy_s))
+        self._claim()
+
+    def _claim(self) -> None:
+        """Tell the engine who waits first."""
+        first = self._waiting.first
+        self._context.engine.ingests.claim(None if first is None else first.message.request)
+        self._context.wake()
+
     def _grant(self, message: Reserve, plan: ConversionPlan, to_come: range) -> Granted:
         request, context = message.request, self._context
         expires_unix_s = time.time() + context.handoff.lease_s
@@ -231,7 +277,7 @@ class SinkDesk:
         """Carry out what the machine decided; the lock is held."""
         for action in actions:
             if isinstance(action, Pull):
-                self._context.transfer(self._pull, entry, action.chunk)
+                self._context.transfer(entry.machine.request.tier.rank, self._pull, entry, action.chunk)
             elif isinstance(action, Bind):
                 entry.intake.bind(self._context.engine.ingests.bind(entry.machine.request.request_id))
                 if entry.peer is not None:

@@ -269,7 +269,7 @@ class SourceDesk:
         for action in actions:
             if isinstance(action, Digest):
                 self._sources.offer(entry.machine.terms.handoff, action.blocks)
-                self._context.transfer(self._digest, entry, action)
+                self._context.transfer(entry.machine.request.tier.rank, self._digest, entry, action)
             elif isinstance(action, Show):
                 self._sources.offer(entry.machine.terms.handoff, action.blocks)
                 self._counts["kv_bytes_out"] += len(action.blocks) * self._block_bytes
