@@ -19,11 +19,11 @@ from types import FrameType
 from bench.pages import bring
 from bench.published import catalogue
 from bench.published.campaign import Campaign, forget, free_ports
-from bench.published.cells import Manner
+from bench.published.cells import Cell, Manner
 from bench.published.checkpoint import with_vocabulary
 from bench.published.report import figures, page
 from bench.published.standing import Standing
-from bench.published.systems import Site, System
+from bench.published.systems import Site
 from bench.published.workloads import WORKLOADS
 from twinfer.core.errors import ConfigError
 
@@ -50,20 +50,19 @@ def run(asked: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     manner = Manner(asked.full, asked.stretch or (FULL_STRETCH if asked.full else 1.0))
     folder = Path(asked.folder or ROOT / ".bench" / ("full" if asked.full else "fixed")).resolve()
-    systems = _chosen(catalogue.IN_FULL if asked.full else catalogue.AT_FIXED_RATES, asked.only)
-    workloads = [one for one in WORKLOADS if asked.workloads is None or one.name in asked.workloads]
+    cells = _chosen(catalogue.in_full() if asked.full else catalogue.at_fixed_rates(), asked.only, asked.workloads)
     if not asked.report_only:
         if not asked.full and not asked.resume:
-            forget(systems, workloads, folder)
+            forget(cells, folder)
         source = asked.checkpoint.resolve()
         model = with_vocabulary(source, folder / f"{source.name}-words")
         site = Site(model, asked.peers.absolute(), folder, sorted(os.sched_getaffinity(0)), free_ports())
         try:
-            Campaign(systems, workloads, manner, site, folder, _say).run()
+            Campaign(cells, manner, site, folder, _say).run()
         except KeyboardInterrupt:
             print("interrupted; what was measured is kept, and --resume goes on from there", file=sys.stderr)
             return 130
-    standing = Standing(systems, workloads, manner, folder)
+    standing = Standing(cells, manner, folder)
     written = {asked.page: page(standing)}
     written |= {asked.page.parent / "figures" / name: svg for name, svg in figures(standing).items()}
     return bring(written, check=False)
@@ -78,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="search the highest rate of each cell; goes on where it was")
     add("--resume", action="store_true", help="go on where it was at fixed rates, too, instead of from the beginning")
     add("--report-only", action="store_true", help="measure nothing, write the report of what there is")
-    add("--only", nargs="+", metavar="SYSTEM", help="these only: " + ", ".join(one.name for one in catalogue.IN_FULL))
+    add("--only", nargs="+", metavar="SYSTEM", help="these only: " + ", ".join(one.name for one in catalogue.SYSTEMS))
     add("--workloads", nargs="+", metavar="NAME", choices=[one.name for one in WORKLOADS], help="these only")
     add("--stretch", type=float, help="loads take so many times as long (default: 1; 3 with --full)")
     add("--folder", type=Path, help="of the cells' files (default: .bench/fixed or .bench/full)")
@@ -89,12 +88,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(systems: Sequence[System], names: Sequence[str] | None) -> list[System]:
-    known = [one.name for one in systems]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise ConfigError(f"there is no system {unknown[0]!r}; choose of {', '.join(known)}")
-    return [one for one in systems if names is None or one.name in names]
+def _chosen(cells: Sequence[Cell], systems: Sequence[str] | None, workloads: Sequence[str] | None) -> list[Cell]:
+    """Those of these systems and workloads.
+
+    Raises:
+        ConfigError: there are none of a system.
+    """
+    known = list(dict.fromkeys(one.system.name for one in cells))
+    for name in systems or ():
+        if name not in known:
+            raise ConfigError(f"no system {name!r} is measured here; choose of {', '.join(known)}")
+    return [
+        one
+        for one in cells
+        if (systems is None or one.system.name in systems) and (workloads is None or one.workload.name in workloads)
+    ]
 
 
 def _say(line: str) -> None:

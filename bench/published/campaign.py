@@ -13,8 +13,8 @@ from pathlib import Path
 from bench.published.cells import Cell, Manner, failure_path, measured, options, trace_path, warm_up
 from bench.published.launch import StartError, running
 from bench.published.schedule import Turn, cell_seconds, spoken, turns
-from bench.published.systems import Site, System
-from bench.published.workloads import Workload, write_trace
+from bench.published.systems import Site
+from bench.published.workloads import write_trace
 
 Say = Callable[[str], None]
 FIRST_REALTIME = 1
@@ -28,12 +28,11 @@ def free_ports() -> Iterator[int]:
             yield int(sock.getsockname()[1])
 
 
-def forget(systems: Sequence[System], workloads: Sequence[Workload], folder: Path) -> None:
+def forget(cells: Sequence[Cell], folder: Path) -> None:
     """Remove what was measured of these."""
-    for system in systems:
-        failure_path(system, folder).unlink(missing_ok=True)
-        for workload in workloads:
-            Cell(system, workload).path(folder).unlink(missing_ok=True)
+    for cell in cells:
+        failure_path(cell.system, folder).unlink(missing_ok=True)
+        cell.path(folder).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,12 @@ class Campaign:
     """What is measured and where it is kept.
 
     Attributes:
-        folder: of the cells' files.
+        cells: what is to be measured, in order.
+        folder: of their files.
         say: is told of progress.
     """
 
-    systems: Sequence[System]
-    workloads: Sequence[Workload]
+    cells: Sequence[Cell]
     manner: Manner
     site: Site
     folder: Path
@@ -54,9 +53,9 @@ class Campaign:
 
     def run(self) -> None:
         """Measure whatever is left, one system after the other."""
-        for workload in self.workloads:
+        for workload in {cell.workload for cell in self.cells}:
             write_trace(workload.lengths.rows(), trace_path(workload, self.folder))
-        left = turns(self.systems, self.workloads, self._done())
+        left = turns(cell for cell in self.cells if not self._is_done(cell))
         for number, turn in enumerate(left):
             self._say_left(f"starting {turn.system.title}", left[number:])
             try:
@@ -65,12 +64,8 @@ class Campaign:
                 failure_path(turn.system, self.folder).write_text(f"{error}\n", encoding="utf-8")
                 self.say(f"  left out: {error}")
 
-    def _done(self) -> Iterator[Cell]:
-        for system in self.systems:
-            for workload in self.workloads:
-                cell = Cell(system, workload)
-                if measured(cell, self.folder, options(cell, self.folder, self.manner)):
-                    yield cell
+    def _is_done(self, cell: Cell) -> bool:
+        return measured(cell, self.folder, options(cell, self.folder, self.manner)) is not None
 
     def _measure(self, turn: Turn, later: Sequence[Turn]) -> None:
         began = time.monotonic()

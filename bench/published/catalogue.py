@@ -1,10 +1,15 @@
-"""Which systems a campaign measures, in order."""
+"""Which cells a campaign measures, in order."""
 
+from collections.abc import Sequence
+
+from bench.published.cells import Cell
 from bench.published.llama_systems import llama
+from bench.published.systems import System
 from bench.published.twinfer_systems import aggregated, disaggregated, routed, specialised
 from bench.published.vllm_systems import VLLM, VLLM_PAIR
+from bench.published.workloads import CHAT, WORKLOADS
 
-AT_FIXED_RATES = (
+UNQUANTISED = (
     disaggregated("bf16"),
     aggregated("bf16", 1),
     aggregated("bf16", 2),
@@ -13,16 +18,17 @@ AT_FIXED_RATES = (
     VLLM,
     VLLM_PAIR,
     llama("bf16"),
-    aggregated("int8", 1),
-    llama("int8"),
-    aggregated("int4", 1),
-    llama("int4"),
 )
-MORE = (
-    disaggregated("int8"),
-    aggregated("int8", 2),
-    disaggregated("int4"),
-    aggregated("int4", 2),
-)
-"""Of a campaign that has the time."""
-IN_FULL = (*AT_FIXED_RATES, *MORE)
+QUANTISED = (aggregated("int8", 1), llama("int8"), aggregated("int4", 1), llama("int4"))
+MORE = (disaggregated("int8"), aggregated("int8", 2), disaggregated("int4"), aggregated("int4", 2))
+SYSTEMS: Sequence[System] = (*UNQUANTISED, *QUANTISED, *MORE)
+
+
+def at_fixed_rates() -> list[Cell]:
+    """What 25 minutes are enough for: of quantised weights only chats."""
+    return [*(Cell(one, each) for one in UNQUANTISED for each in WORKLOADS), *(Cell(one, CHAT) for one in QUANTISED)]
+
+
+def in_full() -> list[Cell]:
+    """Everything."""
+    return [Cell(one, each) for one in SYSTEMS for each in WORKLOADS]

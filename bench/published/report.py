@@ -139,7 +139,7 @@ def _rows(standing: Standing, workload: Workload) -> Iterator[str]:
     yield f"### {workload.title.capitalize()}"
     yield ""
     rows = []
-    for system in standing.systems:
+    for system in (one.system for one in standing.cells if one.workload == workload):
         found = standing.outcomes.get(Cell(system, workload))
         if found is None:
             rows.append((system.title, system.precision, "-", f"not measured: {standing.failure(system)}", *[""] * 5))

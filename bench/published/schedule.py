@@ -1,6 +1,6 @@
 """What is left to do, in order, and how long it takes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.published.cells import Cell, Manner
@@ -30,11 +30,12 @@ def cell_seconds(workload: Workload, manner: Manner) -> float:
     return (TRIALS if manner.search else 1) * manner.seconds(workload) + CELL_S
 
 
-def turns(systems: Iterable[System], workloads: Sequence[Workload], done: Iterable[Cell]) -> list[Turn]:
-    """Every system that has something left to measure, with that."""
-    finished = set(done)
-    left = [Turn(one, tuple(each for each in workloads if Cell(one, each) not in finished)) for one in systems]
-    return [turn for turn in left if turn.workloads]
+def turns(left: Iterable[Cell]) -> list[Turn]:
+    """Every system once, with all that is left to measure of it."""
+    workloads: dict[System, list[Workload]] = {}
+    for cell in left:
+        workloads.setdefault(cell.system, []).append(cell.workload)
+    return [Turn(system, tuple(asked)) for system, asked in workloads.items()]
 
 
 def spoken(seconds: float) -> str:

@@ -70,21 +70,21 @@ class Standing:
     """All that was measured, as files say it.
 
     Args:
-        systems, workloads, manner: of the campaign.
+        cells, manner: of the campaign.
         folder: of the files.
     """
 
-    def __init__(self, systems: Sequence[System], workloads: Sequence[Workload], manner: Manner, folder: Path) -> None:
-        self.systems = systems
-        self.workloads = workloads
+    def __init__(self, cells: Sequence[Cell], manner: Manner, folder: Path) -> None:
+        self.cells = cells
+        self.systems = list(dict.fromkeys(one.system for one in cells))
+        self.workloads = list(dict.fromkeys(one.workload for one in cells))
         self.manner = manner
         self._folder = folder
 
     @cached_property
     def results(self) -> Mapping[Cell, Result]:
         """Of every cell that was measured."""
-        cells = [Cell(system, workload) for system in self.systems for workload in self.workloads]
-        return {cell: found for cell in cells if (found := measured(cell, self._folder)) is not None}
+        return {cell: found for cell in self.cells if (found := measured(cell, self._folder)) is not None}
 
     @cached_property
     def outcomes(self) -> Mapping[Cell, Outcome]:

@@ -38,8 +38,8 @@ def test_a_campaign(tmp_path: Path) -> None:
     theirs = System("peer", "a peer", "vllm", "bf16", "peer", 1.0, absent)
     said: list[str] = []
     site = Site(tmp_path, tmp_path, tmp_path, (0,), free_ports())
-    manner = Manner(max_lag_ms=60_000.0)
-    campaign = Campaign((ours, theirs), (CHAT,), manner, site, tmp_path, said.append)
+    manner, cells = Manner(max_lag_ms=60_000.0), (Cell(ours, CHAT), Cell(theirs, CHAT))
+    campaign = Campaign(cells, manner, site, tmp_path, said.append)
     campaign.run()
     result = measured(Cell(ours, CHAT), tmp_path)
     assert result is not None
@@ -55,5 +55,5 @@ def test_a_campaign(tmp_path: Path) -> None:
     said.clear()
     campaign.run()
     assert ["starting a peer; about 0 min left"] == [line for line in said if line.startswith("starting")]
-    text = page(Standing((ours, theirs), (CHAT,), manner, tmp_path))
+    text = page(Standing(cells, manner, tmp_path))
     assert "- a peer (bf16) is missing: not installed; see make bench-setup." in text

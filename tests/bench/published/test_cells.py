@@ -5,10 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from bench.published.campaign import forget
-from bench.published.catalogue import IN_FULL
+from bench.published.catalogue import SYSTEMS, at_fixed_rates, in_full
 from bench.published.cells import Cell, Manner, failure, failure_path, measured, options
 from bench.published.schedule import CELL_S, Turn, cell_seconds, spoken, turns
-from bench.published.workloads import WORKLOADS
 
 from tests.bench.published import made
 from twinfer.cli import parser
@@ -40,11 +39,19 @@ def test_half_a_file(tmp_path: Path) -> None:
 
 
 def test_what_is_left() -> None:
-    """Systems keep their order, and only what is not done is left of them."""
-    first, second, third = (made.system(name) for name in ("a", "b", "c"))
+    """Each system has one turn, in order, with all that is left of it."""
+    first, second = made.system("a"), made.system("b")
     chat, code = made.workload("chat"), made.workload("code")
-    done = [Cell(first, chat), Cell(first, code), Cell(second, chat)]
-    assert [Turn(second, (code,)), Turn(third, (chat, code))] == turns((first, second, third), (chat, code), done)
+    left = [Cell(first, code), Cell(second, chat), Cell(second, code)]
+    assert [Turn(first, (code,)), Turn(second, (chat, code))] == turns(left)
+    assert [] == turns([])
+
+
+def test_what_is_measured() -> None:
+    """At fixed rates it is a part of all there is, and takes 25 minutes."""
+    brief, full = at_fixed_rates(), in_full()
+    assert set(brief) < set(full)
+    assert "25 min" == spoken(sum(turn.seconds(Manner()) for turn in turns(brief)))
 
 
 def test_the_time_left() -> None:
@@ -61,7 +68,7 @@ def test_failures(tmp_path: Path) -> None:
     failure_path(CELL.system, tmp_path).write_text("no such program\n")
     made.measured(CELL, tmp_path, [made.trial(60, 10.0)])
     assert "no such program" == failure(CELL.system, tmp_path)
-    forget([CELL.system], [CELL.workload], tmp_path)
+    forget([CELL], tmp_path)
     assert failure(CELL.system, tmp_path) is None
     assert measured(CELL, tmp_path) is None
 
@@ -69,15 +76,14 @@ def test_failures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("search", [False, True])
 def test_the_command(search: bool, tmp_path: Path) -> None:
     """Every cell's options are such that ``twinfer bench run`` takes them."""
-    for system in IN_FULL:
-        for workload in WORKLOADS:
-            said = options(Cell(system, workload), tmp_path, Manner(search=search))
-            asked = parser().parse_args(["bench", "run", "http://127.0.0.1:1", *said])
-            goals = workload.objectives
-            assert (goals.ttft_s, goals.tpot_s) == (asked.slo_ttft, asked.slo_tpot)
-            assert (workload.rate, search, True) == (asked.rate, asked.find_rate, asked.ignore_eos)
+    for cell in in_full():
+        said = options(cell, tmp_path, Manner(search=search))
+        asked = parser().parse_args(["bench", "run", "http://127.0.0.1:1", *said])
+        goals = cell.workload.objectives
+        assert (goals.ttft_s, goals.tpot_s) == (asked.slo_ttft, asked.slo_tpot)
+        assert (cell.workload.rate, search, True) == (asked.rate, asked.find_rate, asked.ignore_eos)
 
 
 def test_names_differ() -> None:
     """No two systems share a file."""
-    assert len(IN_FULL) == len({one.name for one in IN_FULL})
+    assert len(SYSTEMS) == len({one.name for one in SYSTEMS})

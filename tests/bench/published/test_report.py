@@ -20,7 +20,7 @@ def standing(folder: Path) -> Standing:
         made.measured(Cell(system, CHAT), folder, [made.trial(chat, 10.0)])
         made.measured(Cell(system, CODE), folder, [made.trial(code, 10.0)])
     failure_path(missing, folder).write_text("it needs a compiler\n")
-    return Standing([ours, theirs, missing], [CHAT, CODE], Manner(), folder)
+    return Standing([Cell(one, each) for one in (ours, theirs, missing) for each in (CHAT, CODE)], Manner(), folder)
 
 
 def test_a_page(tmp_path: Path) -> None:
@@ -57,5 +57,5 @@ def test_a_figure(tmp_path: Path) -> None:
 
 def test_nothing_measured(tmp_path: Path) -> None:
     """A page of reasons can be written before anything worked."""
-    text = page(Standing([made.system("vllm")], [CHAT], Manner(search=True), tmp_path))
+    text = page(Standing([Cell(made.system("vllm"), CHAT)], Manner(search=True), tmp_path))
     assert "- Vllm (bf16) is missing: not measured." in text

@@ -96,7 +96,7 @@ def test_equals_meet(tmp_path: Path) -> None:
         run(tmp_path, "llama", 25),
         run(tmp_path, "llama8", 55, precision="int8"),
     ]
-    standing = Standing([one.system for one in entries], [CHAT], Manner(), tmp_path)
+    standing = Standing([Cell(one.system, CHAT) for one in entries], Manner(), tmp_path)
     chosen = standing.chosen(CHAT, "bf16", "aggregated")
     assert chosen is not None
     assert "two" == chosen.system.name
