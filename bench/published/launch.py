@@ -28,7 +28,8 @@ class Program:
     Attributes:
         name: of its log file.
         command: what is run.
-        port: on 127.0.0.1, where it answers ``GET /v1/models`` once it is ready.
+        port: on 127.0.0.1.
+        ready: what it answers with 200 there once it is ready.
         environment: variables besides this process's own.
         patience_s: for getting ready.
     """
@@ -36,6 +37,7 @@ class Program:
     name: str
     command: Sequence[str]
     port: int
+    ready: str
     environment: Mapping[str, str] = field(default_factory=dict)
     patience_s: float = 60.0
 
@@ -98,7 +100,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _await(program: Program, process: "subprocess.Popen[bytes]", logs: Path) -> None:
     deadline = time.monotonic() + program.patience_s
-    while not _answers(program.url):
+    while not _answers(program.url + program.ready):
         if process.poll() is not None:
             raise StartError(f"{program.name} ended with {process.returncode}: {_last_words(_log(program, logs))}")
         if time.monotonic() > deadline:
@@ -109,7 +111,7 @@ def _await(program: Program, process: "subprocess.Popen[bytes]", logs: Path) -> 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=ANSWER_S) as response:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -45,7 +45,7 @@ def llama(precision: str) -> System:
         command += ["--host", "127.0.0.1", "--port", str(port), "--threads", threads, "--threads-batch", threads]
         command += ["--parallel", str(SLOTS), "--kv-unified", "--ctx-size", str(CONTEXT_TOKENS), "--no-repack"]
         command += ["--batch-size", str(CHUNK_TOKENS), "--ubatch-size", str(CHUNK_TOKENS)]
-        return [Program("llama-server", command, port)]
+        return [Program("llama-server", command, port, "/health")]
 
     title = f"llama.cpp's server, {QUANTISATION[precision]}"
     return System(f"llama-{precision}", title, "llama.cpp", precision, "peer", 5.0, programs)

@@ -48,7 +48,7 @@ def served(config: Config, site: Site) -> Program:
     path.write_text(dump_config(config), encoding="utf-8")
     port = next(site.ports)
     command = [sys.executable, "-m", "twinfer", "serve", "--port", str(port), "--config", str(path)]
-    return Program("twinfer", command, port)
+    return Program("twinfer", command, port, "/readyz")
 
 
 def disaggregated(weights: WeightFormat) -> System:

@@ -31,7 +31,7 @@ def server(site: Site, name: str, cores: str, kv_gib: int, options: list[str], *
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    return Program(name, command, port, variables | environment, PATIENCE_S)
+    return Program(name, command, port, "/health", variables | environment, PATIENCE_S)
 
 
 def _together(site: Site) -> list[Program]:
@@ -58,7 +58,7 @@ def _pair(site: Site) -> list[Program]:
     ]
     port = next(site.ports)
     command = [sys.executable, "-m", "bench.published.pair_proxy", str(port), *(one.url for one in servers)]
-    return [*servers, Program("proxy", command, port)]
+    return [*servers, Program("proxy", command, port, "/v1/models")]
 
 
 VLLM = System("vllm-bf16", "vLLM, chunked prefill", "vllm", "bf16", "peer", START_S, _together)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from twinfer.plots.ticks import even_ticks, log_ticks
+
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 30
 STRIP_HEIGHT, STRIP_GAP = 12, 3
@@ -41,13 +43,8 @@ class _Axis:
 
     def ticks(self) -> list[float]:
         if self.log:
-            return [10.0**power for power in range(math.ceil(math.log10(self.low)), int(math.log10(self.high)) + 1)]
-        raw = (self.high - self.low) / 5 or 1.0
-        unit: float = 60 if self.time and raw > 20 else 1
-        unit *= 10 ** math.floor(math.log10(raw / unit))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
-        first = math.ceil(self.low / step)
-        return [step * number for number in range(first, int(self.high / step * 1.0001) + 1)]
+            return log_ticks(self.low, self.high)
+        return even_ticks(self.low, self.high, 60 if self.time and self.high - self.low > 100 else 1)
 
 
 def lines(series: Sequence[Series], step: float, x_label: Label, y_label: Label, title: str) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from twinfer.plots.ticks import even_ticks, log_ticks
+
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
 
@@ -63,15 +65,7 @@ class _Scale:
         return self.start + (self.end - self.start) * (at - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        if self.log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            every = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-            within = [tick for tick in every if self.low <= tick <= self.high]
-            return within if len(within) <= 7 else [tick for tick in within if f"{tick:e}"[0] == "1"]
-        raw = (self.high - self.low) / 5
-        unit = 10 ** math.floor(math.log10(raw))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
-        return [step * number for number in range(math.ceil(self.low / step), int(self.high / step * 1.0001) + 1)]
+        return log_ticks(self.low, self.high) if self.log else even_ticks(self.low, self.high)
 
 
 def _scale(values: Sequence[float], start: float, end: float, log: bool) -> _Scale:

@@ -24,7 +24,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Models).serve_forever()
 def server(folder: Path) -> Program:
     """Answers, and has a child that would live on."""
     port = next(free_ports())
-    return Program("server", [sys.executable, "-c", SERVER, str(port), str(folder / "pids")], port)
+    return Program("server", [sys.executable, "-c", SERVER, str(port), str(folder / "pids")], port, "/")
 
 
 def alive(pid: int) -> bool:
@@ -54,7 +54,7 @@ def test_everything_ends(tmp_path: Path) -> None:
 def test_one_that_ends(tmp_path: Path) -> None:
     """The reason is the line of its log that names an error; a program that did start is ended."""
     failing = "print('ValueError: no such model'); print('bye'); raise SystemExit(3)"
-    programs = [server(tmp_path), Program("broken", [sys.executable, "-c", failing], next(free_ports()))]
+    programs = [server(tmp_path), Program("broken", [sys.executable, "-c", failing], next(free_ports()), "/")]
     with pytest.raises(StartError, match="broken ended with 3: ValueError: no such model"), running(programs, tmp_path):
         pass
     assert not alive(int((tmp_path / "pids").read_text().split()[0]))
@@ -62,7 +62,7 @@ def test_one_that_ends(tmp_path: Path) -> None:
 
 def test_one_that_is_not_there(tmp_path: Path) -> None:
     """A program that is not installed is said to be."""
-    missing = Program("missing", [str(tmp_path / "program")], 1)
+    missing = Program("missing", [str(tmp_path / "program")], 1, "/")
     with pytest.raises(StartError, match="cannot be run: No such file"), running([missing], tmp_path):
         pass
 
@@ -70,7 +70,7 @@ def test_one_that_is_not_there(tmp_path: Path) -> None:
 def test_one_that_never_answers(tmp_path: Path) -> None:
     """Patience has an end."""
     sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
-    slow = Program("slow", sleeping, next(free_ports()), patience_s=0.1)
+    slow = Program("slow", sleeping, next(free_ports()), "/", patience_s=0.1)
     with pytest.raises(StartError, match=r"slow was not ready within 0\.1 s"), running([slow], tmp_path):
         pass
 
