@@ -21,11 +21,15 @@ FIRST_REALTIME = 1
 
 
 def free_ports() -> Iterator[int]:
-    """Ports of 127.0.0.1 that nobody listens on, each another one for a while."""
+    """Ports of 127.0.0.1 that nobody listens on, no two the same."""
+    given: set[int] = set()
     while True:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
-            yield int(sock.getsockname()[1])
+            port = int(sock.getsockname()[1])
+        if port not in given:
+            given.add(port)
+            yield port
 
 
 def forget(cells: Sequence[Cell], folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 LOOK_S = 0.25
 ANSWER_S = 5.0
-END_S = 20.0
+END_S = 10.0
 """Then what did not end is killed."""
 
 

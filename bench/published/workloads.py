@@ -15,6 +15,7 @@ from twinfer.loadtest.slo import Objectives
 TRACES = Path(__file__).parent
 FIRST_MOMENT = "2023-11-16 00:00:00"
 """Of traces that are written here: arrivals come from the rate, not from them."""
+SHORTEST_PROMPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Scaled:
             lengths = [(int(row["input_tokens"]), int(row["output_tokens"])) for row in csv.DictReader(file)]
         return [
             (
-                self.shared_tokens + max(1, given // self.prompts),
+                self.shared_tokens + max(SHORTEST_PROMPT, given // self.prompts),
                 min(self.longest_answer, max(2, answered // self.answers)),
             )
             for given, answered in lengths

@@ -42,13 +42,12 @@ def test_a_campaign(tmp_path: Path) -> None:
     campaign = Campaign(cells, manner, site, tmp_path, said.append)
     campaign.run()
     result = measured(Cell(ours, CHAT), tmp_path)
-    assert result is not None
+    assert result is not None, said
     found = result.main.summary
-    assert ({}, 24 + 0, 1.0) == (
-        found.errors,
-        round(found.input_tokens / found.requests),
-        found.attained and found.attained.value,
-    )
+    assert {} == found.errors
+    assert found.attained is not None
+    assert 1.0 == found.attained.value
+    assert 24 == pytest.approx(found.input_tokens / found.requests, abs=6)
     assert {4} == {one.output_tokens for one in result.main.records}
     assert "not installed; see make bench-setup" == failure(theirs, tmp_path)
     assert 2 == sum("min left" in line and line.startswith("starting") for line in said)

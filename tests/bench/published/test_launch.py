@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def interrupted(folder: Path) -> list[int]:
 
 def test_everything_ends(tmp_path: Path) -> None:
     """After an interruption neither a program nor its child is left."""
-    assert [False, False] == [alive(pid) for pid in interrupted(tmp_path)]
+    pids, deadline = interrupted(tmp_path), time.monotonic() + 10
+    while any(alive(pid) for pid in pids):  # the system takes a moment to clear away what was killed
+        assert time.monotonic() < deadline
 
 
 def test_one_that_ends(tmp_path: Path) -> None:
@@ -76,9 +79,9 @@ def test_one_that_never_answers(tmp_path: Path) -> None:
 
 
 def test_ports_are_free() -> None:
-    """They can be listened on, and are not the same at once."""
+    """They can be listened on, and no two are the same."""
     ports = free_ports()
     found = [next(ports) for _ in range(8)]
     with socket.create_server(("127.0.0.1", found[0])):
         pass
-    assert len(set(found)) > 1
+    assert 8 == len(set(found))

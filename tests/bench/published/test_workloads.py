@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bench.published.workloads import WORKLOADS, Fixed, Scaled, Workload, write_trace
+from bench.published.workloads import SHORTEST_PROMPT, WORKLOADS, Fixed, Scaled, Workload, write_trace
 
 from twinfer.core.traces import read_trace
 from twinfer.loadtest.words import Passage, Writer
@@ -16,7 +16,8 @@ def test_lengths(workload: Workload, tmp_path: Path) -> None:
     rows, path = workload.lengths.rows(), tmp_path / "trace.csv"
     assert 400 == len(rows)
     assert max(prompt + answer for prompt, answer in rows) < 8192
-    assert min(min(row) for row in rows) >= 2
+    assert min(prompt for prompt, _ in rows) >= SHORTEST_PROMPT
+    assert min(answer for _, answer in rows) >= 2
     write_trace(rows, path)
     assert rows == [(one.input_tokens, one.output_tokens) for one in read_trace(path)]
 
@@ -24,7 +25,7 @@ def test_lengths(workload: Workload, tmp_path: Path) -> None:
 def test_scaling(tmp_path: Path) -> None:
     """Shared tokens come on top of an own part that is divided; answers are divided and cut."""
     plain, scaled = Scaled("azure_code.csv", 1, 1, 0, 10**6), Scaled("azure_code.csv", 4, 2, 256, 20)
-    expected = [(256 + max(1, given // 4), min(20, max(2, said // 2))) for given, said in plain.rows()]
+    expected = [(256 + max(SHORTEST_PROMPT, given // 4), min(20, max(2, said // 2))) for given, said in plain.rows()]
     assert expected == scaled.rows()
 
 
