@@ -100,11 +100,11 @@ CHAT = Workload(
 LONG = Workload(
     "long",
     "long prompts",
-    "4,096 tokens in, 64 out",
-    Fixed(4096, 64),
-    rate=0.2,
+    "2,048 tokens in, 64 out: as 8,192 and 256, divided by 4",
+    Fixed(2048, 64),
+    rate=0.25,
     seconds=50.0,
-    objectives=Objectives(ttft_s=10.0, tpot_s=0.1),
+    objectives=Objectives(ttft_s=5.0, tpot_s=0.1),
 )
 CODE = Workload(
     "code",
@@ -112,7 +112,7 @@ CODE = Workload(
     "256 tokens that all prompts share, then lengths of Azure's code prompts divided by 4; answers of Azure's lengths, "
     "at most 256",
     Scaled("azure_code.csv", 4, 1, shared_tokens=256, longest_answer=256),
-    rate=2.0,
+    rate=1.2,
     seconds=34.0,
     objectives=Objectives(ttft_s=2.0, tpot_s=0.1),
 )
