@@ -84,7 +84,7 @@ def _summary(standing: Standing) -> Iterator[str]:
     missing = [
         one for one in standing.systems if not any(Cell(one, each) in standing.outcomes for each in standing.workloads)
     ]
-    yield from (f"- {one.title} ({one.precision}) is missing: {standing.failure(one)}." for one in missing)
+    yield from (f"- {one.title} ({one.precision}) is missing, {standing.failure(one)}." for one in missing)
 
 
 def _named(duel: Duel) -> str:
@@ -142,7 +142,7 @@ def _rows(standing: Standing, workload: Workload) -> Iterator[str]:
     for system in (one.system for one in standing.cells if one.workload == workload):
         found = standing.outcomes.get(Cell(system, workload))
         if found is None:
-            rows.append((system.title, system.precision, "-", f"not measured: {standing.failure(system)}", *[""] * 5))
+            rows.append((system.title, system.precision, standing.failure(system), *[""] * 6))
         else:
             rows.append((system.title, system.precision, *_cells(found)))
     yield from table(HEADS, rows)

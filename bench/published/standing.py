@@ -6,7 +6,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
-from bench.published.cells import Cell, Manner, failure, measured
+from bench.published.cells import Cell, Manner, failure, measured, options
 from bench.published.outcome import Outcome, outcome
 from bench.published.systems import System
 from bench.published.workloads import Workload
@@ -83,8 +83,9 @@ class Standing:
 
     @cached_property
     def results(self) -> Mapping[Cell, Result]:
-        """Of every cell that was measured."""
-        return {cell: found for cell in self.cells if (found := measured(cell, self._folder)) is not None}
+        """Of every cell that was measured, in this manner."""
+        asked = {cell: options(cell, self._folder, self.manner) for cell in self.cells}
+        return {cell: found for cell in self.cells if (found := measured(cell, self._folder, asked[cell])) is not None}
 
     @cached_property
     def outcomes(self) -> Mapping[Cell, Outcome]:
@@ -93,7 +94,8 @@ class Standing:
 
     def failure(self, system: System) -> str:
         """Why there is nothing of a system."""
-        return failure(system, self._folder) or "not measured"
+        reason = failure(system, self._folder)
+        return f"left out: {reason}" if reason else "not measured"
 
     def entries(self, workload: Workload) -> list[Entry]:
         """Systems that were measured, in order."""

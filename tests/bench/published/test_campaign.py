@@ -55,4 +55,4 @@ def test_a_campaign(tmp_path: Path) -> None:
     campaign.run()
     assert ["starting a peer; about 0 min left"] == [line for line in said if line.startswith("starting")]
     text = page(Standing(cells, manner, tmp_path))
-    assert "- a peer (bf16) is missing: not installed; see make bench-setup." in text
+    assert "- a peer (bf16) is missing, left out: not installed; see make bench-setup." in text

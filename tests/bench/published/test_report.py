@@ -32,8 +32,8 @@ def test_a_page(tmp_path: Path) -> None:
     assert ["| chat | bf16 | Twinfer ", "| code | bf16 | Twinfer "] == [line[:24] for line in duels]
     assert [" 3.00 ", " 0.33 "] == [line.split("|")[7] for line in duels]
     assert "- bf16: **1.00 times the best peer** over all workloads; chat 3.00, code 0.33 (**Vllm is ahead**)." in lines
-    assert "- Llama (bf16) is missing: it needs a compiler." in lines
-    assert 2 == sum("not measured: it needs a compiler" in line for line in lines)
+    assert "- Llama (bf16) is missing, left out: it needs a compiler." in lines
+    assert 2 == sum("| left out: it needs a compiler |" in line for line in lines)
 
 
 def test_a_figure(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_a_figure(tmp_path: Path) -> None:
 def test_nothing_measured(tmp_path: Path) -> None:
     """A page of reasons can be written before anything worked."""
     text = page(Standing([Cell(made.system("vllm"), CHAT)], Manner(search=True), tmp_path))
-    assert "- Vllm (bf16) is missing: not measured." in text
+    assert "- Vllm (bf16) is missing, not measured." in text
