@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 LOOK_S = 0.25
 ANSWER_S = 5.0
+ERROR = re.compile(r"\w*(Error|error): ")
 END_S = 10.0
 """Then what did not end is killed."""
 
@@ -122,7 +124,7 @@ def _log(program: Program, logs: Path) -> Path:
 
 
 def _last_words(log: Path) -> str:
-    """The last line that names an error, or else the last line."""
+    """The last line that is an exception's, or else the last line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line or "error" in line]
+    errors = [line for line in lines if ERROR.search(line) and "WARNING" not in line]
     return (errors or lines or ["it said nothing"])[-1][-300:]
