@@ -6,7 +6,7 @@ SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup nixl serve test test-e2e test-gpu clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas accounts kills \
-	bench bench-gateway bench-masks bench-router bench-setup bench-engine bench-gpu validate claims clean
+	bench bench-full bench-setup bench-handoff bench-gateway bench-masks bench-router bench-engine bench-gpu validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,7 +69,7 @@ accounts: setup ## 10,000 requests with cancels, kills and retries: quotas, ledg
 kills: setup ## a hundred times kill -9 under load with real processes; ARGS="--demo --workers 2 --seed N"
 	$(BIN)/python -m tests.kills $(ARGS)
 
-bench: setup ## what moving KV between two processes costs, next to memcpy
+bench-handoff: setup ## what moving KV between two processes costs, next to memcpy
 	$(BIN)/python -m bench.handoff $(ARGS)
 
 bench-gateway: setup ## requests and streamed tokens per second of one gateway core, next to an echo
@@ -82,12 +82,18 @@ TRACES ?= traces
 bench-router: setup ## goodput of four ways of routing in the simulator; TRACES= is the directory of the traces
 	$(BIN)/python -m bench.router_table $(TRACES) $(ARGS)
 
-bench-setup: setup ## environments of vLLM and llama.cpp below .venv-peers, which the benchmarks compare with; 15 minutes
+bench-setup: setup ## environments of vLLM and llama.cpp below .venv-peers, which the benchmarks compare with; 30 minutes
 	@PYTHON="$(PYTHON)" tools/install_peers.sh
 
 SHAPE := .venv/qwen2.5-0.5b
 $(SHAPE)/config.json: setup
 	@test -e $@ || $(BIN)/python tools/make_checkpoint.py qwen2.5-0.5b $(SHAPE)
+
+bench: $(SHAPE)/config.json ## the same work against Twinfer, vLLM and llama.cpp at fixed rates: docs/benchmarks.md; 25 minutes
+	$(BIN)/python -m bench.published $(SHAPE) $(ARGS)
+
+bench-full: $(SHAPE)/config.json ## the same with the highest rate of each searched, which takes hours; goes on where it was
+	$(BIN)/python -m bench.published $(SHAPE) --full $(ARGS)
 
 bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next to vLLM, llama.cpp and transformers
 	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)

@@ -1,11 +1,12 @@
 """Whether ``twinfer bench compare`` tells noise from change: pairs of runs against emulated engines.
 
     python -m bench.load_compare
-    python -m bench.load_compare --repetitions 20 --seconds 8
+    python -m bench.load_compare --repetitions 20 --seconds 8 --keep /tmp/pairs
+    python -m bench.load_compare --judge /tmp/pairs
 
 Two deployments of `twinfer serve` with an emulated worker, one of them 10 % slower in prefill and in decode. Every
 repetition measures the first one twice and the second one once, in an order that changes, and compares. Nothing else
-should run on the machine.
+should run on the machine. What was kept can be judged again, say after a change of the rule.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -73,15 +74,20 @@ def measure(url: str, path: Path, options: argparse.Namespace) -> None:
     raise SystemExit("no run counts on this machine; stop what else is running")
 
 
-def repetition(base: str, slow: str, number: int, options: argparse.Namespace) -> tuple[Comparison, Comparison]:
+NAMES = ("first", "again", "slow")
+"""Of the three runs of a repetition: the first deployment, the same again, and the slower one."""
+
+
+def repeat(urls: dict[str, str], number: int, folder: Path, options: argparse.Namespace) -> None:
+    """The three runs, beginning with another one each time."""
+    for name in NAMES[number % 3 :] + NAMES[: number % 3]:
+        measure(urls[name], folder / f"{number}.{name}.json", options)
+
+
+def judge(number: int, folder: Path, margin: float) -> tuple[Comparison, Comparison]:
     """The first deployment against itself, and against the slower one."""
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {"first": base, "again": base, "slow": slow}
-        names = list(runs)[number % 3 :] + list(runs)[: number % 3]
-        for name in names:
-            measure(runs[name], Path(folder, name), options)
-        first, again, slower = (load(Path(folder, name)) for name in runs)
-        return compare(first, again, options.margin), compare(first, slower, options.margin)
+    first, again, slower = (load(folder / f"{number}.{name}.json") for name in NAMES)
+    return compare(first, again, margin), compare(first, slower, margin)
 
 
 def main() -> int:
@@ -94,20 +100,38 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=6.0, help="requests per second (default: 6)")
     parser.add_argument("--margin", type=float, default=MARGIN, help=f"of the comparison (default: {MARGIN})")
     parser.add_argument("--max-lag", type=float, default=10.0, help="of the client, in ms (default: 10)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the runs there")
+    parser.add_argument("--judge", type=Path, metavar="DIR", help="measure nothing, compare what was kept there")
     options = parser.parse_args()
-    alike = found = 0
-    table = Table("", "the same again", "10 % slower")
-    with deployment(1.0) as base, deployment(1.1) as slow:
+    if options.judge is not None:
+        kept = sorted(int(path.name.split(".")[0]) for path in options.judge.glob("*.slow.json"))
+        show([judge(number, options.judge, options.margin) for number in kept])
+        return 0
+    found = []
+    with (
+        contextlib.ExitStack() as stack,
+        deployment(1.0) as base,
+        deployment(1.1) as slow,
+    ):
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         for number in range(options.repetitions):
-            same, other = repetition(base, slow, number, options)
-            alike += not any(change.differs for change in same.changes)
-            found += any(change.differs and change.change.value > 0 for change in other.changes)
-            table.add_row(str(number + 1), same.verdict, other.verdict)
-            counts = f"no difference in {alike}, 10 % slower found in {found}"
-            print(f"{number + 1}: {same.verdict}; {other.verdict}; {counts}", file=sys.stderr, flush=True)
-    Console().print(table)
-    print(f"no difference: {alike} of {options.repetitions}; 10 % slower found: {found} of {options.repetitions}")
+            repeat({"first": base, "again": base, "slow": slow}, number, folder, options)
+            found.append(judge(number, folder, options.margin))
+            print(f"{number + 1}: {'; '.join(one.verdict for one in found[-1])}", file=sys.stderr, flush=True)
+    show(found)
     return 0
+
+
+def show(found: Sequence[tuple[Comparison, Comparison]]) -> None:
+    """All verdicts, and how many are right."""
+    table = Table("", "the same again", "10 % slower")
+    for number, (same, other) in enumerate(found, 1):
+        table.add_row(str(number), same.verdict, other.verdict)
+    Console().print(table)
+    alike = sum(not any(change.differs for change in same.changes) for same, _ in found)
+    told = sum(any(change.differs and change.change.value > 0 for change in other.changes) for _, other in found)
+    print(f"no difference: {alike} of {len(found)}; 10 % slower found: {told} of {len(found)}")
 
 
 if __name__ == "__main__":

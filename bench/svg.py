@@ -1,4 +1,4 @@
-"""Charts as SVG text, of the three kinds that the documentation needs: ranges, a band over an axis, and a histogram.
+"""Charts as SVG text, of the kinds that the documentation needs: ranges, a band over an axis, a histogram, and bars.
 
 Axes of ranges are logarithmic, so is the one along a band; its height starts at nothing. Texts are the reader's sans
 serif; the ground is white, so that charts look the same on dark pages.
@@ -128,6 +128,41 @@ def histogram(labels: Labels, edges: Sequence[float], series: Sequence[tuple[str
         y = base + 34
     parts.append(_text((left + right) / 2, y + 4, labels.axis, MUTED, 12, "middle"))
     return _page(labels, parts, y + 18)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One of a group of bars.
+
+    Attributes:
+        group: stands once above all of its bars.
+        kind: stands in brackets behind the label.
+        strong: drawn in the accent's colour.
+    """
+
+    group: str
+    label: str
+    kind: str
+    value: float
+    strong: bool
+
+
+def bars(labels: Labels, rows: Sequence[Bar]) -> str:
+    """Lying bars from nothing, each with its number; those of a group are next to each other."""
+    left, right, high, y, parts, group = 376, WIDTH - 60, max([row.value for row in rows] + [1e-9]), 66.0, [], ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            y += 22
+            parts.append(_text(16, y - 6, group, INK, 13, "start", True))
+        long = max(1.0, (right - left) * row.value / high)
+        colour = ACCENT if row.strong else MUTED
+        parts.append(_text(left - 10, y + 13, f"{row.label} ({row.kind})", INK, 12, "end"))
+        parts.append(f'<rect x="{left}" y="{y + 2:.1f}" width="{long:.1f}" height="15" rx="2" fill="{colour}"/>')
+        parts.append(_text(left + long + 6, y + 14, f"{row.value:.2f}", INK, 12))
+        y += 20
+    parts.append(_text((left + right) / 2, y + 24, labels.axis, MUTED, 12, "middle"))
+    return _page(labels, parts, y + 38)
 
 
 class _Log:

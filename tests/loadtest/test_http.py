@@ -30,8 +30,7 @@ async def exchange(pool: Pool, origin: Origin) -> Kept:
     """One request."""
     kept = Kept()
     connection, _ = await pool.take()
-    await connection.exchange(render(origin, "POST", "/", {"x-a": "b"}, b"hello"), kept)
-    pool.give(connection)
+    await pool.exchange(connection, render(origin, "POST", "/", {"x-a": "b"}, b"hello"), kept)
     return kept
 
 
@@ -74,6 +73,25 @@ async def test_a_connection_is_used_again():
         assert b"x-a: b" in served.exchanges[0].head
         await asyncio.gather(exchange(pool, origin), exchange(pool, origin))
         assert 2 == len({id(one.writer) for one in served.exchanges})
+        pool.close()
+
+
+async def test_a_connection_that_the_server_left():
+    """One that had lain idle is replaced without a word; the request is sent once more on a fresh one."""
+
+    async def answer(its: Exchange) -> None:
+        if its.number == 1:
+            its.writer.close()
+            return
+        its.writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell")
+
+    async with serving(answer) as served:
+        origin = read_origin(served.url)
+        pool = Pool(origin, MonotonicClock())
+        assert [[b"well"]] * 2 == [(await exchange(pool, origin)).parts for _ in range(2)]
+        first, left, fresh = (one.writer for one in served.exchanges)
+        assert first is left
+        assert left is not fresh
         pool.close()
 
 

@@ -111,8 +111,7 @@ async def ask(endpoint: Endpoint, question: Question, record: Record, clock: Clo
             record.sent_s = begun_s - start_s
             record.lag_s = max(0.0, record.sent_s - record.due_s)
             listener = Listener(reader, record, begun_s)
-            await connection.exchange(request, listener)
-            endpoint.pool.give(connection)
+            await endpoint.pool.exchange(connection, request, listener)
             listener.ended()
     except TimeoutError:
         record.fail(ErrorKind.TIMEOUT, f"no whole answer within {endpoint.timeout_s:g} s")

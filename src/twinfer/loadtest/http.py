@@ -77,6 +77,10 @@ def read_origin(url: str) -> Origin:
     )
 
 
+class StaleConnectionError(ConnectionResetError):
+    """The server left a connection that had been used before, without a word on the new request."""
+
+
 class Connection(asyncio.Protocol):
     """One connection, one exchange at a time."""
 
@@ -88,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._parts: list[bytes] = []
-        self._complete = self._begun = False
+        self._complete = self._begun = self._heard = False
+        self._exchanges = 0
         self.usable = True
         self.idle_since_s = 0.0
 
@@ -96,11 +101,13 @@ class Connection(asyncio.Protocol):
         """Send a request and hear the answer to its end.
 
         Raises:
+            StaleConnectionError: it was used before, and broke off before anything came.
             ConnectionError: the connection broke off.
             BadReplyError: no HTTP came.
         """
         assert self._transport is not None
-        self._sink, self._complete, self._begun = sink, False, False
+        self._sink, self._complete, self._begun, self._heard = sink, False, False, False
+        self._exchanges += 1
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -128,6 +135,7 @@ class Connection(asyncio.Protocol):
         if self._done is None or self._done.done():
             self.close()
             return
+        self._heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -143,6 +151,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The server left; a body without a length ends like this."""
         self.usable = False
+        if self._exchanges > 1 and not self._heard:
+            self._end(StaleConnectionError("closed"))
+            return
         framed = "content-length" in self._headers or "chunked" in self._headers.get("transfer-encoding", "")
         self._end(None if self._begun and not framed and exc is None else ConnectionResetError(str(exc or "closed")))
 
@@ -204,6 +215,21 @@ class Pool:
             lambda: Connection(self._clock), self.origin.host, self.origin.port, ssl=self._context
         )
         return connection, self._clock.now() - before_s
+
+    async def exchange(self, connection: Connection, request: bytes, sink: Sink) -> None:
+        """Exchange on this connection and put it back; on others if the server had left it while it lay idle.
+
+        Raises:
+            ConnectionError, BadReplyError: as ``Connection.exchange``, but for connections that were left.
+        """
+        while True:
+            try:
+                await connection.exchange(request, sink)
+            except StaleConnectionError:
+                connection, _ = await self.take()
+                continue
+            self.give(connection)
+            return
 
     def give(self, connection: Connection) -> None:
         """It may be used again, if it can be."""

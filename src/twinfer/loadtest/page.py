@@ -8,10 +8,10 @@ from html import escape
 
 from twinfer.loadtest.record import Record
 from twinfer.loadtest.result import Result, Trial
-from twinfer.loadtest.statistics import Distribution
+from twinfer.loadtest.statistics import Distribution, Estimate
 from twinfer.loadtest.summary import gaps_s, measured
-from twinfer.loadtest.units import interval, percent, seconds
-from twinfer.plots.page import card, frame, key, table
+from twinfer.loadtest.units import percent, seconds, span
+from twinfer.plots.page import card, facts, frame, key, table
 from twinfer.plots.svg import bars
 from twinfer.plots.xy import Axis, Point, Points, cloud, curves
 
@@ -138,11 +138,16 @@ def _percentiles(trial: Trial) -> str:
     found = trial.summary
     named = (("TTFT", found.ttft), ("gaps (ITL)", found.itl), ("TPOT", found.tpot), ("end to end", found.e2e))
     rows = [
-        (name, f"{one.count:,}", *(interval(each, seconds) for each in (one.mean, one.p50, one.p90, one.p95, one.p99)))
+        (name, f"{one.count:,}", *(_beside(each) for each in (one.mean, one.p50, one.p90, one.p95, one.p99)))
         for name, one in named
         if one is not None
     ]
     return table("Percentiles", ("", "values", "mean", "p50", "p90", "p95", "p99"), rows)
+
+
+def _beside(found: Estimate) -> str:
+    """A number, and below it where it lies."""
+    return f"{seconds(found.value)}\n{span(found, seconds)}"
 
 
 def _errors(trial: Trial) -> Iterable[str]:
@@ -151,8 +156,8 @@ def _errors(trial: Trial) -> Iterable[str]:
         if record.error is not None:
             failed.setdefault(record.error.value, []).append(record)
     if failed:
-        rows = [(kind, f"{len(some):,}", some[0].message) for kind, some in failed.items()]
-        yield table("Errors", ("kind", "requests", "the first one"), rows)
+        rows = [(f"{len(some):,} {kind}, the first one", some[0].message) for kind, some in failed.items()]
+        yield facts("Errors", rows)
 
 
 def _client(trial: Trial) -> str:
@@ -169,7 +174,7 @@ def _client(trial: Trial) -> str:
         ("events with text", f"{found.counted_tokens:,}"),
         *((f"route {name}", f"{number:,}") for name, number in found.routes.items()),
     ]
-    return table("The client, and what it counted", ("", ""), rows)
+    return facts("The client, and what it counted", rows)
 
 
 def _tokens(trial: Trial) -> str:
@@ -186,4 +191,4 @@ def _conditions(result: Result) -> str:
         ("client", f"twinfer {machine.twinfer} {machine.revision}, Python {machine.python}, {machine.system}"),
         ("machine", f"{machine.processor}, {machine.cores} cores, {machine.memory_gib:g} GiB"),
     ]
-    return table("Conditions", ("", ""), rows)
+    return facts("Conditions", rows)

@@ -27,7 +27,7 @@ class WorkSpec(msgspec.Struct, frozen=True):
         file: name of the trace or the file of prompts.
         sha256: of its content.
         input, output: lengths in tokens, as ``lengths.py`` reads them; of prompts from a file only the output.
-        shared_tokens: every prompt begins with the same text of that length.
+        shared_tokens: every prompt begins with the same text of that length; not where a trace says what is shared.
         turns: of each session, where the source is lengths.
         pause_s: between an answer and the next turn.
         limit: only the first so many requests of a trace.
@@ -121,14 +121,14 @@ def _passage(spec: WorkSpec, number: int, num_tokens: int) -> Passage:
 
 
 def _from_trace(spec: WorkSpec, path: Path) -> list[Session]:
-    return [
-        Session(
-            number,
-            (Turn(Passage(one.stretches, one.stretch_tokens, one.input_tokens), one.output_tokens),),
-            one.arrival_s,
-        )
-        for number, one in enumerate(read_trace(path, spec.limit))
-    ]
+    if spec.shared_tokens and path.suffix != ".csv":
+        raise ConfigError(f"{path} says itself which prompts begin alike; leave out --shared-prefix")
+    found = []
+    for number, one in enumerate(read_trace(path, spec.limit)):
+        own = Passage(one.stretches, one.stretch_tokens, one.input_tokens)
+        prompt = _passage(spec, number, one.input_tokens) if spec.shared_tokens else own
+        found.append(Session(number, (Turn(prompt, one.output_tokens),), one.arrival_s))
+    return found
 
 
 def _prompts(path: Path) -> list[tuple[str, ...]]:

@@ -13,24 +13,28 @@ body { margin: 0 auto; padding: 32px 20px 64px; max-width: 1400px; background: v
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 16px; margin: 0 0 8px; }
 p { margin: 0 0 8px; } .soft { color: var(--soft); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px; margin: 20px 0; }
 .tile, .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 14px 16px; }
-.tile b { display: block; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 19px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tile b { white-space: nowrap; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 520px), 1fr)); gap: 16px; }
 .wide { grid-column: 1 / -1; overflow-x: auto; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
 .y, .name { text-anchor: end; } .x { text-anchor: middle; }
 .grid { stroke: var(--rule); stroke-width: 1; } .empty { fill: var(--rule); opacity: 0.5; }
-.line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } .share { stroke: var(--soft); stroke-dasharray: 3 3; }
+.line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } .share { stroke: var(--ink); stroke-dasharray: 3 3; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
 .line.c0, .line.c1, .line.c2, .line.c3 { fill: none; }
 .line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); }
 .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
 .key i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 5px 0 12px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 500; }
+th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid var(--rule); white-space: pre; }
+td { vertical-align: top; }
+th:first-child, td:first-child, .facts td { text-align: left; }
+.facts td { white-space: normal; overflow-wrap: anywhere; }
+.facts td:first-child { width: 34%; color: var(--soft); } th { color: var(--soft); font-weight: 500; }
 .alarm { border-left: 4px solid #d64545; padding-left: 12px; } pre { overflow-x: auto; margin: 0; font-size: 12px; }
 """
 
@@ -65,7 +69,13 @@ def key(names: Sequence[tuple[str, int]]) -> str:
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A card as wide as the page."""
+    """A card as wide as the page; a line break in a cell is one."""
     head = "".join(f"<th>{escape(one)}</th>" for one in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<section class="card wide"><h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table></section>'
+
+
+def facts(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """A card as wide as the page with names and what is to be said of each, however long."""
+    body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(said)}</td></tr>" for name, said in rows)
+    return f'<section class="card wide"><h2>{escape(title)}</h2><table class="facts">{body}</table></section>'
