@@ -74,6 +74,10 @@ class Beat:
         """There is no pool."""
         return False
 
+    def foresee(self, request: GenerationRequest, forced: RouteKind | None) -> float | None:
+        """Nobody knows."""
+        return None
+
     def unready(self) -> str | None:
         """Never."""
         return None

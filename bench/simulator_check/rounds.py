@@ -92,4 +92,5 @@ def _middle(ones: Sequence[Served]) -> Served:
 
 
 def _median(probe: Sequence[Served], what: str) -> float:
-    return statistics.median(getattr(one, what) for one in probe if one.tokens > 1)
+    found: float = statistics.median(getattr(one, what) for one in probe if one.tokens > 1)
+    return found
