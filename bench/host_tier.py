@@ -118,11 +118,12 @@ def main() -> int:
     after = tiered.load().counters
     if after.host_tokens - before.host_tokens < asked.rounds * (asked.tokens - 32):
         raise SystemExit("not all of the prompts were in the host tier; ask for fewer rounds")
-    table = Table("prompt", "time to first token: least", "median", "most")
+    table = Table("prompt", "least", "median", "most")
     for name, seconds in times.items():
         table.add_row(name, *(f"{1e3 * f(seconds):.1f} ms" for f in (min, statistics.median, max)))
     console = Console()
-    console.print(f"{asked.checkpoint}, prompts of {asked.tokens} tokens, {asked.threads} threads", table)
+    console.print(f"{asked.checkpoint}: time to the first token of {asked.tokens} tokens, {asked.threads} threads")
+    console.print(table)
     usual, longest = step_times(tiered, prompts[-1])
     console.print(f"another's decode step: {1e3 * usual:.1f} ms; its longest meanwhile {1e3 * longest:.1f} ms")
     return 0

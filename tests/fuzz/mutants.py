@@ -13,7 +13,7 @@ from twinfer.core.ids import RequestId, TenantId
 from twinfer.core.messages import Confirm, Confirmed, Reserve
 from twinfer.core.request import GenerationRequest
 from twinfer.engine.ingest import IngestLedger
-from twinfer.engine.lending import LendLedger
+from twinfer.engine.lending import LendLedger, Loan
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.sink import SinkHandoff, SinkState
 from twinfer.handoff.source import SourceHandoff
@@ -75,8 +75,8 @@ def _forget_tenant(self: BlockHasher, tenant: TenantId, salt: str) -> bytes:
 def _lend_anybodys(self: LendLedger, request: GenerationRequest, num_blocks: int, now: float) -> tuple[int, ...] | None:
     del now
     pool = self._prefixes.pool
-    self._lent[request.request_id] = pool.match(list(pool._by_hash), num_blocks)
-    return tuple(self._lent[request.request_id])
+    self._lent[request.request_id] = Loan(tuple(pool.match(list(pool._by_hash), num_blocks)))
+    return self._lent[request.request_id].blocks
 
 
 def _publish_before_commit(self: IngestLedger, request_id: RequestId) -> tuple[int, ...]:

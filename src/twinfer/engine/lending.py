@@ -15,12 +15,15 @@ from twinfer.kv.host_tier import HostHold
 
 
 @dataclass(frozen=True, slots=True)
-class _Loan:
+class Loan:
+    """Blocks of the pool, and perhaps slots of the host tier after them, that are held for one request."""
+
     held: tuple[int, ...]
-    on_host: HostHold | None
+    on_host: HostHold | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
+        """All of them, in the prompt's order."""
         return self.held if self.on_host is None else (*self.held, *self.on_host.slots)
 
 
@@ -29,7 +32,7 @@ class LendLedger:
 
     def __init__(self, prefixes: PrefixCache) -> None:
         self._prefixes = prefixes
-        self._lent: dict[RequestId, _Loan] = {}
+        self._lent: dict[RequestId, Loan] = {}
 
     @property
     def num_blocks(self) -> int:
@@ -66,11 +69,11 @@ class LendLedger:
             return pool.generations(blocks)
         return tuple((host if block >= host.first else pool).generations((block,))[0] for block in blocks)
 
-    def _hold(self, sequence: TokenSequence, num_blocks: int) -> _Loan:
+    def _hold(self, sequence: TokenSequence, num_blocks: int) -> Loan:
         held = tuple(self._prefixes.hold(sequence, num_blocks * self._prefixes.block_tokens))
-        return _Loan(held, self._prefixes.hold_on_host(sequence, len(held), num_blocks, sequence.deadline))
+        return Loan(held, self._prefixes.hold_on_host(sequence, len(held), num_blocks, sequence.deadline))
 
-    def _give_up(self, loan: _Loan) -> None:
+    def _give_up(self, loan: Loan) -> None:
         self._prefixes.pool.release(loan.held)
         if loan.on_host is not None and self._prefixes.host is not None:
             self._prefixes.host.release(loan.on_host)

@@ -3,8 +3,8 @@
 A slot of the tier holds one full block. It is in one state:
 
     free ──reserve──> filling ──fill──> idle <──hold, release──> held
-     ^                   │                │
-     └────abandon────────┴───evicted──────┘
+      ^                                  │                        │
+      └───────────────evicted────────────┴──discarded, released───┘
 
 1. Only idle and held slots can be found, so nobody reads what is not whole (rule R1).
 2. A hold has a deadline. When that is over it counts as released; a slot's generation changes whenever it gets other
@@ -113,10 +113,6 @@ class HostTier:
         self._found[block_hash] = slot
         self._rest(slot)
         self._log.stored(block_hash)
-
-    def abandon(self, block_hash: BlockHash) -> None:
-        """A reserved slot will not be filled."""
-        self._vacate(self._filling.pop(block_hash))
 
     def count_match(self, hashes: Iterable[BlockHash]) -> int:
         """Length of the run that :meth:`hold` would hold."""
