@@ -10,6 +10,7 @@ from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config, HandoffConfig, ModelConfig, RoutingConfig
+from twinfer.core.cost import StepCost
 from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady, WorkerLost
 from twinfer.core.grant import Grant
 from twinfer.core.ids import Epoch, RequestId, WorkerId
@@ -33,6 +34,7 @@ from twinfer.core.messages import (
     ToWorker,
 )
 from twinfer.core.route import RouteKind
+from twinfer.core.service import Tier
 from twinfer.core.tokens import FinishReason, Timings, Token
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.gateway.dispatch import FleetDispatcher, FleetGeneration
@@ -162,6 +164,28 @@ async def test_disaggregated_journey(cluster: Cluster) -> None:
     for worker in ("p", "d0", "d1"):
         assert cluster.fleet.link(WorkerId(worker)).listeners == {}
     generation.close()
+
+
+async def test_what_is_foreseen_counts_only_what_comes_before(cluster: Cluster) -> None:
+    """Flex prompts on every worker, sent a moment ago or to be sent, delay flex and no better tier."""
+    urgent, flex = (msgspec.structs.replace(LONG, tier=tier) for tier in (Tier.PRIORITY, Tier.FLEX))
+
+    def foreseen() -> list[float | None]:
+        return [cluster.dispatcher.foresee(request, None) for request in (urgent, flex)]
+
+    assert [None, None] == foreseen()
+    for worker in (cluster.p, cluster.d0, cluster.d1):
+        worker.say(Load(msgspec.structs.replace(LOAD, cost=StepCost(0.001, 0.001, 0.0, 0.0, 0.0))))
+    await cluster.until(lambda: None not in foreseen())
+    before = foreseen()
+    long = msgspec.structs.replace(a_request([1] * 3000, 3), tier=Tier.FLEX)
+    routes = (RouteKind.AGGREGATED, RouteKind.AGGREGATED, RouteKind.DISAGGREGATED)
+    generations = [cluster.dispatcher.start(long, route) for route in routes]
+    after = foreseen()
+    assert before[0] == after[0]
+    assert pytest.approx(3.0, abs=0.1) == after[1] - before[1]
+    for generation in generations:
+        await generation.aclose()
 
 
 async def test_prefix_is_fetched_first(cluster: Cluster) -> None:
