@@ -19,7 +19,7 @@ def standing(folder: Path) -> Standing:
     for system, chat, code in ((ours, 60, 20), (theirs, 20, 60)):
         made.measured(Cell(system, CHAT), folder, [made.trial(chat, 10.0)])
         made.measured(Cell(system, CODE), folder, [made.trial(code, 10.0)])
-    failure_path(missing, folder).write_text("it needs a compiler\n")
+    failure_path(folder, missing).write_text("it needs a compiler\n")
     return Standing([Cell(one, each) for one in (ours, theirs, missing) for each in (CHAT, CODE)], Manner(), folder)
 
 
