@@ -57,7 +57,7 @@ install_llama-server() {
     pip download --no-deps --no-binary :all: --dest "$source" "$LLAMA"
     tar -xzf "$source"/*.tar.gz -C "$source" --strip-components 1
     PATH="$PWD/$VENV/bin:$PATH" compile_server "$source/vendor/llama.cpp" >>"$LOG" 2>&1 || fail
-    mv "$source/server/bin/llama-server" "$VENV/bin"
+    mv "$source/server/bin/llama-server" "$VENV/bin" || fail
     rm -rf "$source"
 }
 

@@ -30,6 +30,8 @@ from twinfer.core.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 FULL_STRETCH = 3.0
 """Loads of a search are so many times as long as those at fixed rates."""
+QUIET_LOAD = 0.5
+"""Above it somebody else is at work."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +59,7 @@ def run(asked: argparse.Namespace) -> int:
         source = asked.checkpoint.resolve()
         model = with_vocabulary(source, folder / f"{source.name}-words")
         site = Site(model, asked.peers.absolute(), folder, sorted(os.sched_getaffinity(0)), free_ports())
+        _say(_busy(os.getloadavg()[0]))
         try:
             Campaign(cells, manner, site, folder, _say).run()
         except KeyboardInterrupt:
@@ -103,6 +106,12 @@ def _chosen(cells: Sequence[Cell], systems: Sequence[str] | None, workloads: Seq
         for one in cells
         if (systems is None or one.system.name in systems) and (workloads is None or one.workload.name in workloads)
     ]
+
+
+def _busy(load: float) -> str:
+    """Whether others use the machine."""
+    found = f"the load of this machine is {load:.1f}"
+    return f"{found}: end what else runs, or the figures say little" if load > QUIET_LOAD else f"{found}: quiet enough"
 
 
 def _say(line: str) -> None:

@@ -18,6 +18,8 @@ from bench.published.workloads import write_trace
 
 Say = Callable[[str], None]
 FIRST_REALTIME = 1
+KEPT = ("goodput", "highest", "no rate", "INVALID", "twinfer:")
+"""Beginnings of the lines of ``twinfer bench run`` that are shown."""
 
 
 def free_ports() -> Iterator[int]:
@@ -35,7 +37,8 @@ def free_ports() -> Iterator[int]:
 def forget(cells: Sequence[Cell], folder: Path) -> None:
     """Remove what was measured of these."""
     for cell in cells:
-        failure_path(cell.system, folder).unlink(missing_ok=True)
+        for workload in (None, cell.workload):
+            failure_path(folder, cell.system, workload).unlink(missing_ok=True)
         cell.path(folder).unlink(missing_ok=True)
 
 
@@ -65,23 +68,34 @@ class Campaign:
             try:
                 self._measure(turn, left[number + 1 :])
             except StartError as error:
-                failure_path(turn.system, self.folder).write_text(f"{error}\n", encoding="utf-8")
-                self.say(f"  left out: {error}")
+                self._failed(failure_path(self.folder, turn.system), str(error))
 
     def _is_done(self, cell: Cell) -> bool:
         return measured(cell, self.folder, options(cell, self.folder, self.manner)) is not None
 
     def _measure(self, turn: Turn, later: Sequence[Turn]) -> None:
         began = time.monotonic()
-        failure_path(turn.system, self.folder).unlink(missing_ok=True)
+        failure_path(self.folder, turn.system).unlink(missing_ok=True)
         with running(turn.system.programs(self.site), self.site.folder) as url:
             self.say(f"  ready after {time.monotonic() - began:.0f} s")
             for number, workload in enumerate(turn.workloads):
                 cell = Cell(turn.system, workload)
                 rest = sum(cell_seconds(one, self.manner) for one in turn.workloads[number:])
                 self._say_left(f"  {workload.title}", later, rest)
-                _bench(url, warm_up(cell, self.folder))
-                self.say(_last_line(_bench(url, options(cell, self.folder, self.manner))))
+                self._offer(cell, url)
+
+    def _offer(self, cell: Cell, url: str) -> None:
+        reason = failure_path(self.folder, cell.system, cell.workload)
+        reason.unlink(missing_ok=True)
+        _bench(url, warm_up(cell, self.folder))
+        said = _said_most(_bench(url, options(cell, self.folder, self.manner)))
+        self.say("\n".join(f"    {line}" for line in said))
+        if not self._is_done(cell):
+            self._failed(reason, said[-1] if said else "twinfer bench run said nothing")
+
+    def _failed(self, path: Path, reason: str) -> None:
+        path.write_text(f"{reason}\n", encoding="utf-8")
+        self.say(f"  left out: {reason}")
 
     def _say_left(self, what: str, left: Sequence[Turn], more_s: float = 0.0) -> None:
         seconds = more_s + sum(turn.seconds(self.manner) for turn in left)
@@ -101,8 +115,7 @@ def _first() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIRST_REALTIME))
 
 
-def _last_line(said: str) -> str:
+def _said_most(said: str) -> list[str]:
     """What counts most of what a run said."""
     lines = [line for line in said.splitlines() if line.strip()]
-    chosen = [line for line in lines if line.startswith(("goodput", "highest", "no rate", "INVALID", "twinfer:"))]
-    return "".join(f"    {line}\n" for line in chosen or lines[-1:]).rstrip("\n")
+    return [line for line in lines if line.startswith(KEPT)] or lines[-1:]

@@ -1,7 +1,7 @@
 """A cell of the benchmark: one system under one workload, measured by ``twinfer bench run`` and kept in a file.
 
-A cell is done when its file was made by the same command, wherever the server was; a system that could not be started
-has a file with the reason instead, and is tried again.
+A cell is done when its file was made by the same command, wherever the server was; one that could not be started
+or measured has a file with the reason instead, and is tried again.
 """
 
 from collections.abc import Sequence
@@ -58,9 +58,9 @@ def trace_path(workload: Workload, folder: Path) -> Path:
     return folder / f"{workload.name}.csv"
 
 
-def failure_path(system: System, folder: Path) -> Path:
-    """Where it says why a system could not be started."""
-    return folder / f"{system.name}.failed"
+def failure_path(folder: Path, system: System, workload: Workload | None = None) -> Path:
+    """Where it says why a system could not be started, or not be measured under a workload."""
+    return folder / f"{system.name}{f'.{workload.name}' if workload else ''}.failed"
 
 
 def options(cell: Cell, folder: Path, manner: Manner) -> list[str]:
@@ -99,7 +99,7 @@ def measured(cell: Cell, folder: Path, command: Sequence[str] | None = None) -> 
     return result if same and result.trials[-1].stopped != INTERRUPTED else None
 
 
-def failure(system: System, folder: Path) -> str | None:
-    """Why the system could not be started, if it could not."""
-    path = failure_path(system, folder)
-    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+def failure(folder: Path, cell: Cell) -> str | None:
+    """Why the cell could not be measured, if it could not."""
+    paths = (failure_path(folder, cell.system), failure_path(folder, cell.system, cell.workload))
+    return next((path.read_text(encoding="utf-8").strip() for path in paths if path.exists()), None)

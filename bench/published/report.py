@@ -5,7 +5,6 @@ from pathlib import Path
 from string import Template
 
 from bench.markdown import table
-from bench.published.cells import Cell
 from bench.published.outcome import Outcome
 from bench.published.standing import Duel, Entry, Standing, overall
 from bench.published.systems import CHUNK_TOKENS, KV_MIB
@@ -81,10 +80,10 @@ def _summary(standing: Standing) -> Iterator[str]:
         said = f"**{mean:.2f} times the best peer** over all workloads" if mean else "no mean over all workloads"
         parts = [f"{one.workload.title} {_times(one)}{_named(one)}" for one in duels]
         yield f"- {precision}: {said}; {', '.join(parts)}."
-    missing = [
-        one for one in standing.systems if not any(Cell(one, each) in standing.outcomes for each in standing.workloads)
-    ]
-    yield from (f"- {one.title} ({one.precision}) is missing, {standing.failure(one)}." for one in missing)
+    for system in standing.systems:
+        cells = [one for one in standing.cells if one.system == system]
+        if not any(one in standing.outcomes for one in cells):
+            yield f"- {system.title} ({system.precision}) is missing, {standing.failure(cells[0])}."
 
 
 def _named(duel: Duel) -> str:
@@ -139,10 +138,10 @@ def _rows(standing: Standing, workload: Workload) -> Iterator[str]:
     yield f"### {workload.title.capitalize()}"
     yield ""
     rows = []
-    for system in (one.system for one in standing.cells if one.workload == workload):
-        found = standing.outcomes.get(Cell(system, workload))
+    for cell in (one for one in standing.cells if one.workload == workload):
+        system, found = cell.system, standing.outcomes.get(cell)
         if found is None:
-            rows.append((system.title, system.precision, standing.failure(system), *[""] * 6))
+            rows.append((system.title, system.precision, standing.failure(cell), *[""] * 6))
         else:
             rows.append((system.title, system.precision, *_cells(found)))
     yield from table(HEADS, rows)

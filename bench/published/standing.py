@@ -92,9 +92,9 @@ class Standing:
         """The same, summed up."""
         return {cell: outcome(result) for cell, result in self.results.items()}
 
-    def failure(self, system: System) -> str:
-        """Why there is nothing of a system."""
-        reason = failure(system, self._folder)
+    def failure(self, cell: Cell) -> str:
+        """Why there is nothing of a cell."""
+        reason = failure(self._folder, cell)
         return f"left out: {reason}" if reason else "not measured"
 
     def entries(self, workload: Workload) -> list[Entry]:

@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from bench.svg import Band, Labels, Mark, Range, band, histogram, ranges
+from bench.svg import Band, Bar, Labels, Mark, Range, band, bars, histogram, ranges
 
 LABELS = Labels("Title & more", "below it", "axis")
 
@@ -41,3 +41,16 @@ def test_a_histogram() -> None:
     assert [30.0, 120.0, 0.0] == pytest.approx(heights)
     assert {"3", "12", "errors"} <= set(texts(svg))
     assert "+50%" in texts(svg)
+
+
+def test_bars() -> None:
+    """As long as their values, with these beside them, below the name of their group; nothing is a line at least."""
+    rows = [
+        Bar("chat", "ours", "bf16", 2.0, True),
+        Bar("chat", "theirs", "bf16", 1.0, False),
+        Bar("code", "a", "int8", 0, True),
+    ]
+    svg = bars(LABELS, rows)
+    assert ["chat", "ours (bf16)", "2.00", "theirs (bf16)", "1.00", "code", "a (int8)", "0.00"] == texts(svg)[2:-1]
+    wide = [float(width) for width in re.findall(r'width="([\d.]+)" height="15"', svg)]
+    assert wide == pytest.approx([wide[0], wide[0] / 2, 1.0])

@@ -49,7 +49,7 @@ def test_a_campaign(tmp_path: Path) -> None:
     assert 1.0 == found.attained.value
     assert 24 == pytest.approx(found.input_tokens / found.requests, abs=6)
     assert {4} == {one.output_tokens for one in result.main.records}
-    assert "not installed; see make bench-setup" == failure(theirs, tmp_path)
+    assert "not installed; see make bench-setup" == failure(tmp_path, Cell(theirs, CHAT))
     assert 2 == sum("min left" in line and line.startswith("starting") for line in said)
     said.clear()
     campaign.run()

@@ -64,12 +64,14 @@ def test_the_time_left() -> None:
 
 def test_failures(tmp_path: Path) -> None:
     """Why a system could not be started is kept, until it is forgotten with all that was measured."""
-    assert failure(CELL.system, tmp_path) is None
-    failure_path(CELL.system, tmp_path).write_text("no such program\n")
+    assert failure(tmp_path, CELL) is None
+    failure_path(tmp_path, CELL.system, CELL.workload).write_text("it answered rubbish\n")
+    assert "it answered rubbish" == failure(tmp_path, CELL)
+    failure_path(tmp_path, CELL.system).write_text("no such program\n")
     made.measured(CELL, tmp_path, [made.trial(60, 10.0)])
-    assert "no such program" == failure(CELL.system, tmp_path)
+    assert "no such program" == failure(tmp_path, CELL)
     forget([CELL], tmp_path)
-    assert failure(CELL.system, tmp_path) is None
+    assert failure(tmp_path, CELL) is None
     assert measured(CELL, tmp_path) is None
 
 

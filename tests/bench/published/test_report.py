@@ -1,11 +1,13 @@
 """The page says who is ahead, also where that is a peer, and what could not be measured and why."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 from bench.published.cells import Cell, Manner, failure_path
 from bench.published.report import FIGURE, figures, page
 from bench.published.standing import Standing
+from bench.published.systems import PINNED
 
 from tests.bench.published import made
 
@@ -19,7 +21,7 @@ def standing(folder: Path) -> Standing:
     for system, chat, code in ((ours, 60, 20), (theirs, 20, 60)):
         made.measured(Cell(system, CHAT), folder, [made.trial(chat, 10.0)])
         made.measured(Cell(system, CODE), folder, [made.trial(code, 10.0)])
-    failure_path(missing, folder).write_text("it needs a compiler\n")
+    failure_path(folder, missing).write_text("it needs a compiler\n")
     return Standing([Cell(one, each) for one in (ours, theirs, missing) for each in (CHAT, CODE)], Manner(), folder)
 
 
@@ -59,3 +61,11 @@ def test_nothing_measured(tmp_path: Path) -> None:
     """A page of reasons can be written before anything worked."""
     text = page(Standing([Cell(made.system("vllm"), CHAT)], Manner(search=True), tmp_path))
     assert "- Vllm (bf16) is missing, not measured." in text
+
+
+def test_versions() -> None:
+    """The peers' versions in the report are those that are installed."""
+    root = Path(__file__).parents[3]
+    installed = (root / "tools" / "install_peers.sh").read_text() + (root / "constraints.txt").read_text()
+    numbers = [number for line in PINNED for number in re.findall(r"\d+\.\d+\.\d+", line)]
+    assert [] == [number for number in numbers if f"=={number}" not in installed]
