@@ -105,9 +105,9 @@ def native(options: argparse.Namespace) -> Case:
         config=Config(model=(model,), pool=pools),
         workloads=(
             Workload(
-                "servegen_reason_deepseek-r1_1h_2rps.csv", 2, 60, 30.0, (0.1, 0.03), longest=400, longest_answer=60
+                "servegen_reason_deepseek-r1_1h_2rps.csv", 2, 60, 30.0, (0.3, 0.1), longest=1200, longest_answer=200
             ),
-            Workload("azure_llm_2023_conv.csv", 1, 120, 45.0, (0.2, 0.3), longest=700, longest_answer=100),
+            Workload("azure_llm_2023_conv.csv", 1, 120, 45.0, (0.4, 0.5), longest=1200, longest_answer=200),
         ),
         names=(*OVERHEADS, *SCALES),
         bars=Bars(0.15, 0.25),

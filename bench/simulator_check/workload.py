@@ -10,7 +10,7 @@ from twinfer.core.traces import TraceRequest, read_trace
 WORDS = ("and", "the", "sea", "for", "you", "out", "all", "are")
 """Of about one token each; a prompt of them in any order begins like no other after a few."""
 
-FEWEST, MOST = 20, 600
+FEWEST, MOST = 20, 300
 """Requests of a workload."""
 ROUNDS_TO_FILL = 5
 

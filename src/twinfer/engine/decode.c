@@ -16,7 +16,7 @@ static uint64_t splitmix64(uint64_t value)
     return value ^ value >> 31;
 }
 
-static uint32_t product(const uint32_t *words, const uint32_t *weights, size_t count)
+static inline uint32_t product(const uint32_t *words, const uint32_t *weights, size_t count)
 {
     uint32_t sum = 0;
     for (size_t at = 0; at < count; at++)
@@ -24,8 +24,14 @@ static uint32_t product(const uint32_t *words, const uint32_t *weights, size_t c
     return sum;
 }
 
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE __attribute__((target_clones("avx2", "default"))) /* 32-bit products are slow before it */
+#else
+#define WIDE
+#endif
+
 /* The first `end` positions of a sequence. A block holds the keys of its positions, then their values. */
-static uint32_t fold(const uint32_t *words, const uint32_t *weights, const intptr_t *table, size_t size, size_t end)
+WIDE static uint32_t fold(const uint32_t *words, const uint32_t *weights, const intptr_t *table, size_t size, size_t end)
 {
     size_t whole = end / size, rest = end % size, width = 2 * size;
     uint32_t sum = 0;
