@@ -1,4 +1,4 @@
-"""Which processes that share a directory are alive: each has a locked file there, which the kernel unlocks at its end."""
+"""Which processes that share a directory are alive: each has a file there, locked until the kernel sees its end."""
 
 import fcntl
 import os
