@@ -284,6 +284,9 @@ class GatewayConfig(_Table, frozen=True):
     """Size of a request's body at most; past that the answer is 413."""
     request_timeout_s: float = 600.0
     """Time for a whole answer; past that it ends with an error."""
+    client_timeout_s: float = 60.0
+    """A client that sends no more of its body for so long, or takes nothing of its answer, has left; noticed within
+    twice this time."""
     first_token_timeout_s: float = 20.0
     """A stream's status is held back that long for a first token; then it starts without one."""
     pad_events: bool = True
