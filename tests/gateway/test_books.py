@@ -204,6 +204,19 @@ async def test_the_next_gateway_settles_for_a_killed_one(tmp_path: Path) -> None
         assert 10 < standing.tokens <= 11
 
 
+async def test_a_running_gateway_settles_for_a_killed_one(tmp_path: Path) -> None:
+    """Nobody has to be started for that."""
+    config = config_at(tmp_path / "usage.db")
+    async with open_office(config):
+        process = multiprocessing.get_context("spawn").Process(target=be_killed, args=(config,))
+        process.start()
+        async with asyncio.timeout(30):
+            while len(rows := list(Ledger(place_of(config.identity, {})).rows(Filter()))) < len(NAMES):
+                await asyncio.sleep(0.01)
+        process.join()
+    assert sorted(row["request_id"] for row in rows) == sorted(NAMES)
+
+
 def be_killed(config: Config) -> None:
     """Be a gateway that dies with three accounts: one closed, one with news, and one without."""
     books = Books(

@@ -25,11 +25,14 @@ def test_a_killed_process_lives_no_more(tmp_path: Path) -> None:
     process.start()
     name, ours, other = here.recv(), Presence(path), Presence(path)
     assert ours.alive() == {ours.name, other.name, name}
+    assert not ours.misses()
     process.kill()
     process.join()
+    assert ours.misses()
     other.close()
     other.close()
     assert ours.alive() == {ours.name}
+    assert not ours.misses()
     assert [file.name for file in tmp_path.iterdir()] == [f"book.{ours.name}"]
 
 

@@ -188,17 +188,23 @@ class Books:
         except CapacityError as error:
             log.error("what running requests have used is not written down: %s", error)
 
-    def inherit(self) -> int:
-        """Settle and keep what gateways have left that were killed, or could not reach the ledger; returns how many.
-
-        Raises:
-            CapacityError: accounts cannot be written now.
-        """
-        records = self._daybook.inherit(self._settle_on)
+    def inherit(self) -> None:
+        """Settle and keep what gateways have left that were killed, or could not reach the ledger."""
+        try:
+            records = self._daybook.inherit(self._settle_on)
+        except CapacityError as error:
+            log.error("what other gateways have left waits: %s", error)
+            return
         if self._keep is not None:
             for record in records:
                 self._keep(record)
-        return len(records)
+        if records:
+            log.info("took over %d usage records that other gateways had left", len(records))
+
+    def look_around(self) -> None:
+        """Inherit, if another gateway has died."""
+        if self._daybook.has_inheritance:
+            self.inherit()
 
     def _settle_on(self, page: Page, hold: Hold, record: UsageRecord) -> None:
         self._quotas.settle(page, hold, record.tokens.charged)

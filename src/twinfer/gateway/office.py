@@ -58,8 +58,7 @@ async def open_office(config: Config) -> AsyncIterator[Office]:
             lines = BatchWriter[Line]("lines of the invocation log", write, pace, meter.accounts.invocation_lines)
             await stack.enter_async_context(writing(lines, LAST_TRIES_S))
             books.log = lines.add
-        if found := books.inherit():
-            log.info("took over %d usage records that earlier gateways had left", found)
+        books.inherit()
         noting = asyncio.create_task(_note(books, config.usage.flush_s))
         stack.callback(noting.cancel)
         yield Office(books, meter)
@@ -101,7 +100,8 @@ async def _ledger(config: Config, meter: Meter, daybook: Daybook) -> AsyncIterat
 
 
 async def _note(books: Books, period_s: float) -> None:
-    """Write down again and again what running requests have used."""
+    """Write down again and again what running requests have used, and see to what gateways leave that die meanwhile."""
     while True:
         await asyncio.sleep(period_s)
         books.note()
+        books.look_around()

@@ -8,7 +8,7 @@ through:
 3. *settled*, in one transaction with the quota, before the last byte of its answer;
 4. *forgotten*, once the ledger has its record.
 
-Entries of a gateway that lives no more are inherited by the next one: open ones are settled as they were last noted.
+Entries of a gateway that lives no more are inherited by another: open ones are settled as they were last noted.
 """
 
 import contextlib
@@ -173,6 +173,11 @@ class Daybook:
                 if hold is not None:
                     settle(page, hold, record)
         return [record for _, record in found]
+
+    @property
+    def has_inheritance(self) -> bool:
+        """Whether somebody died, and what he left is to be inherited."""
+        return self._presence is not None and self._presence.misses()
 
     def standings(self) -> dict[tuple[TenantId, str], Standing]:
         """How everybody stands."""

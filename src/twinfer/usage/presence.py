@@ -35,11 +35,12 @@ class Presence:
 
     def alive(self) -> set[str]:
         """Names of all that live, this one among them; the files of others go."""
-        found = {self.name}
-        for file in self._common.parent.glob(f"{self._common.name}.*"):
-            if file != self._file and not _remove_if_left(file):
-                found.add(file.name.removeprefix(f"{self._common.name}."))
-        return found
+        living = [file for file in self._others() if _is_held(file, remove=True)]
+        return {self.name, *(file.name.removeprefix(f"{self._common.name}.") for file in living)}
+
+    def misses(self) -> bool:
+        """Whether somebody has died whose file is still there."""
+        return not all(_is_held(file) for file in self._others())
 
     def close(self) -> None:
         """Leave. Safe to call again."""
@@ -48,18 +49,22 @@ class Presence:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _others(self) -> list[Path]:
+        return [file for file in self._common.parent.glob(f"{self._common.name}.*") if file != self._file]
 
-def _remove_if_left(file: Path) -> bool:
-    """Whether nobody holds it any more."""
+
+def _is_held(file: Path, *, remove: bool = False) -> bool:
+    """Whether its process lives; if not, it may be removed."""
     try:
         descriptor = os.open(file, os.O_RDWR)
     except FileNotFoundError:
-        return True
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.unlink(missing_ok=True)
+        if remove:
+            file.unlink(missing_ok=True)
     except BlockingIOError:
-        return False
+        return True
     finally:
         os.close(descriptor)
-    return True
+    return False
