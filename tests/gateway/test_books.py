@@ -201,7 +201,7 @@ async def test_the_next_gateway_settles_for_a_killed_one(tmp_path: Path) -> None
     with closing(Daybook(daybook_path(config))) as daybook:
         (standing,) = daybook.standings().values()
         assert (standing.held, standing.charged, daybook.count()) == (0, 7 + 4, 0)
-        assert 10 < standing.tokens <= 11
+        assert standing.tokens <= 7 + 4
 
 
 async def test_a_running_gateway_settles_for_a_killed_one(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def be_killed(config: Config) -> None:
     settled.watch(lambda: (Tokens(5, 0, 0, 2), ()))
     settled.close(Status.ANSWERED)
     noted.watch(lambda: (Tokens(3, 0, 0, 1), ()))
-    books.note()
+    list(books.note())
     noted.watch(lambda: (Tokens(3, 0, 0, 2), ()))
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -103,5 +103,6 @@ async def _note(books: Books, period_s: float) -> None:
     """Write down again and again what running requests have used, and see to what gateways leave that die meanwhile."""
     while True:
         await asyncio.sleep(period_s)
-        books.note()
+        for _ in books.note():
+            await asyncio.sleep(0)
         books.look_around()
