@@ -158,6 +158,49 @@ async def test_a_client_that_leaves_while_it_does_not_read_cancels_its_work(stag
     await stage.closed()
 
 
+def impatient(model: ServedModel, script: Script) -> tuple[GatewayApp, FakeDispatcher]:
+    """An application that soon gives a silent client up."""
+    config = Config(model=(ModelConfig(id=model.id),), gateway=GatewayConfig(client_timeout_s=0.01))
+    dispatcher = FakeDispatcher(lambda request: script)
+    return build_app(config, ModelRegistry([model]), dispatcher), dispatcher
+
+
+@pytest.mark.parametrize("failure", [None, EngineFailure("broken")], ids=["answer", "failure"])
+async def test_a_client_that_never_reads_is_given_up(model: ServedModel, failure: EngineFailure | None) -> None:
+    """Though its connection stays: it holds neither workers nor a place here for ever."""
+    app, dispatcher = impatient(model, Script([[5], [6], [EOS]], failure=failure))
+    client = Client(app, STREAM, converse_body())
+    client.reads.clear()
+    await asyncio.wait_for(client.exchange, 5)
+    await dispatcher.generations[0].closed.wait()
+    assert client.sent == []
+
+
+async def test_a_client_that_never_ends_its_body_is_given_up(model: ServedModel) -> None:
+    """Before anything is begun for it."""
+
+    class Unfinished(Client):
+        async def _receive(self) -> Message:
+            message = {"type": "http.request", "body": b"{", "more_body": True}
+            self._body, first = None, self._body is not None
+            return message if first else await super()._receive()
+
+    app, dispatcher = impatient(model, Script([[EOS]]))
+    client = Unfinished(app, STREAM, converse_body())
+    await asyncio.wait_for(client.exchange, 5)
+    assert (client.sent, dispatcher.generations) == ([], [])
+
+
+async def test_a_client_that_waits_is_not_given_up(model: ServedModel) -> None:
+    """It would read, but there is nothing yet."""
+    gate = asyncio.Event()
+    app, _ = impatient(model, Script([[5], [6], [EOS]], gates={1: gate}))
+    client = Client(app, STREAM, converse_body())
+    asyncio.get_running_loop().call_later(0.1, gate.set)
+    await asyncio.wait_for(client.exchange, 5)
+    assert client.ended
+
+
 async def test_tokens_share_an_event_when_the_client_reads_slowly(stage: Stage) -> None:
     """And only then: while it reads, every token is sent as it comes."""
     gates = {number: asyncio.Event() for number in range(4)}

@@ -1,30 +1,41 @@
 """One record for each call that went to the workers, whatever became of it, and the same as its client was told."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator
+from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from starlette.types import Message
 
 from tests.gateway.house import EOS, House, chat_body, converse_body, frames, open_house
 from tests.gateway.test_app import Client
-from twinfer.core.config import Config, ModelConfig
+from twinfer.core.clock import MonotonicClock
+from twinfer.core.config import Config, ModelConfig, QuotaConfig
 from twinfer.core.errors import EngineFailure
-from twinfer.gateway.books import Books
+from twinfer.core.ids import TenantId
+from twinfer.gateway.books import Books, Order
 from twinfer.gateway.fake import FakeDispatcher, Script
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ModelRegistry, ServedModel
-from twinfer.gateway.office import Office, open_office
+from twinfer.gateway.office import Office, daybook_path, open_office
+from twinfer.gateway.quotas import Quotas
 from twinfer.gateway.serve import build_app
 from twinfer.identity.place import place_of
-from twinfer.usage.ledger import Filter, Ledger
+from twinfer.usage.daybook import Daybook
+from twinfer.usage.ledger import Filter, Ledger, total
 from twinfer.usage.prices import Price, PriceList
 from twinfer.usage.record import Status, Tokens, UsageRecord
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = "twinfer.tiny-v1:0"
+NAMES = ("settled", "noted", "open")
 PRICES = PriceList((Price(input=Decimal(1), output=Decimal(2)),), "USD")
 
 
@@ -156,23 +167,98 @@ async def test_a_client_that_leaves_has_one_record(model: ServedModel) -> None:
 
 async def test_an_office_writes_to_the_database(model: ServedModel, tmp_path: Any) -> None:
     """All records are there when it is closed; what an earlier one could not write, too."""
-    away = tmp_path / "away"
-    config = Config(model=(ModelConfig(id=MODEL),))
-
-    def at(database: str) -> Config:
-        identity = {"database": f"sqlite:///{database}", "key_file": str(tmp_path / "key")}
-        return _replaced(config, identity=identity, usage={"flush_s": 0.01, "spool": str(tmp_path)})
-
-    away.mkdir()
-    ids = []
-    for database in (away, tmp_path / "usage.db"):
-        async with open_office(at(str(database))) as office, open_house(model, office=office) as house:
+    database = tmp_path / "usage.db"
+    config, ids = config_at(database), []
+    database.mkdir()  # which no database is
+    for _ in range(2):
+        async with open_office(config) as office, open_house(model, office=office) as house:
             house.says("Hello")
             answer = await house.http.post(f"/model/{MODEL}/converse", json=converse_body())
             ids.append(answer.headers["x-request-id"])
-    rows = Ledger(place_of(at(str(tmp_path / "usage.db")).identity, {})).rows(Filter())
-    assert ids == [row["request_id"] for row in rows]
-    assert list(tmp_path.glob("*.spool")) == []
+        if database.is_dir():
+            database.rmdir()
+    assert ids == [row["request_id"] for row in Ledger(place_of(config.identity, {})).rows(Filter())]
+    with closing(Daybook(daybook_path(config))) as daybook:
+        assert daybook.count() == 0
+
+
+async def test_the_next_gateway_settles_for_a_killed_one(tmp_path: Path) -> None:
+    """One record for each request, open ones as noted; their quota is let go, but for what they had used."""
+    config = config_at(tmp_path / "usage.db")
+    process = multiprocessing.get_context("spawn").Process(target=be_killed, args=(config,))
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert process.exitcode == -signal.SIGKILL
+    for _ in range(2):
+        async with open_office(config):
+            pass
+    rows = Ledger(place_of(config.identity, {})).rows(Filter())
+    assert {row["request_id"]: (row["status"], total([row])) for row in rows} == {
+        "settled": ("answered", Tokens(5, 0, 0, 2)),
+        "noted": ("failed", Tokens(3, 0, 0, 1)),
+        "open": ("failed", Tokens()),
+    }
+    with closing(Daybook(daybook_path(config))) as daybook:
+        (standing,) = daybook.standings().values()
+        assert (standing.held, standing.charged, daybook.count()) == (0, 7 + 4, 0)
+        assert standing.tokens <= 7 + 4
+
+
+async def test_a_running_gateway_settles_for_a_killed_one(tmp_path: Path) -> None:
+    """Nobody has to be started for that."""
+    config = config_at(tmp_path / "usage.db")
+    async with open_office(config):
+        process = multiprocessing.get_context("spawn").Process(target=be_killed, args=(config,))
+        process.start()
+        async with asyncio.timeout(30):
+            while len(rows := list(Ledger(place_of(config.identity, {})).rows(Filter()))) < len(NAMES):
+                await asyncio.sleep(0.01)
+        process.join()
+    assert sorted(row["request_id"] for row in rows) == sorted(NAMES)
+
+
+def be_killed(config: Config) -> None:
+    """Be a gateway that dies with three accounts: one closed, one with news, and one without."""
+    books = Books(
+        lambda record: None, quotas=Quotas(config.quota, MonotonicClock()), daybook=Daybook(daybook_path(config))
+    )
+    settled, noted, _ = (books.open(Order(name, TenantId("acme"), "", MODEL, "Converse", 100)) for name in NAMES)
+    settled.watch(lambda: (Tokens(5, 0, 0, 2), ()))
+    settled.close(Status.ANSWERED)
+    noted.watch(lambda: (Tokens(3, 0, 0, 1), ()))
+    list(books.note())
+    noted.watch(lambda: (Tokens(3, 0, 0, 2), ()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def test_what_a_stream_used_is_settled_before_it_is_told(model: ServedModel) -> None:
+    """A gateway that is killed after the last words has the record that they tell."""
+    records = list[UsageRecord]()
+    app = build_app(
+        Config(model=(ModelConfig(id=MODEL),)),
+        ModelRegistry([model]),
+        FakeDispatcher(lambda request: Script([[5], [EOS]])),
+        office=Office(Books(records.append), Meter()),
+    )
+    seen = list[bool]()
+
+    class Watching(Client):
+        """Looks into the books when it hears what was used."""
+
+        async def _send(self, message: Message) -> None:
+            if b"totalTokens" in message.get("body", b""):
+                seen.append([record.status for record in records] == [Status.ANSWERED])
+            await super()._send(message)
+
+    await Watching(app, f"/model/{MODEL}/converse-stream", converse_body()).exchange
+    assert seen == [True]
+
+
+def config_at(database: Path) -> Config:
+    """With a ledger there, and a quota."""
+    identity = {"database": f"sqlite:///{database}", "key_file": str(database.with_name("key"))}
+    quota = (QuotaConfig(tokens_per_min=1000),)
+    return _replaced(Config(model=(ModelConfig(id=MODEL),), quota=quota), identity=identity, usage={"flush_s": 0.01})
 
 
 def _replaced(config: Config, **tables: dict[str, Any]) -> Config:

@@ -1,7 +1,7 @@
-"""Quotas: reserved by the most that a request may use, settled by what it used."""
+"""Quotas: reserved by the most that a request may use, settled by what it used, whichever gateway it came to."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -21,78 +21,132 @@ from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.office import Office
 from twinfer.gateway.quotas import Quotas
+from twinfer.usage.daybook import Daybook, Hold
 
 ACME, BETA = TenantId("acme"), TenantId("beta")
 MODEL = "twinfer.tiny-v1:0"
 
 
-def throttled(quotas: Quotas, most: int, tier: Tier = Tier.DEFAULT, tenant: TenantId = ACME) -> float:
-    """Seconds after which it may be worth to come again."""
-    with pytest.raises(Throttled) as refused:
-        quotas.reserve(tenant, "m", tier, most)
-    return refused.value.retry_after_s
+class Gateway:
+    """One gateway's quotas over a day book that others may have, too."""
+
+    def __init__(self, rules: Sequence[QuotaConfig], clock: ManualClock, daybook: Daybook | None = None) -> None:
+        self.daybook = daybook or Daybook()
+        self._quotas = Quotas(rules, clock)
+
+    def reserve(self, most: int, tier: Tier = Tier.DEFAULT, tenant: TenantId = ACME, model: str = "m") -> Hold:
+        """Begin a request."""
+        with self.daybook.page() as page:
+            return self._quotas.reserve(page, tenant, model, tier, most)
+
+    def settle(self, hold: Hold, charged: int) -> None:
+        """End it."""
+        with self.daybook.page() as page:
+            self._quotas.settle(page, hold, charged)
+
+    def has_reserved(self, most: int) -> bool:
+        """Whether so much of the reserved tier's share is left."""
+        with self.daybook.page() as page:
+            return self._quotas.has_reserved(page, ACME, "m", most)
+
+    def throttled(self, most: int) -> float:
+        """Seconds after which it may be worth to come again."""
+        with pytest.raises(Throttled) as refused:
+            self.reserve(most)
+        return refused.value.retry_after_s
 
 
 def test_a_reservation_is_settled_by_what_was_used() -> None:
     """What is given back can be used at once, and what was used comes back in a minute."""
     clock = ManualClock()
-    quotas = Quotas([QuotaConfig(tokens_per_min=600)], clock)
-    first = quotas.reserve(ACME, "m", Tier.DEFAULT, 500)
-    assert throttled(quotas, 200) == pytest.approx(10)
-    first.settle(50)
-    second = quotas.reserve(ACME, "m", Tier.FLEX, 550)
-    assert throttled(quotas, 1) == pytest.approx(0.1)
-    second.settle(550)
+    gateway = Gateway([QuotaConfig(tokens_per_min=600)], clock)
+    first = gateway.reserve(500)
+    assert gateway.throttled(200) == pytest.approx(10)
+    gateway.settle(first, 50)
+    second = gateway.reserve(550, Tier.FLEX)
+    assert gateway.throttled(1) == pytest.approx(0.1)
+    gateway.settle(second, 550)
     clock.advance(10)
-    quotas.reserve(ACME, "m", Tier.PRIORITY, 100)
-    assert throttled(quotas, 1) > 0
+    gateway.reserve(100, Tier.PRIORITY)
+    assert gateway.throttled(1) > 0
 
 
 def test_each_tenant_and_model_has_its_own() -> None:
     """The first rule that fits decides; without one there is no bound."""
     rules = [QuotaConfig(tenant="acme", model="m", requests_per_min=1), QuotaConfig(tenant="a*", tokens_per_min=5)]
-    quotas = Quotas(rules, ManualClock())
-    quotas.reserve(ACME, "m", Tier.DEFAULT, 10**9)
-    assert throttled(quotas, 1) == pytest.approx(60)
-    quotas.reserve(ACME, "n", Tier.DEFAULT, 5)
-    quotas.reserve(TenantId("also"), "n", Tier.DEFAULT, 5)
+    gateway = Gateway(rules, ManualClock())
+    gateway.reserve(10**9)
+    assert gateway.throttled(1) == pytest.approx(60)
+    gateway.reserve(5, model="n")
+    gateway.reserve(5, tenant=TenantId("also"), model="n")
     for _ in range(100):
-        quotas.reserve(BETA, "m", Tier.DEFAULT, 10**9)
+        gateway.reserve(10**9, tenant=BETA)
 
 
 def test_the_reserved_tier_has_its_own_share() -> None:
     """It is not touched by the others, and says when it is used up."""
-    quotas = Quotas([QuotaConfig(tokens_per_min=10, reserved_tokens_per_min=10)], ManualClock())
-    quotas.reserve(ACME, "m", Tier.DEFAULT, 10)
-    assert quotas.has_reserved(ACME, "m", 10)
-    quotas.reserve(ACME, "m", Tier.RESERVED, 10)
-    assert not quotas.has_reserved(ACME, "m", 1)
-    assert not Quotas([], ManualClock()).has_reserved(ACME, "m", 1)
+    gateway = Gateway([QuotaConfig(tokens_per_min=10, reserved_tokens_per_min=10)], ManualClock())
+    gateway.reserve(10)
+    assert gateway.has_reserved(10)
+    gateway.reserve(10, Tier.RESERVED)
+    assert not gateway.has_reserved(1)
+    assert not Gateway([], ManualClock()).has_reserved(1)
 
 
 def test_more_than_a_minute_holds_is_said() -> None:
     """Waiting would not help."""
-    quotas = Quotas([QuotaConfig(tokens_per_min=10)], ManualClock())
+    gateway = Gateway([QuotaConfig(tokens_per_min=10)], ManualClock())
     with pytest.raises(Throttled, match="may use 11, of 10 in a minute: lower its max tokens"):
-        quotas.reserve(ACME, "m", Tier.DEFAULT, 11)
+        gateway.reserve(11)
 
 
-@given(st.lists(st.tuples(st.integers(1, 120), st.floats(0, 1), st.floats(0, 30)), max_size=60))
-def test_no_minute_has_more_than_two_fillings(requests: list[tuple[int, float, float]]) -> None:
-    """Whatever comes when: what was let in within a minute is at most what was there and what came in."""
+def test_a_clock_that_begins_anew_stops_nothing() -> None:
+    """The machine was started again: the bucket fills from where it was."""
+    gateway = Gateway([QuotaConfig(tokens_per_min=60)], ManualClock(1e6))
+    gateway.reserve(60)
     clock = ManualClock()
-    quotas, used = Quotas([QuotaConfig(tokens_per_min=120)], clock), list[tuple[float, int]]()
-    for most, share, pause_s in requests:
+    again = Gateway([QuotaConfig(tokens_per_min=60)], clock, gateway.daybook)
+    assert again.throttled(30) == pytest.approx(30)
+    again.settle(Hold(ACME, "m", 0), 0)
+    clock.advance(30)
+    again.reserve(30)
+
+
+requests = st.tuples(st.integers(0, 2), st.integers(1, 120), st.floats(0, 1), st.floats(0, 30), st.booleans())
+
+
+@given(st.lists(requests, max_size=60))
+def test_no_minute_has_more_than_two_fillings(requests: list[tuple[int, int, float, float, bool]]) -> None:
+    """Over any number of gateways, each of which has settled or still holds what it let in: what was let in within a
+    minute is at most what was there and what came in. And whatever they do, held and charged are what they did."""
+    clock, daybook = ManualClock(), Daybook()
+    gateways = [Gateway([QuotaConfig(tokens_per_min=120)], clock, daybook) for _ in range(3)]
+    used, held = list[tuple[float, int]](), 0
+    for number, most, share, pause_s, ends in requests:
         clock.advance(pause_s)
         try:
-            reservation = quotas.reserve(ACME, "m", Tier.DEFAULT, most)
+            hold = gateways[number].reserve(most)
         except Throttled:
             continue
-        charged = int(most * share)
-        reservation.settle(charged)
-        used.append((clock.now(), charged))
+        charged = int(most * share) if ends else 0
+        if ends:
+            gateways[number - 1].settle(hold, charged)  # as one that inherits it
+        else:
+            held += most
+        used.append((clock.now(), charged if ends else most))
+        standing = daybook.standings()[ACME, "m"]
+        assert (standing.held, standing.charged) == (held, sum(amount for _, amount in used) - held)
     for begin, _ in used:
-        assert sum(charged for at, charged in used if begin <= at < begin + 60) <= 240
+        assert sum(amount for at, amount in used if begin <= at < begin + 60) <= 240
+
+
+def test_without_a_bound_it_is_counted() -> None:
+    """For whoever asks what tenants use."""
+    gateway = Gateway([], ManualClock())
+    gateway.settle(gateway.reserve(10), 4)
+    gateway.reserve(5)
+    standing = gateway.daybook.standings()[ACME, "m"]
+    assert (standing.held, standing.charged) == (5, 4)
 
 
 class Bounded:

@@ -289,6 +289,9 @@ class GatewayConfig(_Table, frozen=True):
     """Size of a request's body at most; past that the answer is 413."""
     request_timeout_s: float = 600.0
     """Time for a whole answer; past that it ends with an error."""
+    client_timeout_s: float = 60.0
+    """A client that sends no more of its body for so long, or takes nothing of its answer, has left; noticed within
+    twice this time."""
     first_token_timeout_s: float = 20.0
     """A stream's status is held back that long for a first token; then it starts without one."""
     pad_events: bool = True
@@ -368,8 +371,8 @@ class InvocationLogConfig(_Table, frozen=True):
 
 
 class QuotaConfig(_Table, frozen=True):
-    """What tenants may use of models in a minute, in each gateway; the first that fits decides, without one there is no
-    bound."""
+    """What tenants may use of models in a minute, of all gateways of a machine together; the first that fits decides,
+    without one there is no bound."""
 
     tenant: str = "*"
     """Pattern with `*` and `?`; each tenant that fits has a quota of its own."""
@@ -392,12 +395,13 @@ class UsageConfig(_Table, frozen=True):
     prices: str = ""
     """Price file in TOML, see docs/usage.md; without one nothing has a cost."""
     flush_s: float = 0.5
-    """How often a gateway writes what has come together."""
+    """How often a gateway writes what has come together, and notes in its day book what running requests have used."""
     max_waiting: int = 100_000
-    """Records that wait in a gateway at most while the database is away; further ones are lost, counted and logged."""
+    """Records that wait in a gateway at most while the database is away; further ones are counted as lost and logged,
+    and written from the day book when the next gateway starts."""
     spool: str = ""
-    """Directory for records that could not be written before the gateway ended; written when the next one starts. Empty
-    means beside the database's key file."""
+    """Directory of the day book, on a disk of this machine, shared by its gateways; empty means beside the database's
+    key file."""
 
 
 class Config(_Table, frozen=True):

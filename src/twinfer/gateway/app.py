@@ -10,6 +10,7 @@ One call's life:
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import uuid
@@ -20,6 +21,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from twinfer.core.config import GatewayConfig
 from twinfer.core.errors import CapacityError, TwinferError
 from twinfer.core.service import Tier
 from twinfer.gateway.auth import Door, OpenDoor, permit
@@ -70,7 +72,7 @@ class GatewayApp:
             headers = Headers(scope=scope)
             head = Head.of(scope["method"], raw_path, scope["query_string"], headers.raw)
             claim = self._door.claim(head) if row.action else None
-            body = await _read_body(receive, headers, self._context.config.gateway.max_body_bytes)
+            body = await _read_body(receive, headers, self._context.config.gateway)
             call = Call(
                 request_id=request_id,
                 principal=await self._door.principal(claim, head, body) if row.action else ANYBODY,
@@ -81,9 +83,8 @@ class GatewayApp:
                 secure=scope["scheme"] == "https",
                 arrived_s=arrived_s,
             )
-            response = await _while_present(receive, self._run(row, call, wire))
-            await (wire.finish() if response is None else wire.respond(response))
-            self._count(name, 200 if response is None else response.status_code)
+            patience_s = self._context.config.gateway.client_timeout_s
+            self._count(name, await _while_present(receive, wire, self._answer(row, call, wire), patience_s))
         except ClientLeft:
             self._context.meter.cancelled.labels(name).inc()
             log.info("%s %s: the client left", name, request_id)
@@ -92,6 +93,15 @@ class GatewayApp:
         except Exception:  # the outermost loop of a call: a bug must not take others down
             log.exception("%s %s: a bug in the gateway", name, request_id)
             await self._fail(InternalError(f"Internal error in request {request_id}."), name, wire, error_response)
+
+    async def _answer(self, row: Row, call: Call, wire: Wire) -> int:
+        """Do what was asked and send all of it; returns the status."""
+        response = await self._run(row, call, wire)
+        if response is None:
+            await wire.finish()
+            return 200
+        await wire.respond(response)
+        return response.status_code
 
     async def _run(self, row: Row, call: Call, wire: Wire) -> Response | None:
         """Do what was asked; ``None`` when the answer went out as a stream that only lacks its end."""
@@ -143,7 +153,9 @@ class GatewayApp:
         if wire.failure is not None:
             log.warning("%s %s: the stream broke: %s", name, request_id, error)
             self._context.meter.broken.labels(name).inc()
-            await wire.write(wire.failure(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._context.config.gateway.client_timeout_s):
+                    await wire.write(wire.failure(error))
             return
         response = error_response(error)
         if response.status_code >= 500:
@@ -161,20 +173,25 @@ def _raw_path(scope: Scope) -> str:
     return scope["path"] if raw is None else raw.decode("ascii", "replace")
 
 
-async def _read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+async def _read_body(receive: Receive, headers: Headers, config: GatewayConfig) -> bytes:
     """The whole body.
 
     Raises:
         BodyTooLarge: there is more of it, or its header says so.
-        ClientLeft: it never came to its end.
+        ClientLeft: it never came to its end, or nothing more of it for too long.
     """
+    limit = config.max_body_bytes
     too_large = BodyTooLarge(f"The request body is longer than {limit} bytes; send less.")
     declared = headers.get("content-length", "0")
     if declared.isdecimal() and (len(declared) > _MAX_DIGITS or int(declared) > limit):
         raise too_large
     body = bytearray()
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(config.client_timeout_s):
+                message = await receive()
+        except TimeoutError:
+            raise ClientLeft from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
         body += message.get("body", b"")
@@ -184,17 +201,23 @@ async def _read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
             return bytes(body)
 
 
-async def _while_present(receive: Receive, work: Coroutine[None, None, Result]) -> Result:
+async def _while_present(
+    receive: Receive, wire: Wire, work: Coroutine[None, None, Result], patience_s: float
+) -> Result:
     """Await work as long as the client is there; cancels it, and waits for that, otherwise.
 
     Raises:
-        ClientLeft: the client closed the connection.
+        ClientLeft: the client closed the connection, or took nothing for ``patience_s`` at least, and twice that at
+            most.
         CapacityError: the server is being stopped and cannot wait for this call any longer.
     """
     task = asyncio.create_task(work)
     left = asyncio.create_task(_disconnected(receive))
     try:
-        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        begun, stuck = -1, False
+        while not (task.done() or left.done() or stuck):
+            await asyncio.wait((task, left), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            stuck, begun = wire.taken < wire.begun == begun, wire.begun
         if not task.done():
             raise ClientLeft
         return task.result()

@@ -1,22 +1,26 @@
 """The books of a gateway: each call that goes to the workers opens an account, and closes it once."""
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from twinfer.core.clock import MonotonicClock
+from twinfer.core.errors import CapacityError
 from twinfer.core.ids import TenantId
 from twinfer.core.route import RouteKind
 from twinfer.core.service import Latency, Tier
 from twinfer.gateway.base import Journey
 from twinfer.gateway.invocation_log import Line
-from twinfer.gateway.quotas import Quotas, Reservation
+from twinfer.gateway.quotas import Quotas
+from twinfer.usage.daybook import Daybook, Hold, Page
 from twinfer.usage.prices import PriceList
 from twinfer.usage.record import Status, Tokens, UsageRecord
 
-
-def ignore(record: UsageRecord) -> None:
-    """Keep no ledger."""
+log = logging.getLogger("twinfer.gateway")
+_NOTED_AT_ONCE = 64
+"""About a millisecond."""
 
 
 def charge_nobody(tenant: TenantId, model: str, num_tokens: int) -> None:
@@ -44,26 +48,51 @@ class Order:
     latency: Latency = Latency.STANDARD
 
 
+Look = Callable[[], tuple[Tokens, Sequence[Journey]]]
+"""Tells what a call has used so far, of all answers together, and what became of them."""
+
+
 class Account:
     """One call's account."""
 
-    def __init__(self, order: Order, at_ms: int, reservation: Reservation, books: "Books") -> None:
+    def __init__(self, order: Order, at_ms: int, books: "Books") -> None:
         self._order = order
         self._at_ms = at_ms
-        self._reservation = reservation
         self._books = books
-        self._closed = False
+        self._look: Look = lambda: (Tokens(), ())
+        self._noted = Tokens()
+        self._hold: Hold | None = None
 
-    def close(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> UsageRecord | None:
-        """Tell what was used, of all answers together; a second time changes nothing, and there is no record."""
-        if self._closed:
+    def hold(self, hold: Hold) -> None:
+        """It has reserved this, and is open."""
+        self._hold = hold
+
+    def watch(self, look: Look) -> None:
+        """From now on this tells what is used."""
+        self._look = look
+
+    def news(self) -> UsageRecord | None:
+        """The record as it would be if the gateway died now; nothing if that has been told."""
+        tokens, journeys = self._look()
+        if tokens == self._noted:
             return None
-        self._closed = True
+        self._noted = tokens
+        return self.record(Status.FAILED, tokens, journeys)
+
+    def close(self, status: Status) -> UsageRecord | None:
+        """Settle what was used; a second time changes nothing, and there is no record."""
+        if self._hold is None:
+            return None
+        hold, self._hold = self._hold, None
+        record = self.record(status, *self._look())
+        self._books.settle(hold, record)
+        return record
+
+    def record(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> UsageRecord:
+        """Its line in the ledger."""
         order = self._order
-        self._reservation.settle(tokens.charged)
-        self._books.charged(order, tokens.charged)
         routed = [journey for journey in journeys if journey.route.decode]
-        record = UsageRecord(
+        return UsageRecord(
             request_id=order.request_id,
             at_ms=self._at_ms,
             tenant=order.tenant,
@@ -83,18 +112,18 @@ class Account:
             recoveries=sum(journey.recoveries for journey in routed),
             cost_nano=self._books.prices.cost_nano(order.model, order.tier, tokens),
         )
-        self._books.keep(record)
-        return record
 
 
 class Books:
-    """Opens accounts.
+    """Opens accounts, and writes them into the day book.
 
     Args:
-        keep: takes each record, at once.
+        keep: takes each record, at once, and has the day book forget it when the ledger has it; without, there is no
+            ledger.
         prices: of tokens.
         quotas: what tenants may use.
         charge: takes tenant, model and tokens that count against a quota, once for each account.
+        daybook: outlives this gateway, if it is a file.
         now: Unix seconds.
 
     Attributes:
@@ -105,30 +134,93 @@ class Books:
 
     def __init__(
         self,
-        keep: Callable[[UsageRecord], None] = ignore,
+        keep: Callable[[UsageRecord], None] | None = None,
         prices: PriceList | None = None,
         quotas: Quotas | None = None,
         charge: Callable[[TenantId, str, int], None] = charge_nobody,
+        daybook: Daybook | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.keep = keep
+        self._keep = keep
         self.prices = prices or PriceList()
-        self.quotas = quotas or Quotas((), MonotonicClock())
+        self._quotas = quotas or Quotas((), MonotonicClock())
         self._charge = charge
+        self._daybook = daybook or Daybook()
         self._now = now
+        self._open: dict[str, Account] = {}
+
+    def has_reserved(self, tenant: TenantId, model: str, most: int) -> bool:
+        """Whether the tenant has a share of its own of the model, and so much of it left."""
+        if not self._quotas.rule(tenant, model).reserved_tokens_per_min:
+            return False
+        with self._daybook.page() as page:
+            return self._quotas.has_reserved(page, tenant, model, most)
 
     def open(self, order: Order) -> Account:
         """Begin a call's account.
 
         Raises:
             Throttled: the tenant has used up its quota.
+            CapacityError: accounts cannot be written now.
         """
-        reservation = self.quotas.reserve(order.tenant, order.model, order.tier, order.most)
-        return Account(order, int(self._now() * 1000), reservation, self)
+        account = Account(order, int(self._now() * 1000), self)
+        with self._daybook.page() as page:
+            hold = self._quotas.reserve(page, order.tenant, order.model, order.tier, order.most)
+            page.open(hold, account.record(Status.FAILED, Tokens(), ()))
+        account.hold(hold)
+        self._open[order.request_id] = account
+        return account
 
-    def charged(self, order: Order, num_tokens: int) -> None:
-        """An account was closed with so many tokens that count."""
-        self._charge(order.tenant, order.model, num_tokens)
+    def settle(self, hold: Hold, record: UsageRecord) -> None:
+        """An account was closed. Where that cannot be written, its record is kept, and its hold not given back."""
+        self._open.pop(record.request_id, None)
+        try:
+            with self._daybook.page() as page:
+                self._settle_on(page, hold, record)
+        except CapacityError as error:
+            log.error("request %s could not be settled: %s", record.request_id, error)
+        self._charge(hold.tenant, hold.model, record.tokens.charged)
+        if self._keep is not None:
+            self._keep(record)
+
+    def note(self) -> Iterator[None]:
+        """Write down what open accounts have used since the last time: that much is charged if the gateway dies.
+
+        A few of them at a time, so that others may have the event loop in between.
+        """
+        accounts = iter(list(self._open.values()))
+        while some := list(islice(accounts, _NOTED_AT_ONCE)):
+            found = [account.news() for account in some]
+            try:
+                self._daybook.note([record for record in found if record is not None])
+            except CapacityError as error:
+                log.error("what running requests have used is not written down: %s", error)
+            yield
+
+    def inherit(self) -> None:
+        """Settle and keep what gateways have left that were killed, or could not reach the ledger."""
+        try:
+            records = self._daybook.inherit(self._settle_on)
+        except CapacityError as error:
+            log.error("what other gateways have left waits: %s", error)
+            return
+        if self._keep is not None:
+            for record in records:
+                self._keep(record)
+        if records:
+            log.info("took over %d usage records that other gateways had left", len(records))
+
+    def look_around(self) -> None:
+        """Inherit, if another gateway has died."""
+        if self._daybook.has_inheritance:
+            self.inherit()
+
+    def _settle_on(self, page: Page, hold: Hold, record: UsageRecord) -> None:
+        self._quotas.settle(page, hold, record.tokens.charged)
+        if self._keep is None:
+            page.forget(record.request_id)
+        else:
+            page.settle(record)
 
 
 def _route(kinds: Sequence[RouteKind]) -> str:

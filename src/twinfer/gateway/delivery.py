@@ -63,7 +63,8 @@ class Delivery:
                 await wire.write(rendering.pieces(pieces) if pieces else rendering.keep_alive)
             while pieces := await answers.take():
                 await wire.write(rendering.pieces(pieces))
-            await wire.write(rendering.end(answers.all, self._complete(answers, outcome.work)))
+            end = rendering.end(answers.all, self._complete(answers, outcome.work))
+        await wire.write(end)  # which says what was used: by now that is settled
 
     @contextlib.contextmanager
     def _start(self, work: Work) -> Iterator[Answers]:
@@ -74,6 +75,7 @@ class Delivery:
             self._context.meter.accounts.throttled.labels(work.model.id, self._operation).inc()
             raise
         answers: list[Answer] = []
+        account.watch(lambda: (_used(work, answers), [answer.journey() for answer in answers]))
         status = Status.FAILED
         try:
             with contextlib.ExitStack() as stack:
@@ -87,7 +89,7 @@ class Delivery:
             status = Status.CANCELLED
             raise
         finally:
-            record = account.close(status, _used(work, answers), [answer.journey() for answer in answers])
+            record = account.close(status)
             if record is not None and self._context.books.log is not None:
                 self._context.books.log(Line(record, self._said(answers)))
 

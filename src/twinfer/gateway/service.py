@@ -16,7 +16,7 @@ def place(work: Work, tenant: TenantId, context: Context, tier: Tier, latency: L
     standard mode where there is no pool for it, or the call is too long for it. Each is counted.
     """
     downgrades = context.meter.accounts.downgrades
-    if tier is Tier.RESERVED and not context.books.quotas.has_reserved(tenant, work.model.id, work.most):
+    if tier is Tier.RESERVED and not context.books.has_reserved(tenant, work.model.id, work.most):
         downgrades.labels(work.model.id, "reserved_used_up").inc()
         tier = Tier.DEFAULT
     if latency is Latency.OPTIMIZED and (reason := _too_much(work, context)):
