@@ -31,6 +31,7 @@ def a_worker(name: str, role: Role, **facts: object) -> WorkerState:
     identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, CAPABILITIES, f"unix:/{name}")
     load_facts.setdefault("blocks", BlockCounts(4000, 4000, 0, 0))
     load = LoadReport(counters=Counters(), **load_facts)  # type: ignore[arg-type]
+    state_facts.setdefault("ahead", load.backlog)
     return msgspec.structs.replace(WorkerState(identity, load, cost=cost), **state_facts)  # type: ignore[arg-type]
 
 
@@ -72,6 +73,23 @@ def test_a_thin_link_keeps_a_prompt_where_it_is() -> None:
     assert ends(route(3000, msgspec.structs.replace(BUSY, links=thin), P)) == ("d", None)
 
 
+def test_kv_of_the_last_step_has_to_be_waited_for() -> None:
+    """A quick answer does not make up for it; what earlier steps computed is there by then."""
+    link = {WorkerId("p"): LinkCost(0.0, 2e-8)}
+    size = CAPABILITIES.layout.token_bytes
+    whole, half = (
+        route(2000, msgspec.structs.replace(BUSY, links=link), msgspec.structs.replace(P, cost=cost)).estimate
+        for cost in (
+            msgspec.structs.replace(STEPS, chunk_tokens=2000),
+            msgspec.structs.replace(STEPS, chunk_tokens=1000),
+        )
+    )
+    assert whole is not None
+    assert half is not None
+    gained = 1000 * size * 2e-8 / ClusterSnapshot(()).answers.mean
+    assert abs(whole.tpot_s - half.tpot_s - gained) < 1e-9
+
+
 def test_a_long_queue_on_the_prefill_worker_is_gone_round() -> None:
     """By computing where the answer is made, or at another prefill worker."""
     queued = a_worker("p", Role.PREFILL, backlog=Backlog(60_000, 0.0))
@@ -99,7 +117,7 @@ def test_only_what_holds_the_goals_is_cheap() -> None:
 def test_under_overload_the_lowest_cost_is_taken() -> None:
     """Nothing holds the goals, and that is said."""
     late = Backlog(100_000, 0.0)
-    chosen = route(3000, msgspec.structs.replace(BUSY, unreported=late), a_worker("p", Role.PREFILL, backlog=late))
+    chosen = route(3000, msgspec.structs.replace(BUSY, ahead=late), a_worker("p", Role.PREFILL, backlog=late))
     assert chosen.estimate is not None
     assert not chosen.estimate.holds
     assert "neither holds" in chosen.reason or "too little" in chosen.reason

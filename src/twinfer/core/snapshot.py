@@ -19,6 +19,7 @@ class WorkerState(msgspec.Struct, frozen=True):
         in_flight_tokens: their prompt positions.
         answering: those of them that it generates, or will.
         unreported: prompts that it was sent, or will be, which its report does not count yet.
+        ahead: all prompts that it still has to compute, these among them, as far as can be told now.
         cost: of its steps, as far as that is known now.
         prefill_share: share of its time that prompts took lately.
         links: cost of transfers to it, by where they come from, as far as that is known now.
@@ -30,6 +31,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     in_flight_tokens: int = 0
     answering: int = 0
     unreported: Backlog = NO_WORK
+    ahead: Backlog = NO_WORK
     cost: StepCost | None = None
     prefill_share: float = 0.0
     links: Mapping[WorkerId, LinkCost] = {}

@@ -305,7 +305,7 @@ class FleetGeneration:
                 link.answering.add(request_id)
             if isinstance(message, Prefill | Generate):
                 end = len(message.request.prompt)
-                link.sent += prompt_work(min(self._hits.get(action.worker, 0), end), end)
+                link.sent(prompt_work(min(self._hits.get(action.worker, 0), end), end))
         link.send(message)
 
     def _fetching(self, route: Route, snapshot: ClusterSnapshot) -> Fetching | None:

@@ -13,7 +13,7 @@ from typing import Protocol
 from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.clock import Clock, MonotonicClock
-from twinfer.core.cost import NO_WORK, prompt_work
+from twinfer.core.cost import NO_WORK, Backlog, prompt_work
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId
 from twinfer.core.load import LoadReport
@@ -23,6 +23,7 @@ from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.core.tokens import Timings, Token
 from twinfer.router.cost import CostBook
 from twinfer.router.prefix_index import PrefixIndex
+from twinfer.router.prompt_queue import PromptQueue
 
 logger = logging.getLogger(__name__)
 REDIAL_S = 0.2
@@ -106,8 +107,9 @@ class Listener(Protocol):
 class WorkerLink:
     """One worker, as this gateway reaches it; what it says of itself is passed on to ``watcher``."""
 
-    def __init__(self, address: str, connection: WorkerConnection, watcher: Watcher) -> None:
+    def __init__(self, address: str, connection: WorkerConnection, watcher: Watcher, clock: Clock) -> None:
         self.address = address
+        self._clock = clock
         self._watcher = watcher
         self.identity: WorkerIdentity | None = None
         self.load: LoadReport | None = None
@@ -117,8 +119,8 @@ class WorkerLink:
         """Those of them whose answer it generates, or will; others may be left in it for a while."""
         self.expected: dict[RequestId, int] = {}
         """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their lengths."""
-        self.sent = NO_WORK
-        """Prompts that it was sent since its last report."""
+        self.queue = PromptQueue()
+        """Prompts that it was sent and has not computed."""
         self._connection = connection
         self._stream: WorkerStream | None = None
         self._failed_dials = 0
@@ -143,6 +145,7 @@ class WorkerLink:
         in_flight_tokens = sum(num_tokens for _, num_tokens in self.listeners.values()) + sum(self.expected.values())
         in_flight = len(self.listeners) + len(self.expected)
         worker, load = self.identity.worker, self.load
+        awaited = sum((prompt_work(0, num_tokens) for num_tokens in self.expected.values()), NO_WORK)
         self.answering &= self.listeners.keys()
         return WorkerState(
             self.identity,
@@ -150,7 +153,8 @@ class WorkerLink:
             in_flight,
             in_flight_tokens,
             len(self.answering),
-            sum((prompt_work(0, num_tokens) for num_tokens in self.expected.values()), self.sent),
+            awaited + self.queue.unreported,
+            awaited + self.queue.ahead(now),
             book.cost(worker, load, now),
             book.prefill_share(worker, now),
             book.links(worker, load, now),
@@ -160,6 +164,10 @@ class WorkerLink:
         """Send, if it is there."""
         if self._stream is not None:
             self._stream.send_soon(message)
+
+    def sent(self, work: Backlog) -> None:
+        """It is sent a prompt to compute."""
+        self.queue.sent(work, self._clock.now())
 
     async def fresh_load(self) -> LoadReport | None:
         """Its report of this moment, or ``None``."""
@@ -196,7 +204,8 @@ class WorkerLink:
             self.identity = message.identity
             self._failed_dials = 0
         elif isinstance(message, Load):
-            self.load, self.sent = message.report, NO_WORK
+            self.load = message.report
+            self.queue.reported(message.report, self._clock.now())
             if self.identity is not None:
                 self._watcher.reported(self.identity.worker, message.report)
         elif isinstance(message, Blocks):
@@ -277,7 +286,9 @@ class Fleet:
         self._forgotten: set[WorkerId] = set()
         self._clock = clock or MonotonicClock()
         self.book = CostBook()
-        self._links = {worker: WorkerLink(address, dial(address), self) for worker, address in addresses.items()}
+        self._links = {
+            worker: WorkerLink(address, dial(address), self, self._clock) for worker, address in addresses.items()
+        }
         self._parted_s = parted_s
         self._mismatched, self._parted = PairMarks(), PairMarks()
 
@@ -306,7 +317,7 @@ class Fleet:
     def join(self, worker: WorkerId, address: str) -> None:
         """One more, new or at another place than before; one that was there before must have been forgotten."""
         self._forgotten.discard(worker)
-        self._links[worker] = WorkerLink(address, self._dial(address), self)
+        self._links[worker] = WorkerLink(address, self._dial(address), self, self._clock)
 
     async def forget(self, worker: WorkerId) -> bool:
         """Dial no more one that has left; false while it is still there, since it may be draining.
