@@ -20,8 +20,8 @@ OVERHEADS = Overheads(message_s=200e-6, step_s=500e-6, gateway_s=1e-3)
 MAX_REQUESTS = 1 << 20
 """In work at a time: routes are compared, not what a gateway refuses."""
 PIECE_S = 45.0
-"""A piece of a trace lasts at least about so long at the rate that a fleet could serve if steps were free; several times
-what reports of workers lag."""
+"""A piece of a trace lasts at least about so long at the rate that a fleet could serve if steps were free: many times as
+long as reports of workers lag, and as first tokens may take."""
 LEAST = 400
 """Requests in a piece at least, or its share in time says little."""
 ROLES = (Role.PREFILL, Role.BOTH, Role.DECODE)
@@ -140,9 +140,9 @@ def halves(trace: Sequence[TraceRequest], number: int, shrink: int) -> tuple[lis
 def free_rate(fleet: Fleet, requests: Sequence[TraceRequest]) -> float:
     """Requests per second that a fleet could serve at most if steps took nothing by themselves."""
     rate = 0.0
-    for hardware in fleet.scenario(fleet.whole, {}).hardware.values():
-        assert hardware.seed is not None
-        rate += hardware.pool.workers * len(requests) / sum(_busy_s(hardware.seed, one) for one in requests)
+    for part in fleet.scenario(fleet.whole, {}).hardware.values():
+        assert part.seed is not None
+        rate += part.pool.workers * len(requests) / sum(_busy_s(part.seed, one) for one in requests)
     return rate
 
 

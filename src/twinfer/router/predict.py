@@ -15,8 +15,10 @@ An answer of n tokens that is stalled for s seconds is late when s / n is more t
 answers tell how many are. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
-    held up  = rows * how many more of them are late by ``service`` more of a stall
-    crowded  = rows * how many more of them are late with the step that one more row makes
+    held up  = rows * (how many more of them are late by ``service`` more of a stall + a tenth of the share that it is of
+               what a mean answer may take)
+    crowded  = rows * (how many more of them are late with the step that one more row makes + a tenth of the share that
+               it grows by of what a token may take)
     behind   = service / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
     cost     = own + held up + crowded + behind + a tenth of (ttft / ttft goal + tpot / tpot goal)
 
@@ -109,9 +111,9 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     behind = service / ask.ttft_s * share / (1.0 - share) * (EARLY + late)
     stall = cost.pace * cost.prefill_s(ahead)
     slack = ask.tpot_s - cost.pace * step / (1.0 - share)
-    held_up = max(load.decode_rows, state.answering) * (
-        _stalled(ask, stall + service, slack) - _stalled(ask, stall, slack)
-    )
+    rows = max(load.decode_rows, state.answering)
+    held_up = rows * (_stalled(ask, stall + service, slack) - _stalled(ask, stall, slack))
+    held_up += EARLY * rows * service / (ask.answers.mean * ask.tpot_s)
     return PrefillSide(state, wait, service, min(work.tokens, cost.chunk_tokens), held_up + behind)
 
 
@@ -127,6 +129,7 @@ def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Decod
     stall = step + cost.pace * cost.prefill_s(state.ahead)
     slack = ask.tpot_s - step / (1.0 - share)
     crowded = rows * (_stalled(ask, stall, slack) - _stalled(ask, stall, slack + growth))
+    crowded += EARLY * rows * growth / ask.tpot_s
     tpot = step / (1.0 - share) + (stall - step) / ask.answers.mean
     return DecodeSide(state, hit, _delay(state, step, hit, ask), step, tpot, stall, slack, crowded)
 
