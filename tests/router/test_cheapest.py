@@ -104,6 +104,17 @@ def test_a_slow_worker_is_avoided() -> None:
     assert ends(route(3000, a_worker("a", Role.DECODE, cost=slow), IDLE))[0] == "d"
 
 
+def test_one_gives_way_to_several() -> None:
+    """It would be in time where forty answers are, and late where none is: it is the only late one."""
+    crowd = a_worker("d", Role.DECODE, decode_rows=40, decode_context=80_000, answering=40, prefill_share=0.75)
+    queued = a_worker("p", Role.PREFILL, ahead=Backlog(10_000, 0.0))
+    chosen = route(5000, crowd, queued)
+    assert ends(chosen) == ("d", "p")
+    assert chosen.estimate is not None
+    assert chosen.instead is not None
+    assert (False, True) == (chosen.estimate.ttft_s <= 1.0, chosen.instead.ttft_s <= 1.0)
+
+
 def test_only_what_holds_the_goals_is_cheap() -> None:
     """And it is said what else there was, and at which cost."""
     chosen = route(3000, BUSY, P)

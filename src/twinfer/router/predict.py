@@ -11,8 +11,8 @@
                computes; and half a step
     tpot     = step / (1 - share) + (ahead + exposed) / mean answer
 
-An answer of n tokens that is stalled for s seconds is late when s / n is more than the slack, so that the lengths of
-answers tell how many are. All costs are numbers of requests that become late:
+An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is more than the slack, for its first token
+is not waited for here; so the lengths of answers tell how many are. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
     held up  = rows * (how many more of them are late by ``service`` more of a stall + a tenth of the share that it is of
@@ -179,12 +179,12 @@ def _late(share: float) -> float:
 
 def _stalled(ask: Ask, stall_s: float, slack_s: float) -> float:
     """Of answers under way, those that a stall makes late."""
-    return 1.0 if slack_s <= 0.0 else ask.answers.weight_shorter(stall_s / slack_s)
+    return 1.0 if slack_s <= 0.0 else ask.answers.weight_shorter(1.0 + stall_s / slack_s)
 
 
 def _stalled_new(ask: Ask, stall_s: float, slack_s: float) -> float:
     """How likely a stall makes a new answer late."""
-    return 1.0 if slack_s <= 0.0 else ask.answers.share_shorter(stall_s / slack_s)
+    return 1.0 if slack_s <= 0.0 else ask.answers.share_shorter(1.0 + stall_s / slack_s)
 
 
 def _delay(state: WorkerState, step_s: float, hit: int, ask: Ask) -> float:
