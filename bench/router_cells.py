@@ -20,8 +20,8 @@ OVERHEADS = Overheads(message_s=200e-6, step_s=500e-6, gateway_s=1e-3)
 MAX_REQUESTS = 1 << 20
 """In work at a time: routes are compared, not what a gateway refuses."""
 PIECE_S = 45.0
-"""A piece of a trace lasts at least about so long at the rate that a fleet could serve if steps were free: many times as
-long as reports of workers lag, and as first tokens may take."""
+"""A piece of a trace lasts about so long at the rate that a fleet could serve if steps were free: many times as long as
+reports of workers lag, and as first tokens may take."""
 LEAST = 400
 """Requests in a piece at least, or its share in time says little."""
 ROLES = (Role.PREFILL, Role.BOTH, Role.DECODE)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -120,25 +121,25 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
     return low
 
 
-def fixed_ways(cell: Cell, start: float) -> dict[str, object]:
+def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
     first = cell.highest_rate([way for policy in FIXED for way in cell.ways(policy)], cell.first, start)
     best = [cell.best(cell.ways(policy), first) for policy in FIXED]
     rate = cell.highest_rate(best, cell.second, first)
-    row: dict[str, object] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
+    row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
     row["seconds"] = cell.second[-1].arrival_s / rate
     for way in best:
         row |= goodput(cell, way, rate)
     return row
 
 
-def goodput(cell: Cell, way: Way, rate: float) -> dict[str, object]:
+def goodput(cell: Cell, way: Way, rate: float) -> dict[str, Any]:
     """What a way serves of the second half, and the choices made for it."""
     served = rate * cell.attained(way, cell.second, rate)
     return {way.policy: served, f"{way.policy} shape": [*way.shape, *way.routing.values()]}
 
 
-def page(rows: Iterable[Mapping[str, object]]) -> str:
+def page(rows: Iterable[Mapping[str, Any]]) -> str:
     """All rows as Markdown."""
     head = (
         "fleet",
@@ -153,11 +154,11 @@ def page(rows: Iterable[Mapping[str, object]]) -> str:
     )
     lines = []
     for row in rows:
-        values = [float(str(row[policy])) for policy in (*FIXED, "cost")]
+        values = [row[policy] for policy in (*FIXED, "cost")]
         gain = values[3] / max(max(values[:3]), 1e-9) - 1
-        rate, seconds = float(str(row["rate"])), float(str(row["seconds"]))
+        rate, seconds = row["rate"], row["seconds"]
         figures = [f"{rate:.3g}", f"{seconds:.0f}", *(f"{value:.3g}" for value in values), f"{gain:+.1%}"]
-        lines.append((str(row["fleet"]), str(row["trace"]), *figures))
+        lines.append((row["fleet"], row["trace"], *figures))
     return "\n".join(table(head, lines))
 
 
@@ -170,7 +171,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
     arguments = parser.parse_args()
-    rows = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    there = arguments.json is not None and arguments.json.exists()
+    rows: dict[str, dict[str, Any]] = json.loads(arguments.json.read_text()) if there else {}
     for name in arguments.cells:
         began = time.perf_counter()
         cell, start = cell_of(name, arguments.traces, arguments.requests)

@@ -6,7 +6,7 @@ from bench.router_table import Cell, highest_rate
 
 from twinfer.core.traces import TraceRequest
 
-REQUESTS = [TraceRequest(0.5 * n, 400, 20, (n,), 400) for n in range(120)]
+REQUESTS = [TraceRequest(0.5 * n, 8000, 20, (n,), 8000) for n in range(120)]
 
 
 @pytest.mark.parametrize("start", [0.5, 4.0, 60.0])
@@ -19,7 +19,7 @@ def test_a_rate_is_found_from_any_guess(start: float) -> None:
 def test_halves_come_one_per_second() -> None:
     """Each from 0 on, and shorter by the fleet's factor."""
     first, second = halves(REQUESTS, 50, 4)
-    assert [(50, 0.0, 100, 5)] * 2 == [
+    assert [(50, 0.0, 2000, 5)] * 2 == [
         (len(h), h[0].arrival_s, h[0].input_tokens, h[0].output_tokens) for h in (first, second)
     ]
     assert abs(first[-1].arrival_s - 50) < 1e-9

@@ -15,10 +15,10 @@ An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is 
 is not waited for here; so the lengths of answers tell how many are. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
-    held up  = rows * (how many more of them are late by ``service`` more of a stall + a tenth of the share that it is of
-               what a mean answer may take)
-    crowded  = rows * (how many more of them are late with the step that one more row makes + a tenth of the share that
-               it grows by of what a token may take)
+    held up  = rows * (how many more of them are late by ``service`` more of a stall, and a tenth of the share that it
+               is of what a mean answer may take)
+    crowded  = rows * (how many more of them are late with the step that one more row makes, and a tenth of the share
+               that it grows by of what a token may take)
     behind   = service / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
     cost     = own + held up + crowded + behind + a tenth of (ttft / ttft goal + tpot / tpot goal)
 
