@@ -22,6 +22,7 @@ from twinfer.gateway.invocation_log import InvocationLog, Line
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.quotas import Quotas
 from twinfer.identity.place import place_of
+from twinfer.usage.daybook import Daybook
 from twinfer.usage.ledger import Ledger
 from twinfer.usage.record import Status, Tokens, UsageRecord
 
@@ -40,25 +41,33 @@ def at_once(body: bytes) -> Mapping[str, Case]:
     def order() -> Order:
         return Order(f"{next(numbers):036}", TenantId("bench"), "AKIABENCH", "twinfer.bench-v1:0", "Converse", 60)
 
-    quotas = Quotas(UNBOUNDED, MonotonicClock())
+    quotas, daybook = Quotas(UNBOUNDED, MonotonicClock()), Daybook()
     books = Books(quotas=quotas, charge=meter.accounts.charge)
     once = order()
+
+    def quota() -> None:
+        with daybook.page() as page:
+            quotas.settle(page, quotas.reserve(page, once.tenant, once.model, once.tier, once.most), USED.charged)
+
     return {
         "body read and checked": lambda: read_converse(body),
-        "quota reserved and settled": lambda: quotas.reserve(once.tenant, once.model, once.tier, once.most).settle(
-            USED.charged
-        ),
-        "account opened and closed: quota, series, record": lambda: books.open(order()).close(
-            Status.ANSWERED, USED, (JOURNEY,)
-        ),
+        "quota reserved and settled, in one transaction": quota,
+        "account opened and closed: quota, series, record": lambda: answered(books, order()),
     }
+
+
+def answered(books: Books, order: Order) -> None:
+    """One call's account, from open to closed."""
+    account = books.open(order)
+    account.watch(lambda: (USED, (JOURNEY,)))
+    account.close(Status.ANSWERED)
 
 
 def a_record() -> UsageRecord:
     """Of some request."""
     kept: list[UsageRecord] = []
     order = Order("", TenantId("bench"), "AKIABENCH", "twinfer.bench-v1:0", "Converse", 60)
-    Books(kept.append).open(order).close(Status.ANSWERED, USED, (JOURNEY,))
+    answered(Books(kept.append), order)
     return kept[0]
 
 

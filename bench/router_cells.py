@@ -1,20 +1,29 @@
 """Fleets and traces on which ways of routing are compared."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from twinfer.cli.emulation import simulated_pair
+from twinfer.cli.emulation import Surroundings, simulated_pair
 from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, PoolConfig
+from twinfer.core.cost import StepCost, prompt_work
 from twinfer.core.traces import TraceRequest
 from twinfer.simulator.hardware import hardware
 from twinfer.simulator.scenario import Overheads, Scenario
 from twinfer.simulator.summary import Slo
 
 OVERHEADS = Overheads(message_s=200e-6, step_s=500e-6, gateway_s=1e-3)
+MAX_REQUESTS = 1 << 20
+"""In work at a time: routes are compared, not what a gateway refuses."""
+PIECE_S = 45.0
+"""A piece of a trace lasts about so long at the rate that a fleet could serve if steps were free: many times as long as
+reports of workers lag, and as first tokens may take."""
+LEAST = 400
+"""Requests in a piece at least, or its share in time says little."""
 ROLES = (Role.PREFILL, Role.BOTH, Role.DECODE)
 Shape = tuple[tuple[int, int, int], ...]
 """Of each kind of device, how many workers only prefill, do both, and only decode."""
@@ -32,6 +41,7 @@ class Fleet:
         tpot_s: what an answer's tokens should take.
         shrink: prompts and answers are that many times as short as in the traces.
         ttft_share: by which a trace's time to the first token is multiplied.
+        time_scale: by which a device's times are.
     """
 
     name: str
@@ -43,17 +53,22 @@ class Fleet:
     links: Mapping[str, str]
     shrink: int = 1
     ttft_share: float = 1.0
+    time_scale: float = 1.0
 
     def scenario(self, shape: Shape, routing: Mapping[str, object]) -> Scenario:
         """A deployment of that shape which routes like that."""
-        pools, base = [], simulated_pair(self.kinds[0], self.kinds[-1], self.model_shape)
+        surroundings = Surroundings(time_scale=self.time_scale)
+        pools, base = [], simulated_pair(self.kinds[0], self.kinds[-1], self.model_shape, surroundings)
         templates = dict(zip((self.kinds[0], self.kinds[-1]), base.pool, strict=True))
         for device, counts in zip(self.kinds, shape, strict=True):
             for role, workers in zip(ROLES, counts, strict=True):
                 if workers:
                     pools.append(self._pool(templates[device], device, role, workers))
-        changed = msgspec.structs.replace(base.routing, **routing)
-        config: Config = msgspec.structs.replace(base, pool=tuple(pools), routing=changed)
+        changes = {
+            "routing": msgspec.structs.replace(base.routing, **routing),
+            "gateway": msgspec.structs.replace(base.gateway, max_requests=MAX_REQUESTS),
+        }
+        config: Config = msgspec.structs.replace(base, pool=tuple(pools), **changes)
         links = {pool.name: self.links[pool.emulation.device] for pool in pools if pool.emulation.device in self.links}
         parts = {pool.name: hardware(config.model[0], pool, Path("nowhere"), links) for pool in pools}
         return Scenario(config, parts, OVERHEADS)
@@ -85,16 +100,17 @@ WAFERS = Fleet(
     ttft_share=0.25,
 )
 XEON = Fleet(
-    "2 workers on a Xeon with AMX, Qwen2.5 0.5B",
+    "2 workers on two cores each of a Xeon with AMX, Qwen2.5 0.5B",
     ("xeon-amx",),
     "qwen2.5-0.5b",
     ((0, 2, 0),),
     (((1, 0, 1),), ((1, 1, 0),)),
-    0.020,
+    0.250,
     {"xeon-amx": "shm"},
     shrink=4,
-    ttft_share=0.25,
+    time_scale=28.0,
 )
+"""The profile is of 56 cores."""
 FLEETS = {"h100": H100, "wafers": WAFERS, "xeon": XEON}
 
 
@@ -121,6 +137,20 @@ def halves(trace: Sequence[TraceRequest], number: int, shrink: int) -> tuple[lis
     return _piece(trace[:middle][:number], shrink), _piece(trace[middle:][:number], shrink)
 
 
+def free_rate(fleet: Fleet, requests: Sequence[TraceRequest]) -> float:
+    """Requests per second that a fleet could serve at most if steps took nothing by themselves."""
+    rate = 0.0
+    for part in fleet.scenario(fleet.whole, {}).hardware.values():
+        assert part.seed is not None
+        rate += part.pool.workers * len(requests) / sum(_busy_s(part.seed, one) for one in requests)
+    return rate
+
+
+def enough(fleet: Fleet, trace: Sequence[TraceRequest]) -> int:
+    """Requests that a piece should have of a trace whose lengths are divided already."""
+    return max(LEAST, math.ceil(PIECE_S * free_rate(fleet, trace)))
+
+
 def slo(fleet: Fleet, trace: Trace) -> Slo:
     """What is good enough."""
     return Slo(trace.ttft_s * fleet.ttft_share, fleet.tpot_s)
@@ -130,6 +160,11 @@ def _piece(requests: Sequence[TraceRequest], shrink: int) -> list[TraceRequest]:
     first, last = requests[0].arrival_s, requests[-1].arrival_s
     stretch = len(requests) / max(last - first, 1e-9)
     return [_short(replace(one, arrival_s=(one.arrival_s - first) * stretch), shrink) for one in requests]
+
+
+def _busy_s(cost: StepCost, one: TraceRequest) -> float:
+    prompt, context = prompt_work(0, one.input_tokens), one.input_tokens + one.output_tokens / 2
+    return cost.prefill_s(prompt) + one.output_tokens * (cost.row_s + cost.context_s * context)
 
 
 def _short(one: TraceRequest, shrink: int) -> TraceRequest:

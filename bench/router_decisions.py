@@ -19,6 +19,7 @@ from twinfer.core.cost import Backlog, LinkCost, StepCost
 from twinfer.core.ids import Epoch, ModelId, RequestId, TenantId, WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
 from twinfer.core.request import GenerationRequest, Stopping
+from twinfer.core.service import NUM_RANKS
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.router.cost import CostBook
@@ -27,6 +28,7 @@ from twinfer.router.prefix_index import PrefixIndex
 
 KEY, TENANT, MODEL = b"a key for one benchmark", TenantId("tenant"), ModelConfig(id="m")
 VOCABULARY = 32_000
+COST = RoutingConfig(policy="cost")
 
 
 class World:
@@ -66,12 +68,15 @@ class World:
         """One decision."""
         states = tuple([self._state(identity, now) for identity in self.identities])
         snapshot = ClusterSnapshot(states, answers=self.book.answers)
-        choose_route(request, snapshot, RoutingConfig(), hits=self.index.hits(request))
+        choose_route(request, snapshot, COST, hits=self.index.hits(request))
 
     def _state(self, identity: WorkerIdentity, now: float) -> WorkerState:
         load, book, worker = self.loads[identity.worker], self.book, identity.worker
         cost, share = book.cost(worker, load, now), book.prefill_share(worker, now)
-        return WorkerState(identity, load, 9, 9000, 9, Backlog(500, 125e3), cost, share, book.links(worker, load, now))
+        sent, links = Backlog(500, 125e3), book.links(worker, load, now)
+        ahead = load.backlog + sent
+        before = (ahead,) * NUM_RANKS
+        return WorkerState(identity, load, 9, 9000, 9, sent, ahead, before, cost, share, links)
 
     def _load(self) -> LoadReport:
         rows = self._chance.randrange(64)

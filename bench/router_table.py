@@ -3,20 +3,28 @@
 Everything that is a matter of choice (how many workers have which role, from which length on prompts are split) is
 chosen on the first half of a trace for each way, and what is shown is the second half, at the rate at which the best of
 the three fixed ways still serves 90 % of the requests within the SLO.
+
+1. On the first half: the highest rate that any fixed way serves, and at that rate the best choice of each way.
+2. On the second half: the highest rate that any of these fixed ways serves, and what each way serves at that rate.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from bench.markdown import table
-from bench.router_cells import FLEETS, TRACES, Fleet, Shape, Trace, halves, slo
+from bench.router_cells import FLEETS, TRACES, Fleet, Shape, Trace, enough, free_rate, halves, slo
+from bench.router_misses import Misses
 from twinfer.core.traces import TraceRequest, faster, read_trace
 from twinfer.simulator.run import simulate
+from twinfer.simulator.scenario import Scenario
 
 ATTAINED = 0.9
 MAX_RATE = 4096.0
@@ -43,18 +51,14 @@ class Cell:
     trace: Trace
     first: Sequence[TraceRequest]
     second: Sequence[TraceRequest]
+    _scenarios: dict[Shape, Scenario] = field(default_factory=dict)
 
-    def attained(self, way: Way, requests: Sequence[TraceRequest], rate: float) -> float:
-        """Share of the requests within the SLO, at so many per second."""
+    def attained(self, way: Way, requests: Sequence[TraceRequest], rate: float, least: float = 0.0) -> float:
+        """Share of the requests within the SLO, at so many per second; less than that where it is below ``least``."""
         goals = slo(self.fleet, self.trace)
-        routing = {
-            "policy": way.policy,
-            "ttft_goal_ms": self.trace.ttft_s * self.fleet.ttft_share * 1e3,
-            "tpot_goal_ms": self.fleet.tpot_s * 1e3,
-            **way.routing,
-        }
-        recorder = simulate(self.fleet.scenario(way.shape, routing), faster(requests, rate))
-        return sum(map(goals.holds, recorder.journeys)) / len(recorder.journeys)
+        misses = Misses(goals, at_most=(1.0 - least) * len(requests) + 1e-6)
+        recorder = simulate(self._scenario(way), faster(requests, rate), enough=misses.too_many)
+        return sum(map(goals.holds, recorder.journeys)) / len(requests)
 
     def ways(self, policy: str) -> list[Way]:
         """All choices for a policy."""
@@ -68,58 +72,80 @@ class Cell:
         lengths = [max(16, tokens // fleet.shrink) for tokens in THRESHOLDS]
         return [Way(policy, shape, {"min_remote_tokens": length}) for shape in fleet.shapes for length in lengths]
 
+    def best(self, ways: Iterable[Way], rate: float) -> Way:
+        """The way that serves most of the first half at a rate."""
+        found, most = None, -1.0
+        for way in ways:
+            attained = self.attained(way, self.first, rate, max(most, 0.0))
+            if attained > most:
+                found, most = way, attained
+        assert found is not None
+        return found
 
-def highest_rate(attained: Callable[[float], float], start: float) -> float:
-    """Requests per second up to which at least 90 % are within the SLO, from a guess on."""
+    def highest_rate(self, ways: Sequence[Way], requests: Sequence[TraceRequest], start: float) -> float:
+        """Requests per second that the best of some ways serves; those that serve less are not looked at twice."""
+        low = 0.0
+        for way in ways:
+
+            def serves(rate: float, way: Way = way) -> bool:
+                return self.attained(way, requests, rate, ATTAINED) >= ATTAINED
+
+            if not low or serves(low * 1.02):
+                low = highest_rate(serves, low or start)
+        return low
+
+    def _scenario(self, way: Way) -> Scenario:
+        if way.shape not in self._scenarios:
+            self._scenarios[way.shape] = self.fleet.scenario(way.shape, {})
+        scenario = self._scenarios[way.shape]
+        goals = slo(self.fleet, self.trace)
+        assert goals.ttft_s is not None
+        assert goals.tpot_s is not None
+        aims = {"ttft_goal_ms": goals.ttft_s * 1e3, "tpot_goal_ms": goals.tpot_s * 1e3}
+        routing = msgspec.structs.replace(scenario.config.routing, policy=way.policy, **aims, **way.routing)
+        return replace(scenario, config=msgspec.structs.replace(scenario.config, routing=routing))
+
+
+def highest_rate(serves: Callable[[float], bool], start: float) -> float:
+    """Requests per second up to which something is served, from a guess on."""
     low = high = start
-    if attained(start) >= ATTAINED:
-        while high < MAX_RATE and attained(high := high * 2) >= ATTAINED:
+    if serves(start):
+        while high < MAX_RATE and serves(high := high * 1.5):
             low = high
     else:
-        while low > 1 / MAX_RATE and attained(low := low / 2) < ATTAINED:
+        while low > 1 / MAX_RATE and not serves(low := low / 1.5):
             high = low
     for _ in range(STEPS):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if attained(middle) >= ATTAINED else (low, middle)
+        low, high = (middle, high) if serves(middle) else (low, middle)
     return low
 
 
-def strongest(cell: Cell, ways: Sequence[Way], rate: float) -> tuple[Way, float]:
-    """The way that serves most on the first half, and how much; ways that do not keep up are not looked at twice."""
-    best = max(ways, key=lambda way: cell.attained(way, cell.first, rate))
-    most = highest_rate(lambda at: cell.attained(best, cell.first, at), rate)
-    for way in ways:
-        if way != best and cell.attained(way, cell.first, most) > max(ATTAINED, cell.attained(best, cell.first, most)):
-            best, most = way, highest_rate(lambda at, way=way: cell.attained(way, cell.first, at), most)  # type: ignore[misc]
-    return best, most
-
-
-def compare(cell: Cell, start: float) -> dict[str, object]:
-    """One row of the table."""
-    rate, best = start, dict[str, Way]()
-    for policy in FIXED:
-        best[policy], found = strongest(cell, cell.ways(policy), rate)
-        rate = found if policy == "aggregated" else max(rate, found)
-    best["cost"] = max(cell.ways("cost"), key=lambda way: cell.attained(way, cell.first, rate))
-    shown = {policy: cell.attained(best[policy], cell.second, rate) for policy in FIXED}
-    rate = max(
-        highest_rate(lambda at, way=best[policy]: cell.attained(way, cell.second, at), rate)  # type: ignore[misc]
-        for policy in FIXED
-        if shown[policy] >= min(ATTAINED, max(shown.values()))
-    )
-    row: dict[str, object] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "rate": rate}
-    for policy, way in best.items():
-        row[policy] = rate * cell.attained(way, cell.second, rate)
-        row[f"{policy} shape"] = [*way.shape, *way.routing.values()]
+def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
+    """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
+    first = cell.highest_rate([way for policy in FIXED for way in cell.ways(policy)], cell.first, start)
+    best = [cell.best(cell.ways(policy), first) for policy in FIXED]
+    rate = cell.highest_rate(best, cell.second, first)
+    row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
+    row["seconds"] = cell.second[-1].arrival_s / rate
+    for way in best:
+        row |= goodput(cell, way, rate)
     return row
 
 
-def page(rows: Sequence[Mapping[str, object]]) -> str:
+def goodput(cell: Cell, way: Way, rate: float) -> dict[str, Any]:
+    """What a way serves of the second half, and the choices made for it."""
+    served = rate * cell.attained(way, cell.second, rate)
+    return {way.policy: served, f"{way.policy} shape": [*way.shape, *way.routing.values()]}
+
+
+def page(rows: Iterable[Mapping[str, Any]]) -> str:
     """All rows as Markdown."""
     head = (
         "fleet",
         "trace",
         ">requests/s",
+        ">of seconds",
         ">aggregated",
         ">disaggregated",
         ">threshold",
@@ -128,10 +154,11 @@ def page(rows: Sequence[Mapping[str, object]]) -> str:
     )
     lines = []
     for row in rows:
-        values = [float(str(row[policy])) for policy in (*FIXED, "cost")]
+        values = [row[policy] for policy in (*FIXED, "cost")]
         gain = values[3] / max(max(values[:3]), 1e-9) - 1
-        figures = [f"{float(str(row['rate'])):.3g}", *(f"{value:.3g}" for value in values), f"{gain:+.1%}"]
-        lines.append((str(row["fleet"]), str(row["trace"]), *figures))
+        rate, seconds = row["rate"], row["seconds"]
+        figures = [f"{rate:.3g}", f"{seconds:.0f}", *(f"{value:.3g}" for value in values), f"{gain:+.1%}"]
+        lines.append((row["fleet"], row["trace"], *figures))
     return "\n".join(table(head, lines))
 
 
@@ -140,20 +167,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
-    parser.add_argument("--requests", type=int, default=1000, help="of either half of a trace")
-    parser.add_argument("--json", type=Path, help="write the rows here, and begin with those that are there")
+    parser.add_argument("--requests", type=int, default=5000, help="of either half of a trace at most")
+    parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
+    parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
     arguments = parser.parse_args()
-    rows = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else []
+    there = arguments.json is not None and arguments.json.exists()
+    rows: dict[str, dict[str, Any]] = json.loads(arguments.json.read_text()) if there else {}
     for name in arguments.cells:
-        fleet, trace = FLEETS[name.split(":")[0]], TRACES[name.split(":")[1]]
         began = time.perf_counter()
-        pieces = halves(read_trace(arguments.traces / trace.file), arguments.requests, fleet.shrink)
-        rows.append(compare(Cell(fleet, trace, *pieces), start=8.0))
-        print(f"{name}: {time.perf_counter() - began:.0f} s", rows[-1], file=sys.stderr, flush=True)
+        cell, start = cell_of(name, arguments.traces, arguments.requests)
+        row = rows[name] if arguments.again and name in rows else fixed_ways(cell, start)
+        best = cell.best(cell.ways("cost"), row["first rate"])
+        rows[name] = row | goodput(cell, best, row["rate"])
+        print(f"{name}: {time.perf_counter() - began:.0f} s", rows[name], file=sys.stderr, flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print(page(rows))
+    print(page(rows.values()))
     return 0
+
+
+def cell_of(name: str, traces: Path, most: int) -> tuple[Cell, float]:
+    """A cell with pieces of its trace that are long enough, and a guess at its rate."""
+    fleet, trace = FLEETS[name.split(":")[0]], TRACES[name.split(":")[1]]
+    requests = read_trace(traces / trace.file)
+    whole = [one for half in halves(requests, len(requests), fleet.shrink) for one in half]
+    pieces = halves(requests, min(most, enough(fleet, whole)), fleet.shrink)
+    return Cell(fleet, trace, *pieces), free_rate(fleet, whole) / 2
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def a_worker(name: str, role: Role, **facts: object) -> WorkerState:
     identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, CAPABILITIES, f"unix:/{name}")
     load_facts.setdefault("blocks", BlockCounts(4000, 4000, 0, 0))
     load = LoadReport(counters=Counters(), **load_facts)  # type: ignore[arg-type]
+    state_facts.setdefault("ahead", load.backlog)
     return msgspec.structs.replace(WorkerState(identity, load, cost=cost), **state_facts)  # type: ignore[arg-type]
 
 
@@ -74,6 +75,23 @@ def test_a_thin_link_keeps_a_prompt_where_it_is() -> None:
     assert ends(route(3000, msgspec.structs.replace(BUSY, links=thin), P)) == ("d", None)
 
 
+def test_kv_of_the_last_step_has_to_be_waited_for() -> None:
+    """A quick answer does not make up for it; what earlier steps computed is there by then."""
+    link = {WorkerId("p"): LinkCost(0.0, 2e-8)}
+    size = CAPABILITIES.layout.token_bytes
+    whole, half = (
+        route(2000, msgspec.structs.replace(BUSY, links=link), msgspec.structs.replace(P, cost=cost)).estimate
+        for cost in (
+            msgspec.structs.replace(STEPS, chunk_tokens=2000),
+            msgspec.structs.replace(STEPS, chunk_tokens=1000),
+        )
+    )
+    assert whole is not None
+    assert half is not None
+    gained = 1000 * size * 2e-8 / ClusterSnapshot(()).answers.mean
+    assert abs(whole.tpot_s - half.tpot_s - gained) < 1e-9
+
+
 def test_a_long_queue_on_the_prefill_worker_is_gone_round() -> None:
     """By computing where the answer is made, or at another prefill worker."""
     queued = a_worker("p", Role.PREFILL, backlog=Backlog(60_000, 0.0))
@@ -88,18 +106,14 @@ def foreseen(tier: Tier, *workers: WorkerState, routing: RoutingConfig = ROUTING
 
 
 def test_those_that_come_later_do_not_count() -> None:
-    """A second of work of worse tiers before it is none to a better one, reported or not."""
+    """A second of work of worse tiers before it is none to a better one."""
     second, none = Backlog(10_000, 0.0), Backlog()
     by_rank = (none, none, none, second)
     idle = foreseen(Tier.PRIORITY, IDLE)
     assert idle is not None
-    for facts in (
-        {"backlog": second, "backlog_before": by_rank},
-        {"unreported": second, "unreported_before": by_rank},
-    ):
-        queued = a_worker("d", Role.DECODE, **facts)
-        urgent, flex = foreseen(Tier.PRIORITY, queued), foreseen(Tier.FLEX, queued)
-        assert (pytest.approx(idle, abs=0.01), pytest.approx(idle + 1.1, abs=0.1)) == (urgent, flex)
+    queued = a_worker("d", Role.DECODE, ahead=second, ahead_before=by_rank)
+    urgent, flex = foreseen(Tier.PRIORITY, queued), foreseen(Tier.FLEX, queued)
+    assert (pytest.approx(idle, abs=0.01), pytest.approx(idle + 1.1, abs=0.1)) == (urgent, flex)
 
 
 def test_what_flex_holds_is_room_for_an_urgent_one() -> None:
@@ -126,6 +140,17 @@ def test_a_slow_worker_is_avoided() -> None:
     assert ends(route(3000, a_worker("a", Role.DECODE, cost=slow), IDLE))[0] == "d"
 
 
+def test_one_gives_way_to_several() -> None:
+    """It would be in time where forty answers are, and late where none is: it is the only late one."""
+    crowd = a_worker("d", Role.DECODE, decode_rows=40, decode_context=80_000, answering=40, prefill_share=0.75)
+    queued = a_worker("p", Role.PREFILL, ahead=Backlog(10_000, 0.0))
+    chosen = route(5000, crowd, queued)
+    assert ends(chosen) == ("d", "p")
+    assert chosen.estimate is not None
+    assert chosen.instead is not None
+    assert (False, True) == (chosen.estimate.ttft_s <= 1.0, chosen.instead.ttft_s <= 1.0)
+
+
 def test_only_what_holds_the_goals_is_cheap() -> None:
     """And it is said what else there was, and at which cost."""
     chosen = route(3000, BUSY, P)
@@ -139,7 +164,7 @@ def test_only_what_holds_the_goals_is_cheap() -> None:
 def test_under_overload_the_lowest_cost_is_taken() -> None:
     """Nothing holds the goals, and that is said."""
     late = Backlog(100_000, 0.0)
-    chosen = route(3000, msgspec.structs.replace(BUSY, unreported=late), a_worker("p", Role.PREFILL, backlog=late))
+    chosen = route(3000, msgspec.structs.replace(BUSY, ahead=late), a_worker("p", Role.PREFILL, backlog=late))
     assert chosen.estimate is not None
     assert not chosen.estimate.holds
     assert "neither holds" in chosen.reason or "too little" in chosen.reason

@@ -43,6 +43,14 @@ def test_bytes_of_kv() -> None:
     assert pieces[0] / 64 == pytest.approx(2 * pieces[-1] / 45_904)
 
 
+def test_a_router_hears_of_the_kv_that_is_meant() -> None:
+    """Layouts count bytes of the shape, not of the few that an emulated pool would hold; and costs are known."""
+    decode = parts(simulated_pair("h100", "h100", "llama-3.1-8b"))["decode"]
+    assert decode.kv_bytes(0, 1) == decode.capabilities.layout.token_bytes == 131_072
+    assert decode.seed is not None
+    assert decode.seed.chunk_tokens == decode.pool.max_step_tokens
+
+
 def test_another_link() -> None:
     """The one that is asked for; a pool without a device has one that fits this machine."""
     assert "nvlink4" == parts(on_devices(a_config(), "h100"), decode="nvlink4")["decode"].link.name

@@ -233,3 +233,15 @@ def test_requests_of_one_moment_go_to_different_workers() -> None:
     """Those that come before the first one's grant see that its prompt is on its way to a prefill worker."""
     recorder = simulate(a_scenario(a_config(4, 2)), [a_request(0.0, 300, 2, number) for number in range(8)])
     assert [600] * 4 == [one.prefill_tokens for name, one in recorder.workers.items() if name.startswith("prefill")]
+
+
+def test_what_is_decided_need_not_go_on() -> None:
+    """It is asked with each request, and what was recorded until then is there."""
+    asked: list[float] = []
+
+    def enough(recorder: Recorder, now: float) -> bool:
+        asked.append(now)
+        return len(recorder.journeys) == 2
+
+    recorder = simulate(a_scenario(a_config()), [a_request(float(n), 10, 3, n) for n in range(5)], enough=enough)
+    assert ([0.0, 1.0, 2.0], ["ok", "ok"]) == (asked, [journey.outcome for journey in recorder.journeys])

@@ -16,6 +16,16 @@ def test_order() -> None:
     assert (["a", "b", "c"], 2.0) == (seen, schedule.now())
 
 
+def test_stop() -> None:
+    """Nothing more happens, though it was set."""
+    schedule, seen = Schedule(), []
+    schedule.at(1.0, seen.append, "a")
+    schedule.at(2.0, schedule.stop)
+    schedule.at(3.0, seen.append, "b")
+    schedule.run()
+    assert (["a"], 2.0) == (seen, schedule.now())
+
+
 def test_no_past() -> None:
     """What is over cannot be changed."""
     schedule = Schedule()

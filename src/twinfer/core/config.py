@@ -220,10 +220,10 @@ class TlsConfig(_Table, frozen=True):
 class RoutingConfig(_Table, frozen=True):
     """When a request is split over two workers."""
 
-    policy: Literal["cost", "threshold", "aggregated", "disaggregated"] = "threshold"
-    """``cost`` predicts each choice of workers from measured times and takes the cheapest that holds the two goals
-    below, or goes by ``threshold`` as long as no worker reported costs; ``threshold`` splits prompts of
-    ``min_remote_tokens`` and more; the other two always do the same."""
+    policy: Literal["cost", "threshold", "aggregated", "disaggregated"] = "cost"
+    """``cost`` predicts each choice of workers from measured times and takes the one that makes the fewest requests
+    miss the two goals below, or goes by ``threshold`` as long as no worker reported costs; ``threshold`` splits prompts
+    of ``min_remote_tokens`` and more; the other two always do the same."""
     ttft_goal_ms: float = 2000.0
     """Time to the first token that a route should hold."""
     tpot_goal_ms: float = 100.0

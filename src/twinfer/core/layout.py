@@ -69,8 +69,8 @@ class KVLayout(msgspec.Struct, frozen=True):
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token position, all layers, K and V."""
-        return self.block_bytes // self.block_tokens
+        """What one token position counts for, all layers, K and V."""
+        return self.counted_block_bytes // self.block_tokens
 
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that hold ``num_tokens`` positions."""

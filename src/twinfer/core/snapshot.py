@@ -20,7 +20,8 @@ class WorkerState(msgspec.Struct, frozen=True):
         in_flight_tokens: their prompt positions.
         answering: those of them that it generates, or will.
         unreported: prompts that it was sent, or will be, which its report does not count yet.
-        unreported_before: those of them that come before a new one, by its rank; empty: all of them, for each.
+        ahead: all prompts that it still has to compute, these among them, as far as can be told now.
+        ahead_before: those of them that come before a new one, by its rank; empty: all of them, for each.
         cost: of its steps, as far as that is known now.
         prefill_share: share of its time that prompts took lately.
         links: cost of transfers to it, by where they come from, as far as that is known now.
@@ -32,15 +33,15 @@ class WorkerState(msgspec.Struct, frozen=True):
     in_flight_tokens: int = 0
     answering: int = 0
     unreported: Backlog = NO_WORK
+    ahead: Backlog = NO_WORK
+    ahead_before: tuple[Backlog, ...] = ()
     cost: StepCost | None = None
     prefill_share: float = 0.0
     links: Mapping[WorkerId, LinkCost] = {}
-    unreported_before: tuple[Backlog, ...] = ()
 
     def ahead_of(self, tier: Tier) -> Backlog:
         """Prompts that are to be computed there before a new one of this tier."""
-        reported = self.load.backlog_before[tier.rank] if self.load.backlog_before else self.load.backlog
-        return reported + (self.unreported_before[tier.rank] if self.unreported_before else self.unreported)
+        return self.ahead_before[tier.rank] if self.ahead_before else self.ahead
 
 
 class ClusterSnapshot(msgspec.Struct, frozen=True):

@@ -287,7 +287,8 @@ class FleetGeneration:
                 link.answering.add(request_id)
             if isinstance(message, Prefill | Generate):
                 end = len(message.request.prompt)
-                link.sent.add(prompt_work(min(self._hits.get(action.worker, 0), end), end), message.request.tier.rank)
+                work = prompt_work(min(self._hits.get(action.worker, 0), end), end)
+                link.sent(work, message.request.tier.rank)
         link.send(message)
 
     def _fetch_overdue(self, fetch: RequestId) -> None:

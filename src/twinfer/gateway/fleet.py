@@ -8,6 +8,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
+from operator import add
 from typing import Protocol
 
 from twinfer.core.block_events import BlockEvents
@@ -24,6 +25,7 @@ from twinfer.core.tally import Tally
 from twinfer.core.tokens import Timings, Token
 from twinfer.router.cost import CostBook
 from twinfer.router.prefix_index import PrefixIndex
+from twinfer.router.prompt_queue import PromptQueue
 
 logger = logging.getLogger(__name__)
 REDIAL_S = 0.2
@@ -112,9 +114,12 @@ class Listener(Protocol):
 class WorkerLink:
     """One worker, as this gateway reaches it; what it says of itself is passed on to ``watcher``."""
 
-    def __init__(self, worker: WorkerId, address: str, connection: WorkerConnection, watcher: Watcher) -> None:
+    def __init__(
+        self, worker: WorkerId, address: str, connection: WorkerConnection, watcher: Watcher, clock: Clock
+    ) -> None:
         self._worker = worker
         self.address = address
+        self._clock = clock
         self._watcher = watcher
         self.identity: WorkerIdentity | None = None
         self.load: LoadReport | None = None
@@ -124,8 +129,8 @@ class WorkerLink:
         """Those of them whose answer it generates, or will; others may be left in it for a while."""
         self.expected: dict[RequestId, tuple[int, int]] = {}
         """Prompts, by wire id, that it will be sent as soon as a decode worker has room: their ranks and lengths."""
-        self.sent = Ahead()
-        """Prompts that it was sent since its last report."""
+        self.queue = PromptQueue()
+        """Prompts that it was sent and has not computed."""
         self._connection = connection
         self._stream: WorkerStream | None = None
         self._failed_dials = 0
@@ -151,34 +156,32 @@ class WorkerLink:
         in_flight = len(self.listeners) + len(self.expected)
         worker, load = self.identity.worker, self.load
         self.answering &= self.listeners.keys()
-        ahead = self._unreported()
+        awaited = Ahead()
+        for rank, num_tokens in self.expected.values():
+            awaited.add(prompt_work(0, num_tokens), rank)
+        ahead = tuple(map(add, awaited.before, self.queue.before(now)))
         return WorkerState(
             self.identity,
             load,
             in_flight,
             in_flight_tokens,
             len(self.answering),
+            awaited.before[-1] + self.queue.unreported,
             ahead[-1],
+            ahead,
             book.cost(worker, load, now),
             book.prefill_share(worker, now),
             book.links(worker, load, now),
-            ahead,
         )
-
-    def _unreported(self) -> tuple[Backlog, ...]:
-        """Prompts of which its last report does not know, by the rank of one that would come after them."""
-        if not self.expected:
-            return tuple(self.sent.before)
-        ahead = Ahead()
-        ahead.before = list(self.sent.before)
-        for rank, num_tokens in self.expected.values():
-            ahead.add(prompt_work(0, num_tokens), rank)
-        return tuple(ahead.before)
 
     def send(self, message: ToWorker) -> None:
         """Send, if it is there."""
         if self._stream is not None:
             self._stream.send_soon(message)
+
+    def sent(self, work: Backlog, rank: int) -> None:
+        """It is sent a prompt of this rank to compute."""
+        self.queue.sent(work, rank, self._clock.now())
 
     async def fresh_load(self) -> LoadReport | None:
         """Its report of this moment, or ``None``."""
@@ -217,7 +220,8 @@ class WorkerLink:
             self.identity = message.identity
             self._failed_dials = 0
         elif isinstance(message, Load):
-            self.load, self.sent = message.report, Ahead()
+            self.load = message.report
+            self.queue.reported(message.report, self._clock.now())
             if self.identity is not None:
                 self._watcher.reported(self.identity.worker, message.report)
         elif isinstance(message, Blocks):
@@ -307,7 +311,8 @@ class Fleet:
         self.impostors = Tally()
         """By the worker in whose place they answered."""
         self._links = {
-            worker: WorkerLink(worker, address, dial(address), self) for worker, address in addresses.items()
+            worker: WorkerLink(worker, address, dial(address), self, self._clock)
+            for worker, address in addresses.items()
         }
         self._parted_s = parted_s
         self._mismatched, self._parted = PairMarks(), PairMarks()
@@ -337,7 +342,7 @@ class Fleet:
     def join(self, worker: WorkerId, address: str) -> None:
         """One more, new or at another place than before; one that was there before must have been forgotten."""
         self._forgotten.discard(worker)
-        self._links[worker] = WorkerLink(worker, address, self._dial(address), self)
+        self._links[worker] = WorkerLink(worker, address, self._dial(address), self, self._clock)
 
     async def forget(self, worker: WorkerId) -> bool:
         """Dial no more one that has left; false while it is still there, since it may be draining.

@@ -1,9 +1,9 @@
-"""The cheapest choice of workers that holds the goals.
+"""The cheapest choice of workers.
 
 1. Every decode worker is a candidate by itself, and every pair that can pass KV; pairs are looked at among the few
    cheapest workers of either side, because what a side costs hardly depends on the other.
-2. Among those that hold both goals the lowest cost wins; where none does, the lowest cost of all: what a request is
-   then late by counts no more than what it makes others late by.
+2. The lowest cost wins. Being late costs a request as much as making another one late: one that could still be in time
+   gives way where it would make several late.
 3. Within one percent aggregated wins over disaggregated, for nothing can go wrong on the way; among equals, the first
    by name.
 """
@@ -62,8 +62,6 @@ class Best:
             only = whole or split
             assert only is not None
             return only, None
-        if split.holds != whole.holds:
-            return (split, whole) if split.holds else (whole, split)
         return (whole, split) if whole.cost <= split.cost * TIE else (split, whole)
 
 
@@ -122,5 +120,5 @@ def _costs(states: Sequence[WorkerState]) -> dict[WorkerId, StepCost] | None:
     return costs
 
 
-def _order(estimate: Estimate) -> tuple[bool, float, WorkerId, WorkerId]:
-    return (not estimate.holds, estimate.cost, estimate.decode, estimate.prefill or WorkerId(""))
+def _order(estimate: Estimate) -> tuple[float, WorkerId, WorkerId]:
+    return (estimate.cost, estimate.decode, estimate.prefill or WorkerId(""))

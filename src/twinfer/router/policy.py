@@ -98,11 +98,13 @@ def _why(best: Best) -> str:
     chosen, other = best.choose()
     if other is None:
         return "no pair of workers can pass its KV" if chosen.prefill is None else "the only choice"
-    if chosen.holds != other.holds:
+    if chosen.holds and not other.holds:
         return "only this holds the goals"
     if chosen.prefill is None and chosen.cost >= other.cost:
         return "a handoff gains too little"
-    return "it costs less" if chosen.holds else "it costs less, though neither holds the goals"
+    if chosen.holds:
+        return "it costs less"
+    return "it makes fewer others late" if other.holds else "it costs less, though neither holds the goals"
 
 
 def _reach(snapshot: ClusterSnapshot, forced: RouteKind | None) -> Callable[[WorkerId, WorkerId], bool]:

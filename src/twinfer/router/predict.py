@@ -1,21 +1,24 @@
 """What a request would see on each choice of workers, and what others would: formulas, all in seconds.
 
-    ahead    = prompts on the worker that are not computed yet, but for those of worse tiers
+    ahead    = prompts on the worker that are not computed yet, worse tiers left out (``router/prompt_queue.py``)
     chunks   = steps that ahead and the uncached part of the prompt take
     wait     = pace * (chunks * decode step of those there + prefill(ahead))
     service  = pace * prefill(uncached part)
     ttft     = wait + service + delay until the decode worker has room
     step     = pace * decode step with one more row and its context
     slack    = tpot goal - step / (1 - share of prompts in the worker's time)
-    exposed  = what of the transfer is not hidden behind the prompt's computation, and half a step
+    exposed  = what of the transfer is not hidden behind the prompt's computation, at least what the prompt's last step
+               computes; and half a step
     tpot     = step / (1 - share) + (ahead + exposed) / mean answer
 
-An answer of n tokens that is stalled for s seconds is late when s / n is more than the slack, so that the lengths of
-answers tell how many are. All costs are numbers of requests that become late:
+An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is more than the slack, for its first token
+is not waited for here; so the lengths of answers tell how many are. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
-    held up  = rows * how many more of them are late by ``service`` more of a stall
-    crowded  = rows * how many more of them are late with the step that one more row makes
+    held up  = rows * (how many more of them are late by ``service`` more of a stall, and a tenth of the share that it
+               is of what a mean answer may take)
+    crowded  = rows * (how many more of them are late with the step that one more row makes, and a tenth of the share
+               that it grows by of what a token may take)
     behind   = service / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
     cost     = own + held up + crowded + behind + a tenth of (ttft / ttft goal + tpot / tpot goal)
 
@@ -38,7 +41,6 @@ EARLY = 0.1
 """What a share of an objective counts, in late requests, as long as it is kept."""
 SURE, HOPELESS = 0.7, 1.2
 """A predicted time to the first token of that many objectives is kept, or is not, whatever the error."""
-CHUNK_BYTES = 2.0**21
 UNMEASURED = LinkCost(0.0005, 1 / 25e9)
 """A link of which nothing is known is taken for a fast one, so that it is tried."""
 
@@ -63,11 +65,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class PrefillSide:
-    """One worker as the place where the prompt is computed."""
+    """One worker as the place where the prompt is computed; ``last_tokens`` of it in its last step."""
 
     state: WorkerState
     wait_s: float
     service_s: float
+    last_tokens: int
     burden: float
 
     def price(self, ask: Ask) -> float:
@@ -111,24 +114,25 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     behind = service / ask.ttft_s * share / (1.0 - share) * (EARLY + late)
     stall = cost.pace * cost.prefill_s(load.backlog + state.unreported)
     slack = ask.tpot_s - cost.pace * step / (1.0 - share)
-    held_up = max(load.decode_rows, state.answering) * (
-        _stalled(ask, stall + service, slack) - _stalled(ask, stall, slack)
-    )
-    return PrefillSide(state, wait, service, held_up + behind)
+    rows = max(load.decode_rows, state.answering)
+    held_up = rows * (_stalled(ask, stall + service, slack) - _stalled(ask, stall, slack))
+    held_up += EARLY * rows * service / (ask.answers.mean * ask.tpot_s)
+    return PrefillSide(state, wait, service, min(work.tokens, cost.chunk_tokens), held_up + behind)
 
 
 def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> DecodeSide:
     """The answer generated there."""
     load = state.load
     rows = max(load.decode_rows, state.answering)
-    context = load.decode_context + (rows - load.decode_rows) * ask.prompt_tokens
+    context = load.decode_context + (rows - load.decode_rows) * state.in_flight_tokens / max(state.in_flight, 1)
     own = ask.prompt_tokens + ask.answers.mean / 2
     step = cost.pace * cost.decode_s(rows + 1, context + own)
     growth = cost.pace * (cost.row_s + cost.context_s * own)
     share = min(state.prefill_share, FULL)
-    stall = step + cost.pace * cost.prefill_s(load.backlog + state.unreported)
+    stall = step + cost.pace * cost.prefill_s(state.ahead)
     slack = ask.tpot_s - step / (1.0 - share)
     crowded = rows * (_stalled(ask, stall, slack) - _stalled(ask, stall, slack + growth))
+    crowded += EARLY * rows * growth / ask.tpot_s
     tpot = step / (1.0 - share) + (stall - step) / ask.answers.mean
     return DecodeSide(state, hit, _delay(state, step, hit, ask), step, tpot, stall, slack, crowded)
 
@@ -143,10 +147,10 @@ def disaggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimat
     """Each phase on its own worker."""
     source = prefill.state.identity
     link = decode.state.links.get(source.worker, UNMEASURED)
-    num_bytes = max(0, ask.prompt_tokens - decode.hit) * source.capabilities.layout.token_bytes
-    flowing = link.pace * link.byte_s * num_bytes
-    last = link.pace * link.byte_s * min(num_bytes, CHUNK_BYTES)
-    exposed = link.pace * link.fixed_s + max(flowing - prefill.service_s, last) + decode.step_s / 2
+    num_tokens = max(0, ask.prompt_tokens - decode.hit)
+    token_s = link.pace * link.byte_s * source.capabilities.layout.token_bytes
+    last_s = token_s * min(num_tokens, prefill.last_tokens)
+    exposed = link.pace * link.fixed_s + max(token_s * num_tokens - prefill.service_s, last_s) + decode.step_s / 2
     ttft = prefill.wait_s + prefill.service_s + decode.delay_s + link.fixed_s
     return _estimate(prefill, decode, (source.worker, ttft, exposed), ask)
 
@@ -178,12 +182,12 @@ def _late(share: float) -> float:
 
 def _stalled(ask: Ask, stall_s: float, slack_s: float) -> float:
     """Of answers under way, those that a stall makes late."""
-    return 1.0 if slack_s <= 0.0 else ask.answers.weight_shorter(stall_s / slack_s)
+    return 1.0 if slack_s <= 0.0 else ask.answers.weight_shorter(1.0 + stall_s / slack_s)
 
 
 def _stalled_new(ask: Ask, stall_s: float, slack_s: float) -> float:
     """How likely a stall makes a new answer late."""
-    return 1.0 if slack_s <= 0.0 else ask.answers.share_shorter(stall_s / slack_s)
+    return 1.0 if slack_s <= 0.0 else ask.answers.share_shorter(1.0 + stall_s / slack_s)
 
 
 def _delay(state: WorkerState, step_s: float, hit: int, ask: Ask) -> float:

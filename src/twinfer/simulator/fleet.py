@@ -13,6 +13,7 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.router.cost import CostBook
 from twinfer.router.prefix_index import PrefixIndex
+from twinfer.router.prompt_queue import PromptQueue
 from twinfer.simulator.context import Spoken
 from twinfer.simulator.prompt import SpanHasher
 
@@ -50,26 +51,30 @@ class Link:
         self._expected: dict[RequestId, int] = {}
         self._in_flight_tokens = 0
         self._awaited = NO_WORK
-        self._sent = NO_WORK
+        self.queue = PromptQueue()
 
     def state(self, book: CostBook, now: float) -> WorkerState:
         """What a router may know of it."""
         worker, load = self.identity.worker, self._load
+        ahead = tuple([self._awaited + work for work in self.queue.before(now)])
         return WorkerState(
             self.identity,
             load,
             len(self.listeners) + len(self._expected),
             self._in_flight_tokens,
             len(self.answering),
-            self._awaited + self._sent,
+            self._awaited + self.queue.unreported,
+            ahead[-1],
+            ahead,
             book.cost(worker, load, now),
             book.prefill_share(worker, now),
             book.links(worker, load, now),
         )
 
-    def reported(self, load: LoadReport) -> None:
-        """It says how it is, and counts what it was sent."""
-        self._load, self._sent = load, NO_WORK
+    def reported(self, load: LoadReport, now: float) -> None:
+        """It says how it is."""
+        self._load = load
+        self.queue.reported(load, now)
 
     def expect(self, request_id: RequestId, num_tokens: int) -> None:
         """It will be sent a prompt as soon as a decode worker has room."""
@@ -83,10 +88,6 @@ class Link:
         self._in_flight_tokens -= num_tokens
         work = prompt_work(0, num_tokens)
         self._awaited = Backlog(self._awaited.tokens - work.tokens, self._awaited.pairs - work.pairs)
-
-    def sent(self, work: Backlog) -> None:
-        """It is sent a prompt to compute."""
-        self._sent += work
 
     def await_request(self, request_id: RequestId, listener: Waiting, num_tokens: int) -> None:
         """From now on its answers to a request are waited for."""
@@ -124,7 +125,7 @@ class Fleet:
 
     def reported(self, worker: WorkerId, load: LoadReport, now: float) -> None:
         """A worker says how it is."""
-        self.links[worker].reported(load)
+        self.links[worker].reported(load, now)
         self.book.reported(worker, load, now)
 
     def blocks(self, worker: WorkerId, events: BlockEvents) -> None:

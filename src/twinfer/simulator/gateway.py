@@ -238,7 +238,8 @@ class Generation:
                 link.answering.add(request_id)
             if isinstance(message, Prefill | Generate):
                 end = len(message.request.prompt)
-                link.sent(prompt_work(min(self._hits.get(action.worker, 0), end), end))
+                work = prompt_work(min(self._hits.get(action.worker, 0), end), end)
+                link.queue.sent(work, message.request.tier.rank, self._schedule.now())
         self._gateway.send(action.worker, message)
 
     def _is_granted(self, worker: WorkerId) -> bool:

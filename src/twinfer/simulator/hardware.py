@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.config import LinkEmulationConfig, ModelConfig, PoolConfig
-from twinfer.core.cost import LinkCost
+from twinfer.core.cost import LinkCost, StepCost
 from twinfer.devices.catalogue import CATALOGUE, Catalogue, measured_directory
 from twinfer.devices.profile import Entry, LinkProfile, worst_quality
 from twinfer.devices.transfer import bytes_per_second, wire_bytes
@@ -14,7 +16,7 @@ from twinfer.devices.value import Quality, Value, worst
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.engine.step_fit import StepFit
 from twinfer.engine.step_seed import seed_cost
-from twinfer.engine.step_times import DeviceTimes, FixedTimes, StepTimes, device_times
+from twinfer.engine.step_times import DeviceTimes, FixedTimes, StepTimes, device_times, virtual_layout
 from twinfer.simulator.links import Port, link_name, port
 from twinfer.simulator.native_pool import as_emulated
 
@@ -36,6 +38,7 @@ class Hardware:
         power_w: of all its devices; ``None`` where it is not known.
         quality: of the worst number in it.
         emulated: how the configuration stretches ``link`` and how many lanes it has, where it names that link.
+        seed: what a worker believes of its steps before the first one; ``None`` where nothing is known.
     """
 
     pool: PoolConfig
@@ -47,6 +50,7 @@ class Hardware:
     power_w: float | None
     quality: Quality
     emulated: LinkEmulationConfig = NO_EMULATED_LINK
+    seed: StepCost | None = None
     _bytes: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -60,8 +64,7 @@ class Hardware:
 
     def fit(self) -> StepFit | None:
         """What learns the costs of a worker's steps."""
-        times, chunk = self.times, self.pool.max_step_tokens
-        return StepFit(chunk, seed_cost(times, chunk)) if isinstance(times, DeviceTimes) else None
+        return None if self.seed is None else StepFit(self.pool.max_step_tokens, self.seed)
 
     def link_cost(self) -> LinkCost:
         """What a transfer to a worker costs with nothing else on its way, as the catalogue has it."""
@@ -123,6 +126,9 @@ def hardware(
     entry, devices = catalogue.entry(emulation.device), times.placement.devices
     link = catalogue.link(named or link_name(times.profile.name))
     capabilities = emulated_capabilities(model, played, times.kv_tokens(emulation.max_context_tokens))
+    counted = virtual_layout(played).virtual_token_bytes
+    layout = msgspec.structs.replace(capabilities.layout, virtual_token_bytes=counted)
+    capabilities = msgspec.structs.replace(capabilities, layout=layout)
     together = catalogue.device(emulation.device)[1]
     return Hardware(
         pool,
@@ -134,6 +140,7 @@ def hardware(
         _of_all(entry, times.profile, "power_w", together, devices),
         worst([worst_quality(entry), worst_quality(times.profile), worst_quality(link)]),
         emulated,
+        seed_cost(times, pool.max_step_tokens),
     )
 
 

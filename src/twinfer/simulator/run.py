@@ -13,7 +13,10 @@ BINS = 240
 
 
 def simulate(
-    scenario: Scenario, trace: Sequence[TraceRequest], progress: Callable[[int], None] | None = None
+    scenario: Scenario,
+    trace: Sequence[TraceRequest],
+    progress: Callable[[int], None] | None = None,
+    enough: Callable[[Recorder, float], bool] | None = None,
 ) -> Recorder:
     """Replay a trace until nothing is left to happen.
 
@@ -21,23 +24,38 @@ def simulate(
         scenario: the deployment and what befalls it.
         trace: in order of arrival.
         progress: told how many requests have arrived.
+        enough: asked with each request, at that time, whether what was recorded so far tells all that is wanted: then
+            the rest does not happen.
 
     Raises:
         ConfigError: a failure names a worker that is not there.
     """
-    recorder, _ = replay(scenario, trace, progress)
+    recorder, _ = replay(scenario, trace, progress, enough)
     return recorder
 
 
 def replay(
-    scenario: Scenario, trace: Sequence[TraceRequest], progress: Callable[[int], None] | None = None
+    scenario: Scenario,
+    trace: Sequence[TraceRequest],
+    progress: Callable[[int], None] | None = None,
+    enough: Callable[[Recorder, float], bool] | None = None,
 ) -> tuple[Recorder, Cluster]:
     """The same, with the deployment as it was left."""
     schedule = Schedule()
     recorder = Recorder(max(trace[-1].arrival_s, 1.0) / BINS)
     cluster = Cluster(scenario, schedule, recorder)
     arrivals = iter(enumerate(trace))
-    _next_arrival(cluster, arrivals, progress)
+
+    def arrive(number: int, asked: TraceRequest) -> None:
+        if enough is not None and enough(recorder, schedule.now()):
+            schedule.stop()
+            return
+        cluster.gateway.arrive(number, asked)
+        if progress is not None:
+            progress(number + 1)
+        _next_arrival(schedule, arrivals, arrive)
+
+    _next_arrival(schedule, arrivals, arrive)
     schedule.run()
     for incarnation in cluster.incarnations:
         incarnation.finish()
@@ -45,22 +63,9 @@ def replay(
 
 
 def _next_arrival(
-    cluster: Cluster, arrivals: Iterator[tuple[int, TraceRequest]], progress: Callable[[int], None] | None
+    schedule: Schedule, arrivals: Iterator[tuple[int, TraceRequest]], arrive: Callable[[int, TraceRequest], None]
 ) -> None:
     """One after the other, so that the queue of events holds no more than what is under way."""
     found = next(arrivals, None)
     if found is not None:
-        cluster.schedule.at(found[1].arrival_s, _arrive, cluster, found, arrivals, progress)
-
-
-def _arrive(
-    cluster: Cluster,
-    found: tuple[int, TraceRequest],
-    arrivals: Iterator[tuple[int, TraceRequest]],
-    progress: Callable[[int], None] | None,
-) -> None:
-    number, asked = found
-    cluster.gateway.arrive(number, asked)
-    if progress is not None:
-        progress(number + 1)
-    _next_arrival(cluster, arrivals, progress)
+        schedule.at(found[1].arrival_s, arrive, *found)

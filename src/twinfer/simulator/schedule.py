@@ -44,8 +44,12 @@ class Schedule:
         """Call so much later."""
         return self.at(self._now + seconds, call, *args)
 
+    def stop(self) -> None:
+        """Let nothing more happen."""
+        self._queue.clear()
+
     def run(self) -> None:
-        """Let everything happen until nothing is left to."""
+        """Let everything happen until nothing is left to, or somebody stops it."""
         while self._queue:
             moment, _, event = heapq.heappop(self._queue)
             if event.call is not None:

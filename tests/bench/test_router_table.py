@@ -1,0 +1,34 @@
+"""How the table of ways of routing finds its rates and its pieces of traces."""
+
+import pytest
+from bench.router_cells import FLEETS, TRACES, halves
+from bench.router_table import Cell, highest_rate
+
+from twinfer.core.traces import TraceRequest
+
+REQUESTS = [TraceRequest(0.5 * n, 8000, 20, (n,), 8000) for n in range(120)]
+
+
+@pytest.mark.parametrize("start", [0.5, 4.0, 60.0])
+def test_a_rate_is_found_from_any_guess(start: float) -> None:
+    """From below, and no further than a search in steps may be."""
+    found = highest_rate(lambda rate: rate <= 10.0, start)
+    assert 10.0 / 1.06 <= found <= 10.0
+
+
+def test_halves_come_one_per_second() -> None:
+    """Each from 0 on, and shorter by the fleet's factor."""
+    first, second = halves(REQUESTS, 50, 4)
+    assert [(50, 0.0, 2000, 5)] * 2 == [
+        (len(h), h[0].arrival_s, h[0].input_tokens, h[0].output_tokens) for h in (first, second)
+    ]
+    assert abs(first[-1].arrival_s - 50) < 1e-9
+
+
+def test_a_lost_simulation_says_less_than_was_asked_for() -> None:
+    """One that is not says what it would have said."""
+    cell = Cell(FLEETS["xeon"], TRACES["conv"], *halves(REQUESTS, 60, 4))
+    way = cell.ways("aggregated")[0]
+    easy, hard = (cell.attained(way, cell.first, rate) for rate in (0.2, 1000.0))
+    assert (1.0, True) == (easy, hard < 0.9)
+    assert (1.0, True) == (cell.attained(way, cell.first, 0.2, 0.9), cell.attained(way, cell.first, 1000.0, 0.9) < 0.9)
