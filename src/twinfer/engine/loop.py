@@ -150,6 +150,11 @@ class EngineLoop:
         return StepPlan(tuple(slices), tuple(fresh), expired, steps, self._no_deadline_before, follows)
 
     @property
+    def requests(self) -> tuple[RequestId, ...]:
+        """All that it knows, those that are parked among them."""
+        return tuple(self._sequences)
+
+    @property
     def has_waiting(self) -> bool:
         """Whether somebody is in the queue."""
         return bool(self._scheduler.waiting)
