@@ -62,8 +62,8 @@ class Case:
 
 TRN3 = dataclasses.replace(FLEETS["wafers"], kinds=("trn3",), links={})
 CASES = {
-    "h100": Case(FLEETS["h100"], 4, (Half(35, 1500, 25), Half(20, 150, 400)), Slo(2.0, 0.030)),
-    "trn3": Case(TRN3, 4, (Half(20, 1500, 25), Half(15, 150, 400)), Slo(2.0, 0.030)),
+    "h100": Case(FLEETS["h100"], 4, (Half(80, 1500, 25), Half(60, 150, 400)), Slo(2.0, 0.030)),
+    "trn3": Case(TRN3, 4, (Half(45, 1500, 25), Half(45, 150, 400)), Slo(2.0, 0.030)),
 }
 
 
