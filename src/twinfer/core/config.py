@@ -250,9 +250,9 @@ class ElasticConfig(_Table, frozen=True):
     enabled: bool = False
     """Whether roles are changed; ``twinfer serve --elastic`` sets it."""
     prefill_tokens: int = 2048
-    """Prompt positions waiting on each prefill worker that are a pressure of 1 on prefill, where it reports no costs."""
+    """Prompt positions waiting on each prefill worker that are a pressure of 1 on prefill, if it tells no costs."""
     decode_requests: int = 16
-    """Answers under way on each decode worker that are a pressure of 1 on decode, where it reports no costs."""
+    """Answers under way on each decode worker that are a pressure of 1 on decode, if it tells no costs."""
     high: float = 0.8
     """A phase gets a worker when the pressure on it is at least that, on average over ``window_s``,"""
     bearable: float = 0.8

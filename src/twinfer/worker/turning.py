@@ -7,8 +7,8 @@ from typing import Protocol
 
 from twinfer.core.capabilities import Role
 from twinfer.core.errors import WorkerLost
-from twinfer.worker.context import WorkerContext
 from twinfer.handoff.duty import Duty, DutyState, Order
+from twinfer.worker.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 LOOK_S = 0.01
