@@ -200,7 +200,7 @@ def test_a_worker_comes_back() -> None:
     recorder, cluster = replay(a_scenario(a_config(), Failure("decode-0", 2.0, 1.0, False)), trace)
     assert ["ok", "ok"] == [one.outcome for one in recorder.journeys]
     assert [0, 0] == [one.cached_tokens for one in recorder.journeys]
-    assert "decode-0.2" == cluster.incarnations[-1].life.identity.epoch
+    assert "0000000300000000" == cluster.incarnations[-1].life.identity.epoch  # the third start of all
 
 
 def test_failures_may_overlap() -> None:
@@ -209,7 +209,7 @@ def test_failures_may_overlap() -> None:
     failures = [Failure("decode-0", 1.5, 3.0, False), Failure("decode-0", 2.5, 1.0, False)]
     recorder, cluster = replay(a_scenario(a_config(), *failures), trace)
     assert {"ok"} == {one.outcome for one in recorder.journeys}
-    assert "decode-0.2" == cluster.incarnations[-1].life.identity.epoch
+    assert "0000000300000000" == cluster.incarnations[-1].life.identity.epoch  # the third start of all
     assert [] == [one for one in recorder.journeys if one.first_token is not None and 1.6 < one.first_token < 4.5]
 
 

@@ -292,6 +292,7 @@ def _simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     add("--seed", type=int, default=0, help="of whatever is drawn (default: 0)")
     add("--slo-ttft", type=float, metavar="SECONDS", help="the first token has to come within that")
     add("--slo-tpot", type=float, metavar="SECONDS", help="later tokens have to take no longer each, on average")
+    add("--elastic", action="store_true", help="workers change between prefill and decode with the load")
     add("--fail", action="append", default=[], metavar="WHAT", help="a failure to happen, see above; repeatable")
     add("--message-us", type=float, default=200.0, metavar="US", help="one message between processes (default: 200)")
     add("--step-us", type=float, default=0.0, metavar="US", help="an engine's own time in each step (default: 0)")

@@ -255,21 +255,23 @@ class ElasticConfig(_Table, frozen=True):
     enabled: bool = False
     """Whether roles are changed; ``twinfer serve --elastic`` sets it."""
     prefill_tokens: int = 2048
-    """Prompt positions waiting on each prefill worker that are a pressure of 1 on prefill."""
+    """Prompt positions waiting on each prefill worker that are a pressure of 1 on prefill, if it tells no costs."""
     decode_requests: int = 16
-    """Answers under way on each decode worker that are a pressure of 1 on decode."""
-    high: float = 1.0
+    """Answers under way on each decode worker that are a pressure of 1 on decode, if it tells no costs."""
+    high: float = 0.8
     """A phase gets a worker when the pressure on it is at least that, on average over ``window_s``,"""
-    low: float = 0.5
-    """and that on the other phase at most that, which it must still be without the worker."""
+    bearable: float = 0.8
+    """and that on the other phase, without the worker, would be at most this share of it."""
     window_s: float = 2.0
     """How long is looked back."""
-    cooldown_s: float = 10.0
+    cooldown_s: float = 5.0
     """How long nothing is changed after a change."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high or min(self.prefill_tokens, self.decode_requests) < 1:
-            raise ValueError("[elastic] needs 0 <= low < high, and prefill_tokens and decode_requests of at least 1")
+        if not 0 < self.bearable < 1 or self.high <= 0 or min(self.prefill_tokens, self.decode_requests) < 1:
+            raise ValueError(
+                "[elastic] needs high above 0, bearable between 0 and 1, and the two pressures of 1 to be at least 1"
+            )
 
 
 class GatewayConfig(_Table, frozen=True):

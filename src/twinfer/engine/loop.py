@@ -166,6 +166,11 @@ class EngineLoop:
         return True
 
     @property
+    def requests(self) -> tuple[RequestId, ...]:
+        """All that it knows, those that are parked among them."""
+        return tuple(self._sequences)
+
+    @property
     def has_waiting(self) -> bool:
         """Whether somebody is in the queue."""
         return bool(self._scheduler.waiting)

@@ -5,7 +5,7 @@ import logging
 import secrets
 
 from twinfer.core.clock import Clock
-from twinfer.core.config import ElasticConfig
+from twinfer.core.config import ElasticConfig, RoutingConfig
 from twinfer.core.ids import ModelId, RequestId
 from twinfer.core.messages import Become
 from twinfer.gateway.fleet import Fleet
@@ -15,12 +15,14 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.1
 
 
-async def keep_in_shape(fleet: Fleet, models: tuple[ModelId, ...], config: ElasticConfig, clock: Clock) -> None:
+async def keep_in_shape(
+    fleet: Fleet, models: tuple[ModelId, ...], config: ElasticConfig, goals: RoutingConfig, clock: Clock
+) -> None:
     """Move workers between the phases of their model until cancelled.
 
     Whether a worker did what it was told shows in its role; one that did not is told again after the cool-down.
     """
-    policies = {model: ElasticPolicy(config) for model in models}
+    policies = {model: ElasticPolicy(config, goals) for model in models}
     while True:
         snapshot = fleet.snapshot()
         for model, policy in policies.items():

@@ -92,7 +92,7 @@ async def _keep_in_shape(fleet: Fleet, spec: GatewaySpec) -> None:
     """Change roles, if that is wanted, and this gateway's to do."""
     if spec.leads and spec.config.elastic.enabled:
         models = tuple(ModelId(model.id) for model in spec.config.model)
-        await keep_in_shape(fleet, models, spec.config.elastic, MonotonicClock())
+        await keep_in_shape(fleet, models, spec.config.elastic, spec.config.routing, MonotonicClock())
 
 
 async def _follow(fleet: Fleet, spec: GatewaySpec) -> None:

@@ -13,6 +13,7 @@ from twinfer.engine.assemble import limits
 from twinfer.engine.loop import EngineLoop
 from twinfer.kv.block_pool import BlockPool
 from twinfer.simulator.context import Life, Spoken
+from twinfer.simulator.elastic import Shaper
 from twinfer.simulator.engine import Pace, VirtualEngine
 from twinfer.simulator.failures import Failure
 from twinfer.simulator.fleet import Fleet
@@ -26,6 +27,8 @@ from twinfer.simulator.schedule import Schedule
 from twinfer.simulator.worker import Incarnation
 
 KEY = b"a key for grants within one simulation"
+TURN_BITS = 32
+"""Of an epoch: changes of role are counted there, so that no two incarnations ever have the same one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +37,6 @@ class _Worker:
     hardware: Hardware
     record: WorkerRecord
     now: Incarnation
-    lives: int = 1
     down: int = 0
     """Failures of it that are under way."""
     apart: int = 0
@@ -61,14 +63,16 @@ class Cluster:
         self._recorder = recorder
         self._message_s = scenario.overheads.message_s
         self._workers: dict[WorkerId, _Worker] = {}
+        self._num_epochs = 0
         for pool in scenario.config.pool:
             for index in range(pool.workers):
                 name, hardware = WorkerId(f"{pool.name}-{index}"), scenario.hardware[pool.name]
                 record = recorder.worker(name, hardware.capabilities.num_blocks)
-                incarnation = self._incarnation(name, hardware, record, 1)
+                incarnation = self._incarnation(name, hardware, record)
                 self._workers[name] = _Worker(name, hardware, record, incarnation)
         self.fleet = Fleet((worker.now.life.identity for worker in self._workers.values()), KEY)
         self.gateway = Gateway(scenario, self.fleet, schedule, self._to_worker, recorder)
+        self.shaper = Shaper(scenario, self.fleet, schedule, self._to_worker, recorder)
         for failure in scenario.failures:
             self._expect(failure)
 
@@ -117,9 +121,10 @@ class Cluster:
         way_out = self._workers[terms.source].now.life.way_out
         return arrival(way_out, sink.way_in, self.schedule.now(), num_bytes)
 
-    def _incarnation(self, name: WorkerId, hardware: Hardware, record: WorkerRecord, number: int) -> Incarnation:
+    def _incarnation(self, name: WorkerId, hardware: Hardware, record: WorkerRecord) -> Incarnation:
         config, pool, capabilities = self._scenario.config, hardware.pool, hardware.capabilities
-        identity = WorkerIdentity(name, Epoch(f"{name}.{number}"), pool.role, capabilities, name)
+        self._num_epochs += 1
+        identity = WorkerIdentity(name, Epoch(f"{self._num_epochs << TURN_BITS:016x}"), pool.role, capabilities, name)
         layout = capabilities.layout
         loop = EngineLoop(
             BlockPool(capabilities.num_blocks),
@@ -141,9 +146,11 @@ class Cluster:
 
     def _heard(self, life: Life, message: ToGateway) -> None:
         link, worker = self.fleet.links[life.identity.worker], life.identity.worker
-        if not link.alive or link.identity.epoch != life.identity.epoch:
+        if not link.alive or self._workers[worker].now.life is not life:
             return
-        if isinstance(message, Load):
+        if isinstance(message, Hello):
+            self.fleet.turned(message.identity)
+        elif isinstance(message, Load):
             self.fleet.reported(worker, message.report, self.schedule.now())
         elif isinstance(message, Blocks):
             self.fleet.blocks(worker, message.events)
@@ -154,7 +161,7 @@ class Cluster:
         elif isinstance(message, Granted):
             if (entry := link.listeners.get(message.request_id)) is not None:
                 entry[0].hear(worker, message)
-        elif not isinstance(message, Hello) and (listener := link.forget(message.request_id)) is not None:
+        elif (listener := link.forget(message.request_id)) is not None:
             listener.hear(worker, message)
 
     def _expect(self, failure: Failure) -> None:
@@ -191,8 +198,7 @@ class Cluster:
         worker.down -= 1
         if worker.down:
             return
-        worker.lives += 1
-        worker.now = self._incarnation(worker.name, worker.hardware, worker.record, worker.lives)
+        worker.now = self._incarnation(worker.name, worker.hardware, worker.record)
         worker.set_pace()
         self.fleet.met(worker.now.life.identity)
 

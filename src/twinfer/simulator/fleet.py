@@ -71,6 +71,11 @@ class Link:
             book.links(worker, load, now),
         )
 
+    @property
+    def takes_new(self) -> bool:
+        """Whether it is there, and not about to change its role."""
+        return self.alive and not self._load.draining
+
     def reported(self, load: LoadReport, now: float) -> None:
         """It says how it is."""
         self._load = load
@@ -119,7 +124,7 @@ class Fleet:
 
     def snapshot(self, now: float) -> ClusterSnapshot:
         """Those that can be used now."""
-        states = tuple([link.state(self.book, now) for link in self.links.values() if link.alive])
+        states = tuple([link.state(self.book, now) for link in self.links.values() if link.takes_new])
         parted = frozenset(pair for pair, until in self._parted.items() if now < until)
         return ClusterSnapshot(states, frozenset(self._mismatched), parted, self.book.answers)
 
@@ -145,8 +150,8 @@ class Fleet:
         self._parted[source, sink] = now + PARTED_S
 
     def missing(self) -> bool:
-        """Whether a worker of the configuration is not there."""
-        return not all(link.alive for link in self.links.values())
+        """Whether a worker of the configuration is not there, or changes its role."""
+        return not all(link.takes_new for link in self.links.values())
 
     def lost(self, worker: WorkerId) -> None:
         """A worker's stream ended."""
@@ -157,6 +162,11 @@ class Fleet:
         for request_id, (listener, _) in list(link.listeners.items()):
             link.forget(request_id)
             listener.lost(worker)
+
+    def turned(self, identity: WorkerIdentity) -> None:
+        """A worker has another role, and what is cached there still."""
+        self.links[identity.worker].identity = identity
+        self._index.met(identity)
 
     def met(self, identity: WorkerIdentity) -> None:
         """A worker is there again, as another incarnation."""

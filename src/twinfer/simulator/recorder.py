@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from twinfer.core.capabilities import Role
+from twinfer.core.ids import WorkerId
 from twinfer.simulator.distribution import Gaps
 from twinfer.simulator.strip import Strip
 
@@ -73,6 +75,16 @@ class WorkerRecord:
             self.peak_held = max(self.peak_held, num_blocks)
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A change of role, from when it was wished; in seconds since the trace began."""
+
+    at_s: float
+    worker: WorkerId
+    role: Role
+    reason: str
+
+
 @dataclass(slots=True)
 class Recorder:
     """Everything of one simulation."""
@@ -85,6 +97,7 @@ class Recorder:
     """Of each committed one: seconds from seal to commit, and bytes."""
     replans: dict[str, int] = field(default_factory=dict)
     fetches: dict[str, int] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
 
     def worker(self, name: str, num_blocks: int) -> WorkerRecord:
         """A new worker's record."""

@@ -44,6 +44,9 @@ def replay(
     schedule = Schedule()
     recorder = Recorder(max(trace[-1].arrival_s, 1.0) / BINS)
     cluster = Cluster(scenario, schedule, recorder)
+    if scenario.config.elastic.enabled:
+        last_s, gateway = trace[-1].arrival_s, cluster.gateway
+        cluster.shaper.look(lambda: schedule.now() > last_s and not gateway.num_running)
     arrivals = iter(enumerate(trace))
 
     def arrive(number: int, asked: TraceRequest) -> None:

@@ -69,6 +69,11 @@ class SinkDesk:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def requests(self) -> tuple[RequestId, ...]:
+        """Those with a handoff open."""
+        return tuple(self._by_request)
+
     def reserve(self, message: Reserve) -> None:
         """Promise room and grant it to the source that the gateway chose."""
         request, network = message.request, self._life.network

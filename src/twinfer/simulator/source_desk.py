@@ -50,6 +50,11 @@ class SourceDesk:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def requests(self) -> tuple[RequestId, ...]:
+        """Those with a handoff open."""
+        return tuple(self._by_request)
+
     def pass_on(self, message: Prefill | Lend) -> None:
         """Compute a prompt and pass it on, or pass a cached prefix on, or say why not."""
         request_id = message.request.request_id
@@ -102,6 +107,11 @@ class SourceDesk:
         """The gateway no longer wants it."""
         if machine := self._of(request_id):
             self._act(machine, machine.cancelled("cancelled: the gateway withdrew the request"))
+
+    def abandon(self) -> None:
+        """End all that is open."""
+        for machine in list(self._open.values()):
+            self._act(machine, machine.cancelled("withdrawn: the source takes leave"))
 
     def reconnected(self) -> None:
         """Others can be reached again: repeat what was said, for handoffs still open."""

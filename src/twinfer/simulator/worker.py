@@ -2,8 +2,12 @@
 
 import msgspec
 
+from twinfer.core.capabilities import Role
 from twinfer.core.errors import CapacityError, InvalidRequest
+from twinfer.core.ids import RequestId
+from twinfer.core.load import LoadReport
 from twinfer.core.messages import (
+    Become,
     Blocks,
     Busy,
     Cancel,
@@ -13,6 +17,7 @@ from twinfer.core.messages import (
     Failed,
     Generate,
     Gone,
+    Hello,
     Lend,
     Load,
     Offer,
@@ -27,6 +32,7 @@ from twinfer.core.messages import (
     Withdraw,
 )
 from twinfer.engine.base import StepOutcome
+from twinfer.handoff.duty import Duty, Order
 from twinfer.simulator.context import Life, Spoken
 from twinfer.simulator.recorder import Recorder, WorkerRecord
 from twinfer.simulator.sink_desk import SinkDesk
@@ -35,6 +41,8 @@ from twinfer.simulator.timed_run import TimedRun
 
 LOAD_PERIOD_S = 0.25
 """How often workers report, at most."""
+LOOK_S = 0.01
+"""How often a worker that turns looks whether something is open."""
 
 
 class Incarnation:
@@ -44,6 +52,7 @@ class Incarnation:
         self.life = life
         self.source = SourceDesk(life)
         self.sink = SinkDesk(life, max_in_flight_bytes, recorder)
+        self._duty = Duty(life.identity, life.handoff.drain_s)
         self._recorder = recorder
         self._record = record
         self._reported = -LOAD_PERIOD_S
@@ -57,10 +66,11 @@ class Incarnation:
         if not self.life.alive:
             return
         if isinstance(message, Cancel):
-            self.sink.cancel(message.request_id)
-            self.source.cancel(message.request_id)
-            self.life.engine.cancel(message.request_id)
-            self.sink.admit()
+            self._cancel(message.request_id)
+        elif isinstance(message, Become):
+            self._turn(message.role)
+        elif not self._duty.takes_new:
+            self._turn_away(message)
         elif isinstance(message, Reserve):
             self.sink.reserve(message)
         elif isinstance(message, Prefill | Lend):
@@ -134,11 +144,59 @@ class Incarnation:
         except CapacityError:
             self.life.network.to_gateway(self.life, Busy(request.request_id, BUSY_RETRY_S))
 
+    def _cancel(self, request_id: RequestId) -> None:
+        self.sink.cancel(request_id)
+        self.source.cancel(request_id)
+        self.life.engine.cancel(request_id)
+        self.sink.admit()
+
+    def _turn(self, role: Role) -> None:
+        """Begin to change the role, if nothing speaks against it."""
+        if self._duty.turn(role, self.life.schedule.now()) is None and not self._duty.takes_new:
+            self._announce()
+            self.life.schedule.after(LOOK_S, self._look)
+
+    def _turn_away(self, message: ToWorker) -> None:
+        """Nothing new is taken: the gateway plans again, without this worker."""
+        if isinstance(message, Reserve | Prefill | Lend | Generate):
+            self.life.network.to_gateway(self.life, Busy(message.request.request_id, 0.0))
+
+    def _look(self) -> None:
+        """Whether what was begun before the change of role has ended."""
+        if not self.life.alive:
+            return
+        load, now = self.life.engine.load(), self.life.schedule.now()
+        order = self._duty.look(len(self.source) + len(self.sink) + load.running + load.waiting, now)
+        if order is Order.TURN:
+            self.life.identity = self._duty.identity
+            self._announce()
+            return
+        if order is Order.HAND_BACK:
+            self._hand_back()
+        self.life.schedule.after(LOOK_S, self._look)
+
+    def _hand_back(self) -> None:
+        """Give up all that is under way; the gateway goes on with it elsewhere, from the tokens that it has."""
+        for request_id in {**dict.fromkeys(self.life.engine.loop.requests), **dict.fromkeys(self._handed())}:
+            self.life.network.to_gateway(self.life, Busy(request_id, 0.0))
+            self._cancel(request_id)
+        self.source.abandon()
+
+    def _handed(self) -> tuple[RequestId, ...]:
+        return self.sink.requests + self.source.requests
+
+    def _announce(self) -> None:
+        self.life.network.to_gateway(self.life, Hello(self.life.identity))
+        self.life.network.to_gateway(self.life, Load(self._load()))
+
+    def _load(self) -> LoadReport:
+        links, draining = self.sink.links.costs(), not self._duty.takes_new
+        return msgspec.structs.replace(self.life.engine.load(), links=links, draining=draining)
+
     def _report(self) -> None:
         self._report_due = False
         self._reported = self.life.schedule.now()
-        report = msgspec.structs.replace(self.life.engine.load(), links=self.sink.links.costs())
-        self.life.network.to_gateway(self.life, Load(report))
+        self.life.network.to_gateway(self.life, Load(self._load()))
         events = self.life.engine.loop.pool.events(self._told)
         if events.everything or events.gone:
             self._told = events.next

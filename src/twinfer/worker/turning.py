@@ -1,4 +1,4 @@
-"""Carries out what ``worker/duty.py`` decides: a worker turns to another role, or leaves, and loses no request."""
+"""Carries out what ``handoff/duty.py`` decides: a worker turns to another role, or leaves, and loses no request."""
 
 import asyncio
 import logging
@@ -7,8 +7,8 @@ from typing import Protocol
 
 from twinfer.core.capabilities import Role
 from twinfer.core.errors import WorkerLost
+from twinfer.handoff.duty import Duty, DutyState, Order
 from twinfer.worker.context import WorkerContext
-from twinfer.worker.duty import Duty, DutyState, Order
 
 logger = logging.getLogger(__name__)
 LOOK_S = 0.01

@@ -7,7 +7,7 @@ from tests.fakes import MODEL, POOL
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.ids import Epoch, WorkerId, new_epoch, next_epoch
 from twinfer.engine.assemble import emulated_capabilities
-from twinfer.worker.duty import Duty, DutyState, Order
+from twinfer.handoff.duty import Duty, DutyState, Order
 
 DRAIN_S = 2.0
 turns = st.tuples(st.just("turn"), st.sampled_from(Role))

@@ -1,0 +1,47 @@
+"""Simulated workers that change their roles, by the product's policy and state machine."""
+
+import msgspec
+
+from tests.simulator.small import a_config, a_request, a_scenario, unrest
+from twinfer.core.capabilities import Role
+from twinfer.core.config import Config, ElasticConfig
+from twinfer.simulator.run import replay
+
+ELASTIC = ElasticConfig(enabled=True, prefill_tokens=400, decode_requests=6, window_s=0.5, cooldown_s=3.0)
+PROMPTS = [a_request(0.1 * number, 300, 2, number) for number in range(60)]
+ANSWERS = [a_request(8.0 + 0.05 * number, 70, 80, number) for number in range(160)]
+
+
+def elastic(config: Config) -> Config:
+    """The same, with roles that move."""
+    return msgspec.structs.replace(config, elastic=ELASTIC)
+
+
+def test_roles_follow_the_load() -> None:
+    """Prompts, then answers: workers go where the work is, every request is answered whole, and nothing is left."""
+    recorder, cluster = replay(a_scenario(elastic(a_config(2, 2))), PROMPTS + ANSWERS)
+    roles = [move.role for move in recorder.moves]
+    assert {Role.PREFILL, Role.DECODE} == set(roles)
+    assert Role.PREFILL is roles[0]
+    expected = [("ok", one.output_tokens) for one in PROMPTS + ANSWERS]
+    assert expected == [(one.outcome, one.num_tokens) for one in recorder.journeys]
+    assert [] == unrest(cluster)
+
+
+def test_long_answers_go_on_elsewhere() -> None:
+    """What is not over when the drain is goes back to the gateway, and ends on another worker."""
+    config = elastic(a_config(1, 2))
+    config = msgspec.structs.replace(config, handoff=msgspec.structs.replace(config.handoff, drain_s=0.1))
+    trace = [a_request(0.0, 70, 400, 1), a_request(0.0, 70, 400, 2), *PROMPTS]
+    recorder, cluster = replay(a_scenario(config), trace)
+    assert recorder.moves[0].role is Role.PREFILL
+    assert [("ok", 400)] * 2 == [(one.outcome, one.num_tokens) for one in recorder.journeys[:2]]
+    assert {"ok"} == {one.outcome for one in recorder.journeys}
+    assert sum(recorder.replans.values()) > 0
+    assert [] == unrest(cluster)
+
+
+def test_off_unless_asked_for() -> None:
+    """A fleet that is not elastic keeps its shape."""
+    recorder, _ = replay(a_scenario(a_config(2, 2)), PROMPTS)
+    assert [] == recorder.moves
