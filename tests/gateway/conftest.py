@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from tests.gateway import templates
 from tests.gateway.house import House, checkpoint, open_house
+from tests.gateway.scripted_cluster import CONFIG, Cluster
 from twinfer.core.config import ModelConfig
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ServedModel
@@ -87,3 +88,12 @@ def roomy(roomy_house: House) -> House:
     """That gateway, with nothing left of the test before."""
     roomy_house.reset()
     return roomy_house
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    """All three workers are there."""
+    cluster = Cluster(CONFIG)
+    await cluster.until(lambda: not cluster.fleet.missing())
+    yield cluster
+    await cluster.fleet.close()

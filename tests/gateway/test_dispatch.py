@@ -1,20 +1,18 @@
 """The dispatcher over workers that say what a test tells them to: journeys, recovery, and nothing left behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
-from tests.fakes import MODEL, POOL, a_request
-from twinfer.core.capabilities import Role, WorkerIdentity
+from tests.fakes import MODEL, a_request
+from tests.gateway.scripted_cluster import CONFIG, GRANT, LOAD, LONG, Cluster, FakeWorker, collect, tokens
+from twinfer.core.capabilities import Role
 from twinfer.core.clock import ManualClock
-from twinfer.core.config import Config, HandoffConfig, ModelConfig, RoutingConfig
+from twinfer.core.config import Config, HandoffConfig, RoutingConfig
 from twinfer.core.cost import StepCost
-from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady, WorkerLost
-from twinfer.core.grant import Grant
-from twinfer.core.ids import Epoch, RequestId, WorkerId
-from twinfer.core.load import BlockCounts, Counters, LoadReport
+from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady
+from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.messages import (
     Busy,
     Cancel,
@@ -24,126 +22,17 @@ from twinfer.core.messages import (
     Frame,
     Generate,
     Granted,
-    Hello,
-    Lend,
     Load,
     Prefill,
     Refused,
     Reserve,
-    ToGateway,
-    ToWorker,
 )
 from twinfer.core.route import RouteKind
 from twinfer.core.service import Tier
-from twinfer.core.tokens import FinishReason, Timings, Token
-from twinfer.engine.assemble import emulated_capabilities
-from twinfer.gateway.dispatch import FleetDispatcher, FleetGeneration
+from twinfer.core.tokens import Timings
+from twinfer.gateway.dispatch import FleetDispatcher
 from twinfer.gateway.fleet import Fleet
 from twinfer.handoff.gateway_side import GatewayState
-
-LOAD = LoadReport(BlockCounts(8, 8, 0, 0), Counters(prefill_tokens=7))
-LONG = a_request([1] * 100, 3)
-CONFIG = Config(model=(ModelConfig(id=MODEL.id),))
-
-
-class FakeWorker:
-    """A worker at the other end of a stream."""
-
-    def __init__(self, name: str, role: Role) -> None:
-        capabilities = emulated_capabilities(MODEL, POOL)
-        self.identity = WorkerIdentity(WorkerId(name), Epoch("e"), role, capabilities, f"unix:/{name}")
-        self.heard: asyncio.Queue[ToWorker] = asyncio.Queue()
-        self.down = self.is_over = False
-        self._says: asyncio.Queue[ToGateway | None] = asyncio.Queue()
-
-    def gateway_stream(self) -> "FakeWorker":
-        self._says, self.is_over = asyncio.Queue(), False
-        if self.down:
-            self._says.put_nowait(None)
-        else:
-            self.say(Hello(self.identity), Load(LOAD))
-        return self
-
-    def send_soon(self, message: ToWorker) -> None:
-        self.heard.put_nowait(message)
-
-    async def __aiter__(self) -> AsyncIterator[ToGateway]:
-        says = self._says
-        while (message := await says.get()) is not None:
-            yield message
-        raise WorkerLost("the worker is gone")
-
-    async def report(self, timeout_s: float) -> LoadReport:
-        return LOAD
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
-
-    def say(self, *messages: ToGateway) -> None:
-        for message in messages:
-            self._says.put_nowait(message)
-
-    def die(self) -> None:
-        self.down = True
-        self._says.put_nowait(None)
-
-    async def hears(self, kind: type) -> RequestId:
-        """The next message, which must be of this kind; its wire id."""
-        message = await self.heard.get()
-        assert isinstance(message, kind)
-        return message.request_id if isinstance(message, Cancel) else message.request.request_id
-
-
-class Cluster:
-    """A prefill worker, two decode workers, and a dispatcher."""
-
-    def __init__(self, config: Config) -> None:
-        self.p, self.d0, self.d1 = (
-            FakeWorker("p", Role.PREFILL),
-            FakeWorker("d0", Role.DECODE),
-            FakeWorker("d1", Role.DECODE),
-        )
-        workers = {worker.identity.worker: worker for worker in (self.p, self.d0, self.d1)}
-        self.fleet = Fleet({name: name for name in workers}, lambda address: workers[WorkerId(address)])
-        self.dispatcher = FleetDispatcher(self.fleet, config)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Give the loop its turns until something holds."""
-        while not condition():
-            await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    """All three workers are there."""
-    cluster = Cluster(CONFIG)
-    await cluster.until(lambda: not cluster.fleet.missing())
-    yield cluster
-    await cluster.fleet.close()
-
-
-def tokens(wire_id: RequestId, first: int, *token_ids: int, last: bool = False) -> tuple[Token, ...]:
-    """Consecutive tokens; the last may end the answer."""
-    made = [Token(wire_id, first + offset, token_id) for offset, token_id in enumerate(token_ids)]
-    if last:
-        made[-1] = Token(wire_id, made[-1].index, made[-1].token_id, finish=FinishReason.LENGTH)
-    return tuple(made)
-
-
-async def collect(generation: FleetGeneration) -> list[int]:
-    """All token ids, up to the last one or the error."""
-    news, found = asyncio.Event(), list[Token]()
-    generation.arrivals.listen(news.set)
-    while not found or found[-1].finish is None:
-        await news.wait()
-        news.clear()
-        if not (taken := generation.arrivals.take()) and generation.arrivals.error is not None:
-            raise generation.arrivals.error
-        found += taken
-    return [token.token_id for token in found]
-
-
-GRANT = Grant(b"terms", b"signature")
 
 
 async def test_disaggregated_journey(cluster: Cluster) -> None:
@@ -186,69 +75,6 @@ async def test_what_is_foreseen_counts_only_what_comes_before(cluster: Cluster) 
     assert pytest.approx(3.0, abs=0.1) == after[1] - before[1]
     for generation in generations:
         await generation.aclose()
-
-
-async def test_prefix_is_fetched_first(cluster: Cluster) -> None:
-    """The decode worker lends what it has, the prompt follows; its time is told, and nobody listens afterwards."""
-    request = a_request([1] * 300, 1)
-    generation = cluster.dispatcher.start(request, None)
-    wire_id = await cluster.d0.hears(Reserve)
-    cluster.d0.say(Granted(wire_id, GRANT, 160))
-    fetch = await cluster.p.hears(Reserve)
-    cluster.p.say(Granted(fetch, GRANT, 16))
-    assert fetch == await cluster.d0.hears(Lend)
-    cluster.d0.say(Frame(done=(Done(fetch, Timings()),)))
-    cluster.p.say(Frame(done=(Done(fetch, Timings(transfer_bytes=99)),)))
-    assert wire_id == await cluster.p.hears(Prefill)
-    cluster.p.say(Frame(tokens(wire_id, 0, 5, last=True), (Done(wire_id, Timings(cached_tokens=160)),)))
-    assert await collect(generation) == [5]
-    generation.close()
-    assert generation.journey().fetch_ms > 0
-    assert generation.journey().cached_tokens == 160
-    assert 'twinfer_gateway_fetches_total{outcome="fetched"} 1.0' in await cluster.dispatcher.metrics()
-    for worker in ("p", "d0", "d1"):
-        assert cluster.fleet.link(WorkerId(worker)).listeners == {}
-
-
-@pytest.mark.parametrize("who", ["p", "d0"])
-async def test_worker_dies_in_a_fetch(cluster: Cluster, who: str) -> None:
-    """Without the decode worker another one is asked, without the prefill worker a decode worker does it alone."""
-    generation = cluster.dispatcher.start(a_request([1] * 300, 1), None)
-    cluster.d0.say(Granted(await cluster.d0.hears(Reserve), GRANT, 160))
-    cluster.p.say(Granted(await cluster.p.hears(Reserve), GRANT, 0))
-    await cluster.d0.hears(Lend)
-    (cluster.p if who == "p" else cluster.d0).die()
-    if who == "p":
-        await cluster.d0.hears(Cancel)
-        await cluster.d0.hears(Cancel)
-        wire_id = await cluster.d0.hears(Generate)
-        cluster.d0.say(Frame(tokens(wire_id, 0, 5, last=True)))
-    else:
-        await cluster.p.hears(Cancel)
-        await cluster.p.hears(Cancel)
-        wire_id = await cluster.d1.hears(Reserve)
-        cluster.d1.say(Granted(wire_id, GRANT, 0))
-        assert wire_id == await cluster.p.hears(Prefill)
-        cluster.p.say(Frame(tokens(wire_id, 0, 5, last=True)))
-    assert await collect(generation) == [5]
-    generation.close()
-    for worker in ("p", "d0", "d1"):
-        assert cluster.fleet.link(WorkerId(worker)).listeners == {}
-
-
-async def test_fetch_that_hangs_is_done_without() -> None:
-    """After its time the prompt is sent all the same."""
-    cluster = Cluster(msgspec.structs.replace(CONFIG, handoff=HandoffConfig(lease_s=0.02, heartbeat_s=0.01)))
-    await cluster.until(lambda: not cluster.fleet.missing())
-    generation = cluster.dispatcher.start(a_request([1] * 300, 1), None)
-    wire_id = await cluster.d0.hears(Reserve)
-    cluster.d0.say(Granted(wire_id, GRANT, 160))
-    fetch = await cluster.p.hears(Reserve)
-    assert fetch == await cluster.p.hears(Cancel)
-    assert wire_id == await cluster.p.hears(Prefill)
-    assert fetch == await cluster.d0.hears(Cancel)
-    generation.close()
-    await cluster.fleet.close()
 
 
 async def test_decode_worker_dies_in_mid_stream(cluster: Cluster) -> None:

@@ -102,6 +102,11 @@ class Gateway:
         Generation(request, self, journey)
         return journey
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any request is under way."""
+        return self.num_reserved + self.num_others > 0
+
     def count(self, tier: Tier, change: int) -> None:
         """So many more are under way."""
         if tier is Tier.RESERVED:

@@ -46,7 +46,7 @@ def replay(
     cluster = Cluster(scenario, schedule, recorder)
     if scenario.config.elastic.enabled:
         last_s, gateway = trace[-1].arrival_s, cluster.gateway
-        cluster.shaper.look(lambda: schedule.now() > last_s and not gateway.num_running)
+        cluster.shaper.look(lambda: schedule.now() > last_s and not gateway.is_busy)
     arrivals = iter(enumerate(trace))
 
     def arrive(number: int, asked: TraceRequest) -> None:
