@@ -9,6 +9,7 @@ import msgspec
 from twinfer.core.errors import WorkerLost
 from twinfer.core.request import GenerationRequest
 from twinfer.core.tokens import FinishReason, Token
+from twinfer.gateway.arrivals import BROKE_OFF
 from twinfer.gateway.base import Generation, Journey
 from twinfer.gateway.text.content import Block, Delta, TextBlock, TextDelta, ToolCallStart, join_deltas
 from twinfer.gateway.text.reading import Reading
@@ -179,7 +180,7 @@ class Answer:
         if self.done and not self._reading.lacks_call:
             return Ending.TOOL_CALLS
         if self.ending is None and not self.done:
-            raise WorkerLost("The answer broke off before its last token; send the request again.")
+            raise WorkerLost(BROKE_OFF)
         if self.ending is Ending.MAX_TOKENS and self._fills_context:
             return Ending.CONTEXT_FULL
         if self.ending in (Ending.MAX_TOKENS, Ending.CONTEXT_FULL):

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from twinfer.core.errors import TwinferError
+from twinfer.core.errors import TwinferError, WorkerLost
 from twinfer.core.tokens import Token
+
+BROKE_OFF = "The answer broke off before its last token; send the request again."
 
 
 class Arrivals:
@@ -33,6 +35,10 @@ class Arrivals:
         """No more tokens come."""
         self.error = error
         self._tell()
+
+    def end(self) -> None:
+        """No more tokens come; if none of them was the last, the answer is not whole."""
+        self.fail(WorkerLost(BROKE_OFF))
 
     def take(self) -> Sequence[Token]:
         """All that arrived since the last time."""

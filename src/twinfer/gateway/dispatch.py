@@ -264,6 +264,7 @@ class FleetGeneration:
         if error is not None:
             self.arrivals.fail(error)
         else:
+            self.arrivals.end()
             self._fleet.book.answered(len(self._machine.journal))
             if self._machine.num_recoveries:
                 self._recovery.recovered.inc()

@@ -87,6 +87,8 @@ class FakeGeneration:
         await self._gate(len(script.batches))
         if script.failure is not None:
             self.arrivals.fail(script.failure)
+        else:
+            self.arrivals.end()
 
     async def _gate(self, number: int) -> None:
         gate = self._script.gates.get(number)
