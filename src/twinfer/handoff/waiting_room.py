@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from twinfer.core.config import HandoffConfig
 from twinfer.core.ids import RequestId
 from twinfer.core.messages import Reserve
 from twinfer.core.turns import TurnQueue
@@ -23,6 +24,11 @@ class Waiting:
     def rank(self) -> int:
         """Of its service tier."""
         return self.message.request.tier.rank
+
+
+def longest_wait_s(handoff: HandoffConfig) -> float:
+    """How long a reservation waits: no longer than what is granted lasts, for whoever asked may hang."""
+    return min(handoff.max_busy_s, handoff.lease_s)
 
 
 class WaitingRoom:

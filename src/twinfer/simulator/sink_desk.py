@@ -33,7 +33,7 @@ from twinfer.handoff.grants import sign, terms_of
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff
-from twinfer.handoff.waiting_room import Waiting, WaitingRoom
+from twinfer.handoff.waiting_room import Waiting, WaitingRoom, longest_wait_s
 from twinfer.simulator.context import Life, Spoken, stay_alive
 from twinfer.simulator.recorder import Recorder
 from twinfer.simulator.source_desk import BUSY_RETRY_S, DIGEST
@@ -140,7 +140,7 @@ class SinkDesk:
         return Busy(request.request_id, BUSY_RETRY_S) if message.use is Use.CACHE else None
 
     def _wait(self, message: Reserve) -> None:
-        life, wait_s = self._life, self._life.handoff.max_busy_s
+        life, wait_s = self._life, longest_wait_s(self._life.handoff)
         self._waiting.enter(Waiting(message, life.schedule.now() + wait_s))
         life.schedule.after(wait_s, self._turn_away)
         self._claim()
@@ -150,7 +150,7 @@ class SinkDesk:
         life = self._life
         if life.alive:
             for waiting in self._waiting.overdue(life.schedule.now()):
-                busy = Busy(waiting.message.request.request_id, BUSY_RETRY_S, life.handoff.max_busy_s)
+                busy = Busy(waiting.message.request.request_id, BUSY_RETRY_S, longest_wait_s(life.handoff))
                 life.network.to_gateway(life, busy)
             self._claim()
 

@@ -43,7 +43,7 @@ from twinfer.handoff.grants import sign, terms_of
 from twinfer.handoff.lease import Lease
 from twinfer.handoff.link_fit import LinkFits
 from twinfer.handoff.sink import SinkHandoff, SinkState
-from twinfer.handoff.waiting_room import Waiting, WaitingRoom
+from twinfer.handoff.waiting_room import Waiting, WaitingRoom, longest_wait_s
 from twinfer.worker.compatibility import ConversionPlan, negotiate
 from twinfer.worker.context import Outbox, WorkerContext
 from twinfer.worker.desk_report import DeskReport, describe
@@ -187,7 +187,7 @@ class SinkDesk:
                 self._act(entry, entry.machine.tick(now))
             for waiting in self._waiting.overdue(now):
                 request_id = waiting.message.request.request_id
-                busy = Busy(request_id, BUSY_RETRY_S, self._context.handoff.max_busy_s)
+                busy = Busy(request_id, BUSY_RETRY_S, longest_wait_s(self._context.handoff))
                 self._context.soon(self._outbox.tell, request_id, busy)
         self.admit()
 
@@ -246,7 +246,7 @@ class SinkDesk:
         return Busy(request.request_id, BUSY_RETRY_S) if message.use is Use.CACHE else None
 
     def _wait(self, message: Reserve) -> None:
-        self._waiting.enter(Waiting(message, self._context.clock.now() + self._context.handoff.max_busy_s))
+        self._waiting.enter(Waiting(message, self._context.clock.now() + longest_wait_s(self._context.handoff)))
         self._claim()
 
     def _claim(self) -> None:
