@@ -74,7 +74,7 @@ async def test_what_is_foreseen_counts_only_what_comes_before(cluster: Cluster) 
     assert before[0] == after[0]
     assert pytest.approx(3.0, abs=0.1) == after[1] - before[1]
     for generation in generations:
-        await generation.aclose()
+        generation.close()
 
 
 async def test_decode_worker_dies_in_mid_stream(cluster: Cluster) -> None:
