@@ -26,6 +26,7 @@ from twinfer.gateway.models import ModelRegistry, ServedModel
 from twinfer.gateway.office import Office
 from twinfer.gateway.quotas import Quotas
 from twinfer.gateway.serve import build_app
+from twinfer.usage.daybook import Daybook
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,8 +74,8 @@ CASES: Mapping[str, str] = {
     "26 bearer keys: short-term, other Region": "identity.test_verify.test_a_short_term_key_ends",
     "27 latency mode, as served": "test_bedrock_converse.test_service_choices_are_echoed_as_served",
     "27 above the limit, and by header": "test_bedrock_cases.test_low_latency_up_to_its_limit",
-    "28 tiers under load": "engine.test_waiting.test_tiers_come_in_order_and_within_one_by_arrival",
-    "28 flex is shed first": "engine.test_waiting.test_flex_is_refused_first",
+    "28 tiers under load": "core.test_turns.test_better_ranks_come_first_and_within_one_the_first",
+    "28 flex is shed first": "test_full_gateway.test_flex_is_sent_away_first_and_the_reserved_tier_last",
     "28 the tier that served": "test_quotas.test_reserved_runs_over_into_default",
     "29 cache points": "test_cache_points.test_the_accounts_add_up",
     "29 as the engine counts": "e2e.test_cache_points.test_the_same_tenant_hits_and_another_misses",
@@ -157,7 +158,8 @@ async def test_who_leaves_is_settled_and_counted_once(model: ServedModel) -> Non
     """Before the first token nothing is charged, and in mid-stream what came is; the rest may be used at once."""
     for sent, gate in ((0, 0), (2, 2)):
         meter, quotas = Meter(), Quotas([QuotaConfig(tokens_per_min=600)], ManualClock())
-        office = Office(Books(quotas=quotas, charge=meter.accounts.charge), meter)
+        daybook = Daybook()
+        office = Office(Books(quotas=quotas, charge=meter.accounts.charge, daybook=daybook), meter)
         dispatcher = FakeDispatcher(lambda request, gate=gate: Script([[5], [6], [EOS]], gates={gate: asyncio.Event()}))
         app = build_app(Config(), ModelRegistry([model]), dispatcher, office=office)
         client = Client(app, f"{PATH}-stream", converse_body())
@@ -167,9 +169,10 @@ async def test_who_leaves_is_settled_and_counted_once(model: ServedModel) -> Non
         await asyncio.wait_for(client.exchange, 5)
         await asyncio.wait_for(dispatcher.generations[0].closed.wait(), 5)
         used = len(dispatcher.generations[0].request.prompt) + sent if sent else 0
-        quotas.reserve(TenantId("default"), model.id, Tier.DEFAULT, 600 - used)
-        with pytest.raises(Throttled):
-            quotas.reserve(TenantId("default"), model.id, Tier.DEFAULT, 1)
+        with daybook.page() as page:
+            quotas.reserve(page, TenantId("default"), model.id, Tier.DEFAULT, 600 - used)
+            with pytest.raises(Throttled):
+                quotas.reserve(page, TenantId("default"), model.id, Tier.DEFAULT, 1)
         assert 'twinfer_gateway_cancelled_total{operation="ConverseStream"} 1.0' in meter.text().splitlines()
 
 

@@ -16,7 +16,7 @@ MODEL = "twinfer.tiny-v1:0"
 STREAM = f"/model/{MODEL}/converse-stream"
 
 
-async def test_a_full_server_sends_flex_away_first_and_the_reserved_tier_last(model: ServedModel) -> None:
+async def test_flex_is_sent_away_first_and_the_reserved_tier_last(model: ServedModel) -> None:
     """Flex when half of the places are taken, default when all are; the reserved tier has as many of its own."""
     gate, ends = asyncio.Event(), Script([[70], [EOS]])
     config = Config(

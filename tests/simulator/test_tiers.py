@@ -7,7 +7,7 @@ import pytest
 from bench.tiers import arrivals
 
 from tests.simulator.small import TOKENS_PER_S, a_config, a_request, a_scenario, unrest
-from twinfer.core.config import Config, GatewayConfig
+from twinfer.core.config import Config, GatewayConfig, HandoffConfig
 from twinfer.core.service import Tier
 from twinfer.simulator.run import replay
 
@@ -32,7 +32,8 @@ def waits(config: Config, rate: float, prompt_tokens: int, output_tokens: int) -
         replace(a_request(at, prompt_tokens, output_tokens), tier=tier)
         for at, tier in arrivals(rate, 1.8, SECONDS, seed=3)
     ]
-    recorder, cluster = replay(a_scenario(msgspec.structs.replace(config, gateway=PATIENT)), asked)
+    usual = msgspec.structs.replace(config, gateway=PATIENT, handoff=HandoffConfig())
+    recorder, cluster = replay(a_scenario(usual), asked)
     found: dict[Tier, tuple[list[float], int]] = {}
     for tier in Tier:
         mine = [journey for journey in recorder.journeys if asked[journey.number].tier is tier]
