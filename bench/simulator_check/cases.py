@@ -13,7 +13,7 @@ import msgspec
 
 from bench.gateway_servers import the_model
 from bench.simulator_check.compare import Bars
-from bench.simulator_check.fit import OVERHEADS, SCALES
+from bench.simulator_check.fit import OVERHEADS
 from bench.simulator_check.workload import Workload
 from twinfer.cli.emulation import Surroundings, emulated_pair
 from twinfer.core.capabilities import Role
@@ -109,7 +109,7 @@ def native(options: argparse.Namespace) -> Case:
             ),
             Workload("azure_llm_2023_conv.csv", 1, 120, 45.0, (0.4, 0.5), longest=1200, longest_answer=200),
         ),
-        names=(*OVERHEADS, *SCALES),
+        names=OVERHEADS,
         bars=Bars(0.15, 0.25),
         steady=0.08,
         load=0.55,

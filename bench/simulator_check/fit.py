@@ -34,7 +34,6 @@ class Parameters:
 
 
 OVERHEADS = ("message_us", "step_us", "gateway_us")
-SCALES = ("prefill_scale", "decode_scale")
 
 
 def distance(served: Sequence[Served], journeys: Sequence[Journey]) -> float:

@@ -140,6 +140,20 @@ def test_a_place_to_run_is_room_too() -> None:
     assert (1, answers(flex, urgent)) == (engine.engine.load().counters.preemptions, heard)
 
 
+def test_who_gave_way_is_not_told_that_its_own_work_was_cached() -> None:
+    """It finds its own blocks again, but nothing of its prompt was there before it came."""
+    engine = SmallEngine(64, msgspec.structs.replace(POOL, max_running=1)).engine
+    flex, urgent = a_prompt(Tier.FLEX, 0, 40, 12), a_prompt(Tier.PRIORITY, 1, 40)
+    engine.submit(flex)
+    engine.step()
+    engine.submit(urgent)
+    cached: dict[str, int] = {}
+    while (outcome := engine.step()) is not None:
+        cached |= {name: timings.cached_tokens for name, timings in outcome.finished}
+    assert (1, {flex.request_id: 0, urgent.request_id: 0}) == (engine.load().counters.preemptions, cached)
+    assert engine.load().counters.cached_tokens > 0
+
+
 @pytest.mark.parametrize(("first", "second"), [(Tier.FLEX, Tier.DEFAULT), (Tier.DEFAULT, Tier.PRIORITY)])
 def test_only_flex_makes_room_and_only_for_urgent_ones(first: Tier, second: Tier) -> None:
     """Others wait until somebody has ended."""

@@ -108,6 +108,19 @@ async def test_waiting_for_room_ends():
         await sink.at_rest()
 
 
+async def test_no_room_is_kept_for_who_waits_no_more():
+    """A worse tier has the pool to itself again."""
+    patient = msgspec.structs.replace(HANDOFF, max_busy_s=0.3)
+    async with station("d", Role.DECODE, num_blocks=16, handoff=patient) as sink, calling(sink) as [caller]:
+        caller.send(reserve("a", num_tokens=60), reserve("b", num_tokens=44))
+        await caller.hear(Busy)
+        caller.send(Cancel(RequestId("a")))
+        flex = msgspec.structs.replace(a_request([7] * 32, 2, "flex"), tier=Tier.FLEX)
+        caller.send(Generate(flex))
+        await caller.done("flex")
+        await sink.at_rest()
+
+
 async def test_source_in_a_long_step():
     """A source whose sink has gone lets go in the middle of a step; the blocks follow when the step is over."""
     async with station("p", Role.PREFILL) as source, calling(source) as [to_source]:

@@ -158,7 +158,7 @@ class Scheduler:
     @property
     def set_aside(self) -> int:
         """Blocks that no handoff may be given now: they are for one that waits here and was passed too often."""
-        return self._blocks_for(self.waiting.first) if self.waiting and self.waiting.is_overdue else 0
+        return self._room_for(self.waiting.first) if self.waiting and self.waiting.is_overdue else 0
 
     def _continue(self, prefilling: Sequence[TokenSequence], step: _Step, now: float) -> None:
         """Prompts under way, and waiting ones before those of lower tiers."""
@@ -196,9 +196,7 @@ class Scheduler:
         size = self.prefixes.block_tokens
         num_tokens = sequence.num_tokens
         held = self.prefixes.hold(sequence, num_tokens - 1)  # the last one's logits are needed
-        missing = self._blocks_for(sequence) - len(held)
-        if self._lets_go(sequence):
-            missing = min(missing, -(-(self.limits.sight_tokens + self.limits.max_step_tokens) // size) + 1)
+        missing = min(self._blocks_for(sequence) - len(held), self._room_for(sequence))
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
         if self.claim is not None and self.claim.tier.rank < self.waiting.first_rank:
             reserve += self.claim.num_blocks
@@ -235,13 +233,21 @@ class Scheduler:
         if self.claim is not None and self.claim.tier.is_urgent:
             victims += make_way(self.running, self.claim.num_blocks - self.pool.num_available, 0)
         if self.waiting and self.waiting.first.request.tier.is_urgent and not victims:
-            missing = self._blocks_for(self.waiting.first) + len(self.running) - self.pool.num_available
+            missing = self._room_for(self.waiting.first) + len(self.running) - self.pool.num_available
             victims += make_way(self.running, missing, len(self.running) + 1 - self.limits.max_running)
         for victim in victims:
             self._preempt(victim, for_tier=True)
 
     def _blocks_for(self, sequence: TokenSequence) -> int:
         return -(-sequence.num_tokens // self.prefixes.block_tokens)
+
+    def _room_for(self, sequence: TokenSequence) -> int:
+        """Blocks that it takes at admission at most."""
+        blocks = self._blocks_for(sequence)
+        if not self._lets_go(sequence):
+            return blocks
+        in_sight = self.limits.sight_tokens + self.limits.max_step_tokens
+        return min(blocks, -(-in_sight // self.prefixes.block_tokens) + 1)
 
     def _stride(self, sequence: TokenSequence) -> int:
         """Positions that a prompt would like to compute next."""
@@ -271,6 +277,8 @@ class Scheduler:
     def _preempt(self, sequence: TokenSequence, *, for_tier: bool) -> None:
         self.num_preemptions += 1
         sequence.num_yields += for_tier
+        if sequence.found_tokens is None and sequence.num_computed > sequence.cached_tokens:
+            sequence.found_tokens = sequence.cached_tokens
         self.running.remove(sequence)
         self._release(sequence)
         sequence.num_computed = sequence.num_published = 0

@@ -52,6 +52,8 @@ class TokenSequence:
         foreign: another numeric provenance whose KV may stand for its prefix; empty for none.
         mixed: its blocks hold such KV.
         num_yields: how often it gave up its blocks.
+        cached_tokens: found, and not computed, when it was admitted last.
+        found_tokens: the same when it was admitted first, once it gave way: what it finds later may be its own.
         pinned_tokens: of the prompt, by the request's pins; ``None`` until it is computed.
         recall: what comes back from the host tier before anything is computed.
         lookup: drafts what may come next; made when there is room for drafts.
@@ -72,6 +74,7 @@ class TokenSequence:
     lookup: PromptLookup | None = None
     num_yields: int = 0
     cached_tokens: int = 0
+    found_tokens: int | None = None
     pinned_tokens: int | None = None
     first_scheduled: float | None = None
     first_token: float | None = None
@@ -155,7 +158,7 @@ class TokenSequence:
             queue_s=scheduled - self.arrived,
             prefill_s=first - scheduled,
             decode_s=last - first,
-            cached_tokens=self.cached_tokens,
+            cached_tokens=self.cached_tokens if self.found_tokens is None else self.found_tokens,
             pinned_tokens=self.pinned_tokens or 0,
             kv_block_s=at_first * (first - scheduled) + (at_first + at_end) / 2 * (last - first),
         )

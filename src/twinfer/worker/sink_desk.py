@@ -189,6 +189,7 @@ class SinkDesk:
                 request_id = waiting.message.request.request_id
                 busy = Busy(request_id, BUSY_RETRY_S, longest_wait_s(self._context.handoff))
                 self._context.soon(self._outbox.tell, request_id, busy)
+            self._claim()
         self.admit()
 
     def complete(self, request_id: RequestId, timings: Timings) -> Timings:
