@@ -79,6 +79,19 @@ def advance(sequences: Sequence[Progress], slices: Sequence[Slice], found: torch
         sequence.draws.append(Draw(int(row.argmax())))
 
 
+def expect_the_same_up_to(tolerance: float, driver: Driver) -> None:
+    """Recorded steps and others differ by no more than that share of the largest logit."""
+    sequences = started(driver)
+    for _ in range(3):
+        slices = [driver.slice_of(sequence, 1) for sequence in sequences]
+        before = driver.pool.clone()
+        expected = logits(driver.runner, slices, recorded=False)
+        driver.pool.copy_(before)
+        found = logits(driver.runner, slices, recorded=True)
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+        advance(sequences, slices, expected)
+
+
 def owned_by(sequences: Sequence[Progress]) -> list[int]:
     """All their blocks."""
     return [block for sequence in sequences for block in sequence.blocks]
@@ -131,16 +144,7 @@ def test_precisions(
     weights: StoredFormat, kv_dtype: KVDtype, tolerance: float, tiny: TinyCheckpoints, cache_dir: Path
 ) -> None:
     """So it is in other types of weights and KV, up to their rounding."""
-    driver = a_driver(tiny("tiny-qwen3"), cache_dir, weights, kv_dtype)
-    sequences = started(driver)
-    for _ in range(3):
-        slices = [driver.slice_of(sequence, 1) for sequence in sequences]
-        before = driver.pool.clone()
-        expected = logits(driver.runner, slices, recorded=False)
-        driver.pool.copy_(before)
-        found = logits(driver.runner, slices, recorded=True)
-        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
-        advance(sequences, slices, expected)
+    expect_the_same_up_to(tolerance, a_driver(tiny("tiny-qwen3"), cache_dir, weights, kv_dtype))
 
 
 @pytest.mark.parametrize("shape", ["tiny-llama", "tiny-mistral", "tiny-gemma2"])

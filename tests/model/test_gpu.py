@@ -9,7 +9,17 @@ import torch
 from tests.conftest import TinyCheckpoints
 from tests.model.driver import Driver, Place
 from tests.model.test_attention import naive
-from tests.model.test_captured_step import DENSE, LENGTHS, SMALL, advance, logits, owned_by, started, step
+from tests.model.test_captured_step import (
+    DENSE,
+    LENGTHS,
+    SMALL,
+    advance,
+    expect_the_same_up_to,
+    logits,
+    owned_by,
+    started,
+    step,
+)
 from twinfer.core.layout import KVDtype
 from twinfer.model.attention import Scoring, causal_attention, prefill_attention
 from twinfer.model.recorder import CudaGraphs
@@ -64,16 +74,7 @@ def test_precisions(
     weights: StoredFormat, kv_dtype: KVDtype, tolerance: float, tiny: TinyCheckpoints, cache_dir: Path
 ) -> None:
     """So it is in other types of weights and KV, up to their rounding."""
-    driver = a_driver(tiny("tiny-qwen3"), cache_dir, weights, kv_dtype)
-    sequences = started(driver)
-    for _ in range(3):
-        slices = [driver.slice_of(sequence, 1) for sequence in sequences]
-        before = driver.pool.clone()
-        expected = logits(driver.runner, slices, recorded=False)
-        driver.pool.copy_(before)
-        found = logits(driver.runner, slices, recorded=True)
-        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
-        advance(sequences, slices, expected)
+    expect_the_same_up_to(tolerance, a_driver(tiny("tiny-qwen3"), cache_dir, weights, kv_dtype))
 
 
 def test_graphs_of_many_shapes_share_their_memory(tiny: TinyCheckpoints, cache_dir: Path) -> None:

@@ -185,11 +185,13 @@ class SinkDesk:
         with self._lock:
             for entry in list(self._open.values()):
                 self._act(entry, entry.machine.tick(now))
-            for waiting in self._waiting.overdue(now):
+            overdue = list(self._waiting.overdue(now))
+            for waiting in overdue:
                 request_id = waiting.message.request.request_id
                 busy = Busy(request_id, BUSY_RETRY_S, longest_wait_s(self._context.handoff))
                 self._context.soon(self._outbox.tell, request_id, busy)
-            self._claim()
+            if overdue:
+                self._claim()
         self.admit()
 
     def complete(self, request_id: RequestId, timings: Timings) -> Timings:
