@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from decimal import Decimal
@@ -222,13 +223,52 @@ def be_killed(config: Config) -> None:
     books = Books(
         lambda record: None, quotas=Quotas(config.quota, MonotonicClock()), daybook=Daybook(daybook_path(config))
     )
-    settled, noted, _ = (books.open(Order(name, TenantId("acme"), "", MODEL, "Converse", 100)) for name in NAMES)
-    settled.watch(lambda: (Tokens(5, 0, 0, 2), ()))
-    settled.close(Status.ANSWERED)
-    noted.watch(lambda: (Tokens(3, 0, 0, 1), ()))
-    list(books.note())
-    noted.watch(lambda: (Tokens(3, 0, 0, 2), ()))
+
+    async def live() -> None:
+        settled, noted, _ = [
+            await books.open(Order(name, TenantId("acme"), "", MODEL, "Converse", 100)) for name in NAMES
+        ]
+        settled.watch(lambda: (Tokens(5, 0, 0, 2), ()))
+        await settled.close(Status.ANSWERED)
+        noted.watch(lambda: (Tokens(3, 0, 0, 1), ()))
+        await books.note()
+        noted.watch(lambda: (Tokens(3, 0, 0, 2), ()))
+
+    asyncio.run(live())
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def test_what_cannot_be_settled_is_settled_later(tmp_path: Path) -> None:
+    """Its hold is given back then, and only then it has a record; who is cancelled while it waits loses nothing."""
+    records, daybook = list[UsageRecord](), Daybook(tmp_path / "book", patience_s=0.01)
+    patient = Daybook(tmp_path / "book")
+    books, waiting = (Books(records.append, daybook=each) for each in (daybook, patient))
+    orders = [Order(name, TenantId("acme"), "", MODEL, "Converse", 100) for name in NAMES[:2]]
+    account, cancelled = await books.open(orders[0]), await waiting.open(orders[1])
+    account.watch(lambda: (Tokens(5, 0, 0, 2), ()))
+    keeper = sqlite3.connect(tmp_path / "book")
+    keeper.execute("BEGIN IMMEDIATE")
+    await account.close(Status.ANSWERED)
+    closing_it = asyncio.create_task(cancelled.close(Status.CANCELLED))
+    await asyncio.sleep(0)
+    closing_it.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing_it
+    keeper.close()
+    assert (records, held_and_charged(daybook)) == ([], (200, 0))
+    await books.note()
+    assert ([record.status for record in records], held_and_charged(daybook)) == ([Status.ANSWERED], (100, 7))
+    await waiting.note()
+    await books.note()
+    assert ([record.request_id for record in records], held_and_charged(daybook)) == (list(NAMES[:2]), (0, 7))
+    patient.close()
+    daybook.close()
+
+
+def held_and_charged(daybook: Daybook) -> tuple[int, int]:
+    """Of the only tenant and model."""
+    (standing,) = daybook.standings().values()
+    return standing.held, standing.charged
 
 
 async def test_what_a_stream_used_is_settled_before_it_is_told(model: ServedModel) -> None:

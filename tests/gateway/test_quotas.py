@@ -15,7 +15,7 @@ from twinfer.core.config import Config, ModelConfig, QuotaConfig
 from twinfer.core.errors import Throttled
 from twinfer.core.ids import TenantId
 from twinfer.core.service import Tier
-from twinfer.gateway.books import Books
+from twinfer.gateway.books import Books, Order
 from twinfer.gateway.fake import Script
 from twinfer.gateway.metering import Meter
 from twinfer.gateway.models import ServedModel
@@ -224,6 +224,36 @@ async def test_reserved_runs_over_into_default(bounded: Bounded) -> None:
     metrics = (await http.get("/metrics")).text
     assert f'twinfer_gateway_downgrades_total{{model_id="{MODEL}",reason="reserved_used_up"}} 1.0' in metrics
     assert f'twinfer_gateway_served_total{{latency="standard",model_id="{MODEL}",tier="reserved"}} 2.0' in metrics
+
+
+class Hasty(Books):
+    """A gateway's, between whose look at the reserved share and whose taking of it another gateway takes it."""
+
+    async def has_reserved(self, tenant: TenantId, model: str, most: int) -> bool:
+        """As it was."""
+        found = await super().has_reserved(tenant, model, most)
+        if found:
+            await self.open(Order("another", tenant, "", model, "Converse", 80, tier=Tier.RESERVED))
+        return found
+
+
+@pytest.mark.parametrize("api", ["bedrock", "openai"])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_reserved_share_that_goes_meanwhile_refuses_nobody(model: ServedModel, api: str) -> None:
+    """It is served as default, as if it had come a moment later, and says so; nothing counts as throttled."""
+    quotas = Quotas([QuotaConfig(tokens_per_min=1000, reserved_tokens_per_min=80)], ManualClock())
+    async with open_house(model, office=Office(Hasty(quotas=quotas), Meter())) as house:
+        house.says("Hello")
+        if api == "bedrock":
+            answer = await house.http.post(PATH, json=asking(60, serviceTier={"type": "reserved"}))
+            told = answer.json()["serviceTier"]["type"]
+        else:
+            body = chat_body(MODEL, max_tokens=60, service_tier="scale")
+            answer = await house.http.post("/v1/chat/completions", json=body)
+            told = answer.json()["service_tier"]
+        metrics = (await house.http.get("/metrics")).text
+    assert (answer.status_code, told) == (200, "default")
+    assert "twinfer_gateway_throttled_total{" not in metrics
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -18,20 +18,25 @@ def hold(path: Path, told: Connection) -> None:
 
 
 def test_a_killed_process_lives_no_more(tmp_path: Path) -> None:
-    """At once, and its file goes; one that lives is seen, and one that left is not."""
+    """At once, until it is buried; one that lives is seen, and one that left is not missed unless it says so."""
     path = tmp_path / "book"
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(path, there))
     process.start()
     name, ours, other = here.recv(), Presence(path), Presence(path)
-    assert ours.alive() == {ours.name, other.name, name}
+    assert ours.roll_call() == ({ours.name, other.name, name}, set())
     assert not ours.misses()
     process.kill()
     process.join()
     assert ours.misses()
+    last = Presence(path)
     other.close()
-    other.close()
-    assert ours.alive() == {ours.name}
+    other.close(missing=True)
+    last.close(missing=True)
+    assert ours.roll_call() == ({ours.name}, {name, last.name})
+    ours.bury({name})
+    assert ours.misses()
+    ours.bury({last.name, name})
     assert not ours.misses()
     assert [file.name for file in tmp_path.iterdir()] == [f"book.{ours.name}"]
 

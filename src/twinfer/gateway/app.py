@@ -31,6 +31,7 @@ from twinfer.gateway.exchange import Call, Context, Plain, Work
 from twinfer.gateway.permits import PermittedModels
 from twinfer.gateway.places import Places
 from twinfer.gateway.promises import check_promise
+from twinfer.gateway.quotas import ReservedTaken
 from twinfer.gateway.routes import Row, error_for, match
 from twinfer.gateway.wire import Wire
 from twinfer.identity.principal import ANYBODY
@@ -96,7 +97,10 @@ class GatewayApp:
 
     async def _answer(self, row: Row, call: Call, wire: Wire) -> int:
         """Do what was asked and send all of it; returns the status."""
-        response = await self._run(row, call, wire)
+        while True:
+            with contextlib.suppress(ReservedTaken):  # then it is planned for another tier
+                response = await self._run(row, call, wire)
+                break
         if response is None:
             await wire.finish()
             return 200

@@ -1,9 +1,12 @@
 """The books of a gateway: each call that goes to the workers opens an account, and closes it once."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from twinfer.core.clock import MonotonicClock
@@ -79,13 +82,13 @@ class Account:
         self._noted = tokens
         return self.record(Status.FAILED, tokens, journeys)
 
-    def close(self, status: Status) -> UsageRecord | None:
+    async def close(self, status: Status) -> UsageRecord | None:
         """Settle what was used; a second time changes nothing, and there is no record."""
         if self._hold is None:
             return None
         hold, self._hold = self._hold, None
         record = self.record(status, *self._look())
-        self._books.settle(hold, record)
+        await self._books.settle(hold, record)
         return record
 
     def record(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> UsageRecord:
@@ -148,15 +151,20 @@ class Books:
         self._daybook = daybook or Daybook()
         self._now = now
         self._open: dict[str, Account] = {}
+        self._unsettled: deque[tuple[Hold, UsageRecord]] = deque()
+        """Closed accounts that could not be written; they are tried again."""
 
-    def has_reserved(self, tenant: TenantId, model: str, most: int) -> bool:
-        """Whether the tenant has a share of its own of the model, and so much of it left."""
+    async def has_reserved(self, tenant: TenantId, model: str, most: int) -> bool:
+        """Whether the tenant has a share of its own of the model, and so much of it left.
+
+        Raises:
+            CapacityError: accounts cannot be read now.
+        """
         if not self._quotas.rule(tenant, model).reserved_tokens_per_min:
             return False
-        with self._daybook.page() as page:
-            return self._quotas.has_reserved(page, tenant, model, most)
+        return await self._daybook.write(lambda page: self._quotas.has_reserved(page, tenant, model, most))
 
-    def open(self, order: Order) -> Account:
+    async def open(self, order: Order) -> Account:
         """Begin a call's account.
 
         Raises:
@@ -164,56 +172,71 @@ class Books:
             CapacityError: accounts cannot be written now.
         """
         account = Account(order, int(self._now() * 1000), self)
-        with self._daybook.page() as page:
+
+        def begin(page: Page) -> Hold:
             hold = self._quotas.reserve(page, order.tenant, order.model, order.tier, order.most)
             page.open(hold, account.record(Status.FAILED, Tokens(), ()))
-        account.hold(hold)
+            return hold
+
+        account.hold(await self._daybook.write(begin))
         self._open[order.request_id] = account
         return account
 
-    def settle(self, hold: Hold, record: UsageRecord) -> None:
-        """An account was closed. Where that cannot be written, its record is kept, and its hold not given back."""
+    async def settle(self, hold: Hold, record: UsageRecord) -> None:
+        """An account was closed. What cannot be written now is tried again with every :meth:`note`."""
         self._open.pop(record.request_id, None)
         try:
-            with self._daybook.page() as page:
-                self._settle_on(page, hold, record)
-        except CapacityError as error:
-            log.error("request %s could not be settled: %s", record.request_id, error)
+            await self._daybook.write(lambda page: self._settle_on(page, hold, record))
+        except (CapacityError, asyncio.CancelledError) as error:
+            self._unsettled.append((hold, record))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            log.error("request %s is settled later: %s", record.request_id, error)
+            return
         self._charge(hold.tenant, hold.model, record.tokens.charged)
         if self._keep is not None:
             self._keep(record)
 
-    def note(self) -> Iterator[None]:
+    async def settle_rest(self) -> None:
+        """Try again what could not be settled."""
+        for _ in range(len(self._unsettled)):
+            await self.settle(*self._unsettled.popleft())
+
+    async def note(self) -> None:
         """Write down what open accounts have used since the last time: that much is charged if the gateway dies.
 
         A few of them at a time, so that others may have the event loop in between.
         """
+        await self.settle_rest()
         accounts = iter(list(self._open.values()))
         while some := list(islice(accounts, _NOTED_AT_ONCE)):
-            found = [account.news() for account in some]
+            news = [record for record in (account.news() for account in some) if record is not None]
             try:
-                self._daybook.note([record for record in found if record is not None])
+                if news:
+                    await self._daybook.write(partial(_note, news))
             except CapacityError as error:
                 log.error("what running requests have used is not written down: %s", error)
-            yield
+            await asyncio.sleep(0)
 
-    def inherit(self) -> None:
+    async def inherit(self) -> None:
         """Settle and keep what gateways have left that were killed, or could not reach the ledger."""
+        taken = 0
         try:
-            records = self._daybook.inherit(self._settle_on)
+            async for records in self._daybook.inherit(self._settle_on):
+                taken += len(records)
+                if self._keep is not None:
+                    for record in records:
+                        self._keep(record)
+                await asyncio.sleep(0)
         except CapacityError as error:
             log.error("what other gateways have left waits: %s", error)
-            return
-        if self._keep is not None:
-            for record in records:
-                self._keep(record)
-        if records:
-            log.info("took over %d usage records that other gateways had left", len(records))
+        if taken:
+            log.info("took over %d usage records that other gateways had left", taken)
 
-    def look_around(self) -> None:
-        """Inherit, if another gateway has died."""
+    async def look_around(self) -> None:
+        """Inherit, if another gateway is missing."""
         if self._daybook.has_inheritance:
-            self.inherit()
+            await self.inherit()
 
     def _settle_on(self, page: Page, hold: Hold, record: UsageRecord) -> None:
         self._quotas.settle(page, hold, record.tokens.charged)
@@ -221,6 +244,10 @@ class Books:
             page.forget(record.request_id)
         else:
             page.settle(record)
+
+
+def _note(records: Sequence[UsageRecord], page: Page) -> None:
+    page.note(records)
 
 
 def _route(kinds: Sequence[RouteKind]) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from starlette.responses import Response
 
@@ -12,6 +12,7 @@ from twinfer.gateway.books import Order
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
 from twinfer.gateway.invocation_log import Line, Said
 from twinfer.gateway.prepare import ROUTE_HEADER
+from twinfer.gateway.quotas import ReservedTaken
 from twinfer.gateway.wire import Wire
 from twinfer.usage.record import Status, Tokens
 
@@ -32,9 +33,10 @@ class Delivery:
         """Generate everything, then render it.
 
         Raises:
+            ReservedTaken: its share of the reserved tier went to others after it was planned; nothing was done.
             TwinferError: a generation failed.
         """
-        with self._start(outcome.work) as answers:
+        async with self._start(outcome.work) as answers:
             await self._first(answers, outcome.work)
             await answers.complete()
             response = outcome.render(answers.all, self._complete(answers, outcome.work))
@@ -48,10 +50,11 @@ class Delivery:
         may retry; but not for longer than they would wait.
 
         Raises:
+            ReservedTaken: its share of the reserved tier went to others after it was planned; nothing was done.
             TwinferError: a generation failed.
         """
         rendering = outcome.rendering
-        with self._start(outcome.work) as answers:
+        async with self._start(outcome.work) as answers:
             pieces = await self._first_within(answers, outcome.work)
             headers = {"content-type": rendering.content_type, "cache-control": "no-cache", **outcome.headers}
             if pieces:
@@ -66,12 +69,14 @@ class Delivery:
             end = rendering.end(answers.all, self._complete(answers, outcome.work))
         await wire.write(end)  # which says what was used: by now that is settled
 
-    @contextlib.contextmanager
-    def _start(self, work: Work) -> Iterator[Answers]:
+    @contextlib.asynccontextmanager
+    async def _start(self, work: Work) -> AsyncIterator[Answers]:
         """Begin all answers; on leaving, whatever still runs is cancelled on the workers, and the account is closed."""
         try:
-            account = self._context.books.open(self._order(work))
-        except Throttled:
+            account = await self._context.books.open(self._order(work))
+        except Throttled as error:
+            if isinstance(error, ReservedTaken):
+                raise  # not refused: it is planned again
             self._context.meter.accounts.throttled.labels(work.model.id, self._operation).inc()
             raise
         answers: list[Answer] = []
@@ -89,7 +94,7 @@ class Delivery:
             status = Status.CANCELLED
             raise
         finally:
-            record = account.close(status)
+            record = await account.close(status)
             if record is not None and self._context.books.log is not None:
                 self._context.books.log(Line(record, self._said(answers)))
 

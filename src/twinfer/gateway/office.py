@@ -58,9 +58,8 @@ async def open_office(config: Config) -> AsyncIterator[Office]:
             lines = BatchWriter[Line]("lines of the invocation log", write, pace, meter.accounts.invocation_lines)
             await stack.enter_async_context(writing(lines, LAST_TRIES_S))
             books.log = lines.add
-        books.inherit()
-        noting = asyncio.create_task(_note(books, config.usage.flush_s))
-        stack.callback(noting.cancel)
+        await books.inherit()
+        await stack.enter_async_context(_noting(books, config.usage.flush_s))
         yield Office(books, meter)
 
 
@@ -99,10 +98,20 @@ async def _ledger(config: Config, meter: Meter, daybook: Daybook) -> AsyncIterat
             log.error("%d usage records could not be written and wait for the next gateway", len(rest))
 
 
-async def _note(books: Books, period_s: float) -> None:
+@contextlib.asynccontextmanager
+async def _noting(books: Books, period_s: float) -> AsyncIterator[None]:
     """Write down again and again what running requests have used, and see to what gateways leave that die meanwhile."""
-    while True:
-        await asyncio.sleep(period_s)
-        for _ in books.note():
-            await asyncio.sleep(0)
-        books.look_around()
+
+    async def note() -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            await books.note()
+            await books.look_around()
+
+    noting = asyncio.create_task(note())
+    try:
+        yield
+    finally:
+        noting.cancel()
+        await asyncio.wait([noting])
+        await books.settle_rest()

@@ -122,7 +122,7 @@ async def prepare_each(call: Call, context: Context, each: Sequence[Asked]) -> W
             choices.append(Choice(own, plan.open, fills_context, shares_prompt=of_prompt > 0))
     work, options = Work(model, tuple(choices), forced, profile), each[0].options
     tier, latency = (Tier.DEFAULT, Latency.STANDARD) if profile is None else (profile.tier, profile.latency)
-    return place(work, call.tenant, context, options.tier or tier, options.latency or latency)
+    return await place(work, call.tenant, context, options.tier or tier, options.latency or latency)
 
 
 async def count(call: Call, context: Context, asked: Asked) -> int:

@@ -24,6 +24,10 @@ from twinfer.usage.daybook import Hold, Page, Standing
 _MINUTE_S = 60.0
 
 
+class ReservedTaken(Throttled):
+    """The reserved share that was there is used up by now: served as default, the request may still find room."""
+
+
 class Quotas:
     """The rules, and how they are kept.
 
@@ -45,6 +49,7 @@ class Quotas:
         """Take a request, and as many tokens as it may use.
 
         Raises:
+            ReservedTaken: the share of the reserved tier has not that many.
             Throttled: there are not that many.
         """
         rule, standing = self.rule(tenant, model), self._now(page, tenant, model)
@@ -60,7 +65,8 @@ class Quotas:
                 if most > per_min
                 else ""
             )
-            raise Throttled(f"Too many tokens, please wait before trying again.{hint}", wait_s)
+            refusal = ReservedTaken if hold.reserved else Throttled
+            raise refusal(f"Too many tokens, please wait before trying again.{hint}", wait_s)
         taken = msgspec.structs.replace(standing, requests=standing.requests + 1, held=standing.held + most)
         page.stand(tenant, model, _change(taken, hold, most))
         return hold

@@ -9,14 +9,17 @@ from twinfer.core.service import Latency, Tier
 from twinfer.gateway.exchange import Context, Work
 
 
-def place(work: Work, tenant: TenantId, context: Context, tier: Tier, latency: Latency) -> Work:
+async def place(work: Work, tenant: TenantId, context: Context, tier: Tier, latency: Latency) -> Work:
     """The work as it will be served.
 
     The reserved tier runs over into the default one where the tenant's share is used up or none; low latency into the
     standard mode where there is no pool for it, or the call is too long for it. Each is counted.
+
+    Raises:
+        CapacityError: accounts cannot be read now.
     """
     downgrades = context.meter.accounts.downgrades
-    if tier is Tier.RESERVED and not context.books.has_reserved(tenant, work.model.id, work.most):
+    if tier is Tier.RESERVED and not await context.books.has_reserved(tenant, work.model.id, work.most):
         downgrades.labels(work.model.id, "reserved_used_up").inc()
         tier = Tier.DEFAULT
     if latency is Latency.OPTIMIZED and (reason := _too_much(work, context)):
