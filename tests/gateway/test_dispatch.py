@@ -11,8 +11,8 @@ from twinfer.core.capabilities import Role
 from twinfer.core.clock import ManualClock
 from twinfer.core.config import Config, HandoffConfig, RoutingConfig
 from twinfer.core.cost import StepCost
-from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady
-from twinfer.core.ids import Epoch, WorkerId
+from twinfer.core.errors import CapacityError, EngineFailure, Forbidden, ModelNotReady, TwinferError, WorkerLost
+from twinfer.core.ids import Epoch, RequestId, WorkerId
 from twinfer.core.messages import (
     Busy,
     Cancel,
@@ -26,11 +26,13 @@ from twinfer.core.messages import (
     Prefill,
     Refused,
     Reserve,
+    ToGateway,
 )
 from twinfer.core.route import RouteKind
 from twinfer.core.service import Tier
-from twinfer.core.tokens import Timings
+from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.dispatch import FleetDispatcher
+from twinfer.gateway.errors import InternalError
 from twinfer.gateway.fleet import Fleet
 from twinfer.handoff.gateway_side import GatewayState
 
@@ -264,6 +266,66 @@ async def test_a_broken_stream_is_not_planned_on(cluster: Cluster) -> None:
     """Even before anybody has noticed by reading from it."""
     cluster.d0.is_over = True
     assert [state.identity.worker for state in cluster.fleet.snapshot().workers] == ["p", "d1"]
+
+
+class Stumbling:
+    """A listener with a bug: whatever it is told, it cannot take in."""
+
+    def __init__(self) -> None:
+        self.error: TwinferError | None = None
+
+    def hear(self, worker: WorkerId, message: ToGateway) -> None:
+        raise KeyError(worker)
+
+    def hear_tokens(self, worker: WorkerId, tokens: tuple[Token, ...], timings: Timings | None) -> None:
+        raise KeyError(worker)
+
+    def lost(self, worker: WorkerId) -> None:
+        raise KeyError(worker)
+
+    def fail(self, error: TwinferError) -> None:
+        self.error = error
+
+
+async def test_a_bug_ends_the_request_that_ran_into_it_and_no_other(cluster: Cluster) -> None:
+    """It is told so; those that come after it on the same worker hear what they should, be it that the worker died."""
+    generation = cluster.dispatcher.start(a_request([1, 2], 3), RouteKind.AGGREGATED)
+    worker, other = cluster.d0, cluster.d1
+    if generation.route.decode == other.identity.worker:
+        worker, other = other, worker
+    stumbling = [Stumbling() for _ in range(3)]
+    named = {RequestId(f"r{number}"): (listener, 0) for number, listener in enumerate(stumbling)}
+    listeners = cluster.fleet.link(worker.identity.worker).listeners
+    whole = {**named, **listeners}  # those with bugs come first
+    listeners.clear()
+    listeners.update(whole)
+    wire_id = await worker.hears(Generate)
+    worker.say(Busy(RequestId("r0"), 0.0), Frame(tokens(RequestId("r1"), 0, 7) + tokens(wire_id, 0, 7), ()))
+    await cluster.until(lambda: len(generation.arrivals.take()) == 1)
+    assert [str(listener.error).partition(" in ")[0] for listener in stumbling] == ["A bug", "A bug", "None"]
+    worker.die()
+    await other.hears(Generate)
+    assert isinstance(stumbling[2].error, InternalError)
+    generation.close()
+
+
+async def test_a_worker_is_dialled_again_whatever_went_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    """Before there is a stream, too, and with what is no error of ours."""
+    worker, errors = FakeWorker("d0", Role.DECODE), [WorkerLost("gone"), KeyError("a bug")]
+    dial = worker.gateway_stream
+
+    def stumble() -> FakeWorker:
+        if errors:
+            raise errors.pop(0)
+        return dial()
+
+    worker.gateway_stream = stumble  # type: ignore[method-assign]
+    fleet = Fleet({worker.identity.worker: "unix:/d0"}, lambda address: worker)
+    async with asyncio.timeout(30):
+        while fleet.missing():
+            await asyncio.sleep(0.01)
+    assert "a bug in the gateway broke the stream to unix:/d0, which is dialled again" in caplog.text
+    await fleet.close()
 
 
 async def test_workers_that_lost_each_other_are_kept_apart() -> None:

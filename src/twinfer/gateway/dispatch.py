@@ -188,6 +188,10 @@ class FleetGeneration:
             self._lost.add(identity.epoch)
         self._act(self._machine.lost(worker))
 
+    def fail(self, error: TwinferError) -> None:
+        """No more tokens come; closing it cancels what the workers still do."""
+        self._end(error)
+
     def fetch_done(self, worker: WorkerId, fetch: RequestId) -> None:
         """A worker finished its part of a fetch."""
         self._act(self._machine.fetch_done(worker, fetch))
@@ -342,3 +346,7 @@ class _FetchListener:
     def lost(self, worker: WorkerId) -> None:
         """The worker is gone, and with it more than the fetch."""
         self._generation.lost(worker)
+
+    def fail(self, error: TwinferError) -> None:
+        """A bug in the fetch is one in the generation."""
+        self._generation.fail(error)

@@ -1,6 +1,7 @@
 """The gateway's connections to its workers: one stream each, redialled for as long as the gateway lives.
 
-A worker that comes back has a new epoch: to everything that was under way on it, it was lost.
+A worker that comes back has a new epoch: to everything that was under way on it, it was lost. A bug ends the request
+that ran into it, or the stream, which is redialled; no request is left waiting for a worker that nobody listens to.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from operator import add
 from typing import Protocol
 
@@ -23,6 +25,7 @@ from twinfer.core.request import GenerationRequest
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
 from twinfer.core.tally import Tally
 from twinfer.core.tokens import Timings, Token
+from twinfer.gateway.errors import InternalError
 from twinfer.router.cost import CostBook
 from twinfer.router.prefix_index import PrefixIndex
 from twinfer.router.prompt_queue import PromptQueue
@@ -108,6 +111,10 @@ class Listener(Protocol):
 
     def lost(self, worker: WorkerId) -> None:
         """The worker is gone, or another incarnation."""
+        ...
+
+    def fail(self, error: TwinferError) -> None:
+        """It could not take in what it was told: that was the last."""
         ...
 
 
@@ -200,19 +207,26 @@ class WorkerLink:
 
     async def _run(self) -> None:
         while True:
-            self._stream = stream = self._connection.gateway_stream()
             try:
-                async for message in stream:
-                    self._hear(message)
+                await self._listen()
             except TwinferError as error:
                 self._failed_dials += 1
                 said_at = 1 if isinstance(error, ProtocolError) else PATIENT_DIALS
                 level = logging.WARNING if self._failed_dials == said_at else logging.DEBUG
                 logger.log(level, "still no worker at %s: %s", self.address, error)
-            finally:
-                self._lose()
-                await stream.close()
+            except Exception:  # the outermost loop of a link: a bug must not take the worker away for good
+                logger.exception("a bug in the gateway broke the stream to %s, which is dialled again", self.address)
             await asyncio.sleep(REDIAL_S)
+
+    async def _listen(self) -> None:
+        """Be connected once, until that ends."""
+        self._stream = stream = self._connection.gateway_stream()
+        try:
+            async for message in stream:
+                self._hear(message)
+        finally:
+            self._lose()
+            await stream.close()
 
     def _hear(self, message: ToGateway) -> None:
         if isinstance(message, Hello):
@@ -233,7 +247,7 @@ class WorkerLink:
             terminal = isinstance(message, Busy | Refused | Failed)
             entry = (self.listeners.pop if terminal else self.listeners.get)(message.request_id, None)
             if entry is not None:
-                entry[0].hear(self.identity.worker, message)
+                self._tell(entry[0], partial(entry[0].hear, self._worker, message))
 
     def _check_name(self, worker: WorkerId) -> None:
         """See that it is the one that was dialled: its address is all that its certificate proves to a gateway."""
@@ -242,7 +256,6 @@ class WorkerLink:
             raise ProtocolError(f"it says that it is {worker}, and {self._worker} is expected there: check its --index")
 
     def _hear_frame(self, frame: Frame) -> None:
-        assert self.identity is not None
         tokens: dict[RequestId, list[Token]] = defaultdict(list)
         for token in frame.tokens:
             tokens[token.request_id].append(token)
@@ -250,19 +263,25 @@ class WorkerLink:
         for request_id in {**tokens, **done}:
             entry = self.listeners.pop(request_id, None) if request_id in done else self.listeners.get(request_id)
             if entry is not None:
-                entry[0].hear_tokens(self.identity.worker, tuple(tokens[request_id]), done.get(request_id))
+                news = tuple(tokens[request_id]), done.get(request_id)
+                self._tell(entry[0], partial(entry[0].hear_tokens, self._worker, *news))
 
     def _lose(self) -> None:
         self._stream = None
         self.load = None
-        if self.identity is None:
-            return
-        worker = self.identity.worker
         if self.listeners:
-            logger.warning("lost worker %s with %d requests on it", worker, len(self.listeners))
+            logger.warning("lost worker %s with %d requests on it", self._worker, len(self.listeners))
         listeners, self.listeners = self.listeners, {}
         for listener, _ in listeners.values():
-            listener.lost(worker)
+            self._tell(listener, partial(listener.lost, self._worker))
+
+    def _tell(self, listener: Listener, tell: Callable[[], None]) -> None:
+        """Tell a listener something; where a bug keeps it from taking that in, others hear on."""
+        try:
+            tell()
+        except Exception:  # the outermost loop of one request: others must not pay for its bug
+            logger.exception("a bug in the gateway ended a request on %s", self._worker)
+            listener.fail(InternalError("A bug in the gateway ended this request; the gateway's log says more."))
 
 
 class PairMarks:
