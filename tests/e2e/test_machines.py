@@ -209,7 +209,7 @@ def test_certificates_are_renewed_at_work(site: Site, cluster: Cluster, demo_mod
     for name in ("prefill", "decode"):
         cluster.named(site.directory / f"{name}-tls", f"{name}-0", hosts=HOSTS)
     for worker in (site.prefill, site.decode):
-        worker.output.wait_for(r"the certificate was renewed from \S+: new connections show it")
+        worker.output.wait_for(r"the certificate was renewed from .+: new connections show it")
     handoffs = site.series("handoffs_by_transport_total", "decode-0", transport="tcp+tls")
     prompt = words("renewed", 100)
     check_tokens(site.ask(prompt), demo_model, prompt)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -249,6 +250,42 @@ async def test_a_stop_closes_idle_connections(model: ServedModel) -> None:
         await house.http.get("/healthz")
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
+
+
+async def test_the_endpoints_certificate_is_renewed(model: ServedModel, endpoint: Path, tmp_path: Path) -> None:
+    """For connections to come, over both versions of HTTP and for clients that name no host; those there stay. What
+    cannot be used is not taken."""
+    files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key")}
+    for name, file in files.items():
+        shutil.copy(endpoint / f"{name}.pem", file)
+    front = front_of(GatewayConfig(tls_cert=str(files["cert"]), tls_key=str(files["key"])))
+    assert front.endpoint is not None
+    async with open_house(model, front=front) as house:
+        before = await shown(house, endpoint, ["http/1.1"], "localhost")
+        assert not front.endpoint.renew()
+        assert main(["certs", str(tmp_path / "new"), "--endpoint"]) == 0
+        files["cert"].write_bytes(b"half of it")
+        with pytest.raises(ConfigError, match="cannot be used"):
+            front.endpoint.renew()
+        assert await shown(house, endpoint, ["http/1.1"], "localhost") == before
+        for name, file in files.items():
+            shutil.copy(tmp_path / "new" / f"{name}.pem", file)
+        assert front.endpoint.renew()
+        for protocol in ("h2", "http/1.1"):
+            for host in ("localhost", "127.0.0.1"):
+                assert await shown(house, tmp_path / "new", [protocol], host) != before
+
+
+async def shown(house: House, directory: Path, protocols: list[str], host: str) -> bytes:
+    """The certificate on a new connection, of the authority in this directory."""
+    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    context.set_alpn_protocols(protocols)
+    _, writer = await asyncio.open_connection(*house.address, ssl=context, server_hostname=host)
+    connection = writer.get_extra_info("ssl_object")
+    assert connection.selected_alpn_protocol() == protocols[0]
+    certificate: bytes = connection.getpeercert(binary_form=True)
+    writer.close()
+    return certificate
 
 
 async def test_certificates_that_cannot_be_used(settings: GatewayConfig, tmp_path: Path) -> None:

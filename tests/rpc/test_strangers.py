@@ -167,6 +167,31 @@ async def test_a_caller_shows_what_was_renewed(cluster: Cluster):
         assert busy("a") == await anext(stream)
 
 
+async def test_connections_of_former_certificates_are_closed(cluster: Cluster):
+    """Not before the calls that are on them have ended."""
+    own = unchecked(*[cluster.gateway, cluster.worker] * 3)
+    async with serving(cluster.credentials(PeerRole.WORKER)) as server, calling(server, own) as client:
+        stream = client.gateway_stream()
+        for number in range(1, 4):
+            own.renew()
+            assert await client.report(10.0) == REPORT
+            stream.send_soon(cancel(f"r{number}"))
+            assert busy(f"r{number}") == await anext(stream)
+        await stream.close()
+        assert await client.report(10.0) == REPORT
+        async with asyncio.timeout(30):
+            while connections_to(server) > 1:
+                await asyncio.sleep(0.01)
+        assert await client.report(10.0) == REPORT
+
+
+def connections_to(server: ControlServer) -> int:
+    """That this process has open."""
+    port = f":{port_of(server)[1]:04X}"
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(remote.endswith(port) and state == "01" for _, _, remote, state, *_ in rows)
+
+
 @pytest.mark.parametrize(("version", "accepted"), [(ssl.TLSVersion.TLSv1_3, True), (ssl.TLSVersion.TLSv1_2, False)])
 async def test_only_tls_1_3(cluster: Cluster, version: ssl.TLSVersion, accepted: bool):
     """An older version is refused, whatever the certificate."""

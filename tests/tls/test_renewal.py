@@ -8,6 +8,7 @@ import pytest
 
 from tests.certificates import Cluster
 from twinfer.core.config import TlsConfig
+from twinfer.core.errors import ConfigError
 from twinfer.tls.credentials import Credentials, load_credentials
 from twinfer.tls.renewal import Renewal
 from twinfer.tls.roles import PeerRole
@@ -33,7 +34,7 @@ def watched(config: TlsConfig) -> tuple[Credentials, Renewal]:
     """A running worker's."""
     credentials = load_credentials(config, PeerRole.WORKER)
     assert credentials is not None
-    return credentials, Renewal(credentials, config)
+    return credentials, Renewal(credentials, config.files)
 
 
 def test_new_files_are_taken_once(cluster: Cluster, tmp_path: Path) -> None:
@@ -64,6 +65,33 @@ def test_half_of_a_pair_is_waited_for(cluster: Cluster, tmp_path: Path, caplog: 
     ]
     put(new, tmp_path / "own", "key")
     assert renewal.look()
+
+
+def test_what_was_refused_is_read_again(cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Though no file changes: it may have become valid, or readable. It is said once."""
+    config = put(cluster.worker, tmp_path / "own")
+    refusals = [ConfigError("it is not valid yet")] * 2
+
+    class Early:
+        """Credentials that are good later."""
+
+        def renew(self) -> bool:
+            if refusals:
+                raise refusals.pop()
+            return True
+
+    renewal = Renewal(Early(), config.files)
+    assert [renewal.look() for _ in range(4)] == [False, False, True, False]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_what_changed_before_anybody_looked_is_taken(cluster: Cluster, tmp_path: Path) -> None:
+    """Since the files were read, tokenizers and weights may have been, too."""
+    config = put(cluster.worker, tmp_path / "own")
+    credentials = load_credentials(config, PeerRole.WORKER)
+    assert credentials is not None
+    put(cluster.files(tmp_path / "new", PeerRole.WORKER), tmp_path / "own")
+    assert Renewal(credentials, config.files).look()
 
 
 @pytest.mark.parametrize("case", ["another role", "expired", "gone"])

@@ -98,7 +98,8 @@ def insist(*configs: TlsConfig, show: bool = True) -> Credentials:
 
     def shown(config: TlsConfig) -> Shown:
         kinds = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
-        return Shown(Pem(b"", b"", b""), *(context(kind, config) for kind in kinds))
+        pem = Pem(*(Path(path).read_bytes() for path in config.files))
+        return Shown(pem, *(context(kind, config) for kind in kinds))
 
     following = iter(configs)
     return Credentials(lambda: shown(next(following)))

@@ -216,6 +216,11 @@ class TlsConfig(_Table, frozen=True):
         """Whether any is given."""
         return bool(self.ca or self.cert or self.key)
 
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Authority, certificate and key."""
+        return self.ca, self.cert, self.key
+
 
 class RoutingConfig(_Table, frozen=True):
     """When a request is split over two workers."""

@@ -6,15 +6,13 @@ speaks HTTP/2, by ALPN or by its first bytes, goes to ``zttp``, where that is in
 
 import asyncio
 import importlib.util
-import ssl
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from twinfer.core.config import GatewayConfig
-from twinfer.core.errors import ConfigError
-from twinfer.tls.credentials import tls_reason
+from twinfer.gateway.endpoint import Endpoint
 
 H2, HTTP1 = "h2", "http/1.1"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -25,11 +23,11 @@ class Front:
     """How a gateway is spoken to.
 
     Attributes:
-        tls: ``None`` for plain HTTP.
+        endpoint: ``None`` for plain HTTP.
         http2: whether HTTP/2 is spoken besides HTTP/1.1.
     """
 
-    tls: ssl.SSLContext | None = None
+    endpoint: Endpoint | None = None
     http2: bool = False
 
 
@@ -42,20 +40,7 @@ def front_of(config: GatewayConfig) -> Front:
     http2 = config.http2 and importlib.util.find_spec("zttp") is not None
     if not config.tls_cert:
         return Front(http2=http2)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([H2, HTTP1] if http2 else [HTTP1])
-    try:
-        # Without a password at hand OpenSSL would ask the terminal for one.
-        context.load_cert_chain(config.tls_cert, config.tls_key, password=lambda: "")
-    except ssl.SSLError as error:
-        raise ConfigError(
-            f"the certificate {config.tls_cert} cannot be used with {config.tls_key}: {tls_reason(error)}; "
-            "make one with: twinfer certs DIR --endpoint"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"cannot read gateway.tls_cert or gateway.tls_key: {error.strerror}") from error
-    return Front(context, http2)
+    return Front(Endpoint(config, [H2, HTTP1] if http2 else [HTTP1]), http2)
 
 
 class EitherHttp(asyncio.Protocol):

@@ -65,18 +65,19 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
             ]
         )
         dispatcher = FleetDispatcher(fleet, spec.config)
-        sock = socket.socket(fileno=spec.socket_fd)
+        sock, front = socket.socket(fileno=spec.socket_fd), front_of(spec.config.gateway)
         async with (
             watched_door(spec.config, shut=not is_loopback(sock)) as door,
             open_office(spec.config) as office,
-            renewed(credentials, spec.config.tls),
+            renewed(credentials, spec.config.tls.files),
+            renewed(front.endpoint, front.endpoint.files if front.endpoint else ()),
         ):
             app = build_app(spec.config, models, dispatcher, door, office)
             announcing = asyncio.create_task(_announce(fleet))
             shaping = asyncio.create_task(_keep_in_shape(fleet, spec))
             joining = asyncio.create_task(_follow(fleet, spec))
             await _look_around(fleet, stop)
-            await serve(app, sock, stop, front=front_of(spec.config.gateway))
+            await serve(app, sock, stop, front=front)
         for task in (announcing, shaping, joining):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -85,12 +85,12 @@ async def serve(
     Signals are left to the caller. The socket is closed at the end.
     """
     front = front or Front()
-    tls = front.tls
+    endpoint = front.endpoint
     server = _Server(
         uvicorn.Config(
             app,
             http=EitherHttp if front.http2 else HttpToolsProtocol,
-            ssl_context_factory=(lambda config, default: tls) if tls else None,
+            ssl_context_factory=(lambda config, default: endpoint.context) if endpoint else None,
             ws="none",
             lifespan="off",
             log_config=None,

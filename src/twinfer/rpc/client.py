@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
@@ -13,6 +14,7 @@ from twinfer.core.load import LoadReport
 from twinfer.core.messages import ToGateway, ToSink, ToSource, ToWorker
 from twinfer.rpc import codec
 from twinfer.rpc.channel import KEEPALIVE_S, client_options, client_security
+from twinfer.rpc.codec import Decoder
 from twinfer.rpc.outbox import Outbox
 from twinfer.rpc.stream import MessageStream
 from twinfer.tls.credentials import Credentials
@@ -25,7 +27,7 @@ _PROTOCOL_CODES = (
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
 
-T = TypeVar("T")
+In = TypeVar("In")
 
 
 class WorkerClient:
@@ -38,16 +40,18 @@ class WorkerClient:
         self._metadata = ((codec.PROOF_HEADER, codec.proof(key)),)
         self._options = client_options(keepalive_s)
         self._credentials = credentials
-        self._channels = [self._open()]
-        self._streams: list[MessageStream[Any, Any]] = []
+        self._channel = self._open()
+        self._former: list[_Channel] = []
+        """Of certificates that were renewed since, with calls that are still on them."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     def gateway_stream(self, outbox: Outbox | None = None) -> MessageStream[ToGateway, ToWorker]:
         """Requests go, tokens come. A worker that cannot be reached shows when iterating."""
-        return self._remember(MessageStream(self._wire(codec.GATEWAY), codec.to_gateway, outbox))
+        return self._stream(codec.GATEWAY, codec.to_gateway, outbox)
 
     def handoff_stream(self, outbox: Outbox | None = None) -> MessageStream[ToSource, ToSink]:
         """Offers go to the sink, acknowledgements come. A sink that cannot be reached shows when iterating."""
-        return self._remember(MessageStream(self._wire(codec.HANDOFF), codec.to_source, outbox))
+        return self._stream(codec.HANDOFF, codec.to_source, outbox)
 
     async def report(self, timeout_s: float) -> LoadReport:
         """Ask for the worker's state.
@@ -56,37 +60,67 @@ class WorkerClient:
             WorkerLost: it cannot be reached, or does not answer in time.
             ProtocolError: it does not take our key, or speaks another version.
         """
-        call = self._channel().unary_unary(f"/{codec.SERVICE}/{codec.REPORT}")
-        with _translated(self.address):
+        channel = self._current()
+        call = channel.grpc.unary_unary(f"/{codec.SERVICE}/{codec.REPORT}")
+        with channel.reporting(), _translated(self.address):
             answer = await call(b"", timeout=timeout_s, metadata=self._metadata)
         return codec.load_report.decode(answer)
 
     async def close(self) -> None:
         """Close all streams and the connection. Safe to repeat."""
-        await asyncio.gather(*(stream.close() for stream in self._streams))
-        await asyncio.gather(*(channel.close() for channel in self._channels))
+        channels = [*self._former, self._channel]
+        await asyncio.gather(*(stream.close() for channel in channels for stream in channel.streams))
+        await asyncio.gather(*(channel.grpc.close() for channel in channels), *self._closing)
 
-    def _wire(self, method: str) -> "_ClientWire":
+    def _stream(self, method: str, decoder: Decoder[In], outbox: Outbox | None) -> MessageStream[In, Any]:
+        channel = self._current()
         with _translated(self.address):
-            call = self._channel().stream_stream(f"/{codec.SERVICE}/{method}")(metadata=self._metadata)
-        return _ClientWire(call, self.address)
+            call = channel.grpc.stream_stream(f"/{codec.SERVICE}/{method}")(metadata=self._metadata)
+        stream = MessageStream[In, Any](_ClientWire(call, self.address), decoder, outbox)
+        channel.streams = [other for other in channel.streams if not other.is_through] + [stream]
+        return stream
 
-    def _open(self) -> Any:
+    def _open(self) -> "_Channel":
         self._pem = None if self._credentials is None else self._credentials.pem
         security = client_security(self.address, self._credentials)
         if security is None:
-            return grpc.aio.insecure_channel(self.address, options=self._options)
-        return grpc.aio.secure_channel(self.address, security, options=self._options)
+            return _Channel(grpc.aio.insecure_channel(self.address, options=self._options))
+        return _Channel(grpc.aio.secure_channel(self.address, security, options=self._options))
 
-    def _channel(self) -> Any:
+    def _current(self) -> "_Channel":
         """For a new call; another one once the certificate was renewed, beside those that calls may still be on."""
         if self._credentials is not None and self._pem is not self._credentials.pem:
-            self._channels.append(self._open())
-        return self._channels[-1]
+            former, self._channel = self._channel, self._open()
+            self._former.append(former)
+        for channel in [channel for channel in self._former if channel.is_idle]:
+            self._former.remove(channel)
+            closing = asyncio.create_task(channel.grpc.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        return self._channel
 
-    def _remember(self, stream: MessageStream[T, Any]) -> MessageStream[T, Any]:
-        self._streams = [other for other in self._streams if not other.is_over] + [stream]
-        return stream
+
+@dataclass(slots=True)
+class _Channel:
+    """A gRPC channel, and the calls that are on it."""
+
+    grpc: Any
+    streams: list[MessageStream[Any, Any]] = field(default_factory=list)
+    num_reports: int = 0
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """A report is asked for."""
+        self.num_reports += 1
+        try:
+            yield
+        finally:
+            self.num_reports -= 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is on it."""
+        return not self.num_reports and all(stream.is_through for stream in self.streams)
 
 
 def connect(

@@ -91,6 +91,11 @@ class MessageStream(Generic[In, Out], AsyncIterator[In]):
         """Whether it was closed here, or broke."""
         return self._closing or self._error is not None
 
+    @property
+    def is_through(self) -> bool:
+        """Whether nothing of it goes over the wire any more."""
+        return self._reader.done() and self._writer.done()
+
     async def send(self, message: Out) -> None:
         """Queue a message, when there is room.
 

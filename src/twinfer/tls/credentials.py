@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from twinfer.core.config import TlsConfig
 from twinfer.core.errors import ConfigError
+from twinfer.tls.pem import load_authority, load_chain, settled
 from twinfer.tls.roles import PeerRole, name_refusal, role_refusal
 
 _HANDSHAKE_FLIGHTS = 4
@@ -58,13 +59,17 @@ class Credentials:
         """For sockets that dial."""
         return self._shown.client
 
-    def renew(self) -> None:
-        """Read the files again, for connections to come; from any thread.
+    def renew(self) -> bool:
+        """Read the files again, for connections to come; from any thread. Whether they had changed.
 
         Raises:
             ConfigError: peers would not accept what is in them; then all stays as it was.
         """
-        self._shown = self._read()
+        shown = self._read()
+        if shown.pem == self._shown.pem:
+            return False
+        self._shown = shown
+        return True
 
 
 def load_credentials(config: TlsConfig, role: PeerRole, worker: str = "") -> Credentials | None:
@@ -84,9 +89,8 @@ def load_credentials(config: TlsConfig, role: PeerRole, worker: str = "") -> Cre
 
 def _read(config: TlsConfig, role: PeerRole, worker: str) -> Shown:
     try:
-        pem = Pem(*(Path(path).read_bytes() for path in (config.ca, config.cert, config.key)))
-        shown = Shown(pem, _context(ssl.PROTOCOL_TLS_SERVER, config), _context(ssl.PROTOCOL_TLS_CLIENT, config))
-        names = _seen_by_peers(config, shown.server)
+        shown = settled(lambda: _read_once(config))
+        names = _seen_by_peers(shown)
     except ssl.SSLError as error:
         raise ConfigError(
             f"the certificate {config.cert} cannot be used with {config.key} and {config.ca}: {tls_reason(error)}; "
@@ -103,6 +107,11 @@ def _read(config: TlsConfig, role: PeerRole, worker: str) -> Shown:
     return shown
 
 
+def _read_once(config: TlsConfig) -> Shown:
+    pem = Pem(*(Path(path).read_bytes() for path in config.files))
+    return Shown(pem, _context(ssl.PROTOCOL_TLS_SERVER, pem), _context(ssl.PROTOCOL_TLS_CLIENT, pem))
+
+
 def peer_refusal(connection: ssl.SSLSocket, allowed: Collection[PeerRole]) -> str | None:
     """Why the peer of a finished handshake is not one of these; ``None`` when it is."""
     return role_refusal(_names(connection), allowed)
@@ -115,26 +124,25 @@ def tls_reason(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
-def _context(protocol: int, config: TlsConfig) -> ssl.SSLContext:
+def _context(protocol: int, pem: Pem) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(config.ca)
-    # Without a password at hand OpenSSL would ask the terminal for one.
-    context.load_cert_chain(config.cert, config.key, password=lambda: "")
+    load_authority(context, pem.authority)
+    load_chain(context, pem.certificate, pem.key)
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0  # connections are kept instead of resumed
     return context
 
 
-def _seen_by_peers(config: TlsConfig, server: ssl.SSLContext) -> list[str]:
+def _seen_by_peers(shown: Shown) -> list[str]:
     """The names on our certificate after a handshake with ourselves, in memory."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, config)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, shown.pem)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(to_client, to_server)
-    verifier = server.wrap_bio(to_server, to_client, server_side=True)
+    verifier = shown.server.wrap_bio(to_server, to_client, server_side=True)
     for end in (client, verifier) * _HANDSHAKE_FLIGHTS:
         try:
             end.do_handshake()

@@ -67,7 +67,7 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         engine, memory = await asyncio.to_thread(build_engine, spec, key, clock, lambda stage: notify(Notice(stage)))
         stack.callback(memory.close)
         credentials = load_credentials(spec.tls, PeerRole.WORKER, spec.worker)
-        await stack.enter_async_context(renewed(credentials, spec.tls))
+        await stack.enter_async_context(renewed(credentials, spec.tls.files))
         tcp = tcp_source(spec, credentials)
         sources = start_sources(spec.link, memory, spec.socket_dir, tcp, nixl_fabric(spec))
         stack.callback(sources.close)
