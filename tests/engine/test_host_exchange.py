@@ -219,3 +219,23 @@ def test_two_at_once() -> None:
     assert {"one": expected_output(short, 2), "two": expected_output(other, 2)} == output
     assert engine.engine.load().counters.host_tokens == 10 * SIZE
     assert_idle(engine)
+
+
+def test_who_waits_for_room_leaves_everything_as_it_is() -> None:
+    """The blocks of its prefix stay spare, so that there is nothing to do until somebody lets go of some."""
+    engine = an_engine()
+    prefix = PROMPT[: 4 * SIZE]
+    ask(engine, [*prefix, 500])
+    held = list(range(600, 600 + 8 * SIZE))
+    engine.engine.exports.submit(a_request(held, 1, "parked"))
+    engine.run()
+    before = engine.engine.load()
+    assert (before.blocks.live, before.blocks.free, before.host.cached) == (8, 4, 4)
+    long = [*prefix, *range(700, 700 + 9 * SIZE)]
+    engine.engine.submit(a_request(long, 2, "waits"))
+    assert engine.engine.step() is None
+    after = engine.engine.load()
+    assert (after.waiting, after.blocks, after.host) == (1, before.blocks, before.host)
+    engine.engine.exports.release(RequestId("parked"))
+    assert engine.run() == {"waits": expected_output(long, 2)}
+    assert_idle(engine)

@@ -27,7 +27,7 @@ from twinfer.core.service import Tier
 from twinfer.core.step import Draw, Slice, StepPlan, StepResult
 from twinfer.core.tokens import Timings, Token
 from twinfer.engine.base import Exported, Failure, StepOutcome
-from twinfer.engine.preempt import Claim, yields
+from twinfer.engine.preempt import Claim, num_freed, yields
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.scheduler import Limits, Scheduler
 from twinfer.engine.sequence import Purpose, TokenSequence
@@ -263,7 +263,7 @@ class EngineLoop:
             waiting_tokens=sum(sequence.num_pending for sequence in waiting),
             backlog=ahead.before[-1],
             backlog_before=tuple(ahead.before),
-            yielding_blocks=sum(len(sequence.held_blocks) for sequence in running if yields(sequence)),
+            yielding_blocks=num_freed(filter(yields, running), self.pool.num_holders),
             decode_rows=len(decoding),
             decode_context=sum(sequence.num_computed for sequence in decoding),
             host=HostCounts() if host is None else host.counts(),

@@ -1,6 +1,7 @@
 """Who gives up its blocks for others, pure. It keeps what it drew, and goes on later as if nothing had happened."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from twinfer.core.service import Tier
@@ -23,22 +24,33 @@ def last_to_stay(running: Sequence[TokenSequence]) -> TokenSequence | None:
     return max(reversed(_idle(running)), key=_standing, default=None)
 
 
-def make_way(running: Sequence[TokenSequence], num_blocks: int, num_places: int) -> list[TokenSequence]:
+def make_way(
+    running: Sequence[TokenSequence], num_holders: Callable[[int], int], num_blocks: int, num_places: int
+) -> list[TokenSequence]:
     """Those that give way for an urgent request, the youngest first; nobody where all of them are not enough.
 
     Args:
+        num_holders: of a block: one that others hold, too, frees nothing before all of them let go of it.
         num_blocks: that are missing.
         num_places: that are missing among those that run.
     """
     victims: list[TokenSequence] = []
+    let_go = Counter[int]()
     for sequence in reversed(_idle(running)):
         if num_blocks <= 0 and num_places <= 0:
             break
         if yields(sequence):
             victims.append(sequence)
-            num_blocks -= len(sequence.held_blocks)
+            let_go.update(sequence.held_blocks)
+            num_blocks -= sum(let_go[block] == num_holders(block) for block in sequence.held_blocks)
             num_places -= 1
     return victims if num_blocks <= 0 and num_places <= 0 else []
+
+
+def num_freed(sequences: Iterable[TokenSequence], num_holders: Callable[[int], int]) -> int:
+    """Blocks that nobody holds any more once all of these let go of theirs."""
+    let_go = Counter(block for sequence in sequences for block in sequence.held_blocks)
+    return sum(count == num_holders(block) for block, count in let_go.items())
 
 
 def yields(sequence: TokenSequence) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from twinfer.core.block_hash import BlockHash, BlockHasher
 from twinfer.engine.sequence import TokenSequence
-from twinfer.kv.block_pool import BlockPool
+from twinfer.kv.block_pool import BlockPool, Match
 from twinfer.kv.host_tier import HostHold, HostTier
 
 
@@ -31,14 +31,16 @@ class PrefixCache:
     def hold(self, sequence: TokenSequence, num_tokens: int) -> list[int]:
         """Hold the longest run of full blocks here within the first ``num_tokens`` tokens."""
         findable = num_tokens // self.block_tokens
-        wanted = own = sequence.block_hashes(findable, self._own)
-        if sequence.foreign:
-            mixed = sequence.block_hashes(findable, self._own.after(sequence.foreign))
-            wanted = [ours if self.pool.is_resident(ours) else theirs for ours, theirs in zip(own, mixed, strict=True)]
+        wanted = self._wanted(sequence, findable)
         held = self.pool.match(wanted, findable)
-        sequence.mixed = wanted[: len(held)] != own[: len(held)]
+        sequence.mixed = wanted[: len(held)] != sequence.block_hashes(len(held), self._own)
         sequence.num_published = len(held)
         return held
+
+    def look(self, sequence: TokenSequence, num_tokens: int) -> Match:
+        """What :meth:`hold` would hold; all stays as it is."""
+        findable = num_tokens // self.block_tokens
+        return self.pool.look(self._wanted(sequence, findable), findable)
 
     def hold_on_host(self, sequence: TokenSequence, start: int, end: int, until: float) -> HostHold | None:
         """Hold in the host tier what follows the blocks ``[0, start)`` that a sequence holds, up to block ``end``."""
@@ -68,6 +70,14 @@ class PrefixCache:
             for index in range(sequence.num_published, num_full):
                 self.pool.publish(sequence.blocks[index], hashes[index], sequence.request.tenant)
             sequence.num_published = num_full
+
+    def _wanted(self, sequence: TokenSequence, num_blocks: int) -> Sequence[BlockHash]:
+        """What the first blocks of a sequence may be found under."""
+        own = sequence.block_hashes(num_blocks, self._own)
+        if not sequence.foreign:
+            return own
+        mixed = sequence.block_hashes(num_blocks, self._own.after(sequence.foreign))
+        return [ours if self.pool.is_resident(ours) else theirs for ours, theirs in zip(own, mixed, strict=True)]
 
     def _hashes(self, sequence: TokenSequence, num_blocks: int) -> Sequence[BlockHash]:
         """What the first blocks of a sequence are published under."""

@@ -72,6 +72,7 @@ class _Step:
     budget: int
     slices: list[Slice] = field(default_factory=list)
     fresh: list[int] = field(default_factory=list)
+    admitted: list[TokenSequence] = field(default_factory=list)
 
     def take(self, part: Slice) -> None:
         self.slices.append(part)
@@ -170,6 +171,8 @@ class Scheduler:
             ranks[id(eldest)] = -1
         for sequence in sorted(prefilling, key=lambda sequence: ranks[id(sequence)]):
             self._admit_before(ranks[id(sequence)], step, now)
+            if sequence in step.admitted:
+                continue  # it gave way in this plan, and had its turn then
             self._advance(sequence, min(step.budget, self._stride(sequence)), step)
         self._patience.turned(eldest=eldest.in_flight)
 
@@ -179,6 +182,7 @@ class Scheduler:
             sequence = self.waiting.first
             if not self._admit(sequence, step.fresh):
                 break
+            step.admitted.append(sequence)
             if sequence.first_scheduled is None:
                 sequence.first_scheduled = now
             if sequence.recall is None:
@@ -195,18 +199,19 @@ class Scheduler:
             return False
         size = self.prefixes.block_tokens
         num_tokens = sequence.num_tokens
-        held = self.prefixes.hold(sequence, num_tokens - 1)  # the last one's logits are needed
-        missing = min(self._blocks_for(sequence) - len(held), self._room_for(sequence))
+        found = self.prefixes.look(sequence, num_tokens - 1)  # the last one's logits are needed
+        missing = min(self._blocks_for(sequence) - found.num, self._room_for(sequence))
         reserve = len(self.running)  # one more block for each sequence that decodes, or they would preempt at once
         if self.claim is not None and self.claim.tier.rank < self.waiting.first_rank:
             reserve += self.claim.num_blocks
-        fits = missing + reserve <= self.pool.num_available
-        if fits and self.prefixes.host is not None and self.pool.num_uncopied(missing):
-            self.num_awaited, fits = missing, False
-        taken = self.pool.allocate(missing) if fits else None
-        if taken is None:
-            self.pool.release(held)
+        if missing + reserve > self.pool.num_available - found.idle:
             return False
+        if self.prefixes.host is not None and self.pool.num_uncopied(missing, found):
+            self.num_awaited = missing + found.spare
+            return False
+        held = self.prefixes.hold(sequence, num_tokens - 1)
+        taken = self.pool.allocate(missing)
+        assert taken is not None
         sequence.blocks = held + taken
         sequence.num_computed = len(held) * size
         sequence.cached_tokens = sequence.num_computed
@@ -231,12 +236,15 @@ class Scheduler:
         """Preempt flex answers, while no step computes them, for what is urgent and finds no room otherwise."""
         victims: list[TokenSequence] = []
         if self.claim is not None and self.claim.tier.is_urgent:
-            victims += make_way(self.running, self.claim.num_blocks - self.pool.num_available, 0)
+            victims += self._yielding(self.claim.num_blocks - self.pool.num_available, 0)
         if self.waiting and self.waiting.first.request.tier.is_urgent and not victims:
             missing = self._room_for(self.waiting.first) + len(self.running) - self.pool.num_available
-            victims += make_way(self.running, missing, len(self.running) + 1 - self.limits.max_running)
+            victims += self._yielding(missing, len(self.running) + 1 - self.limits.max_running)
         for victim in victims:
             self._preempt(victim, for_tier=True)
+
+    def _yielding(self, num_blocks: int, num_places: int) -> list[TokenSequence]:
+        return make_way(self.running, self.pool.num_holders, num_blocks, num_places)
 
     def _blocks_for(self, sequence: TokenSequence) -> int:
         return -(-sequence.num_tokens // self.prefixes.block_tokens)

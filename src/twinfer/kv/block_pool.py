@@ -50,6 +50,28 @@ class Borrowed(NamedTuple):
     owner: str
 
 
+class Match(NamedTuple):
+    """A run of resident blocks.
+
+    Attributes:
+        num: its length.
+        cached, spare, pinned: so many of them nobody holds; ``spare`` ones are copied elsewhere.
+    """
+
+    num: int = 0
+    cached: int = 0
+    spare: int = 0
+    pinned: int = 0
+
+    @property
+    def idle(self) -> int:
+        """So many of them nobody holds: whoever takes the run takes them from what is available."""
+        return self.cached + self.spare + self.pinned
+
+
+NO_MATCH = Match()
+
+
 class BlockPool:
     """Accounts for ``num_blocks`` blocks; knows nothing of their bytes.
 
@@ -128,18 +150,32 @@ class BlockPool:
 
         A cached block that a promise needs is not taken, so holding a prefix never breaks a promise.
         """
-        held: list[int] = []
+        held = [self._by_hash[block_hash] for block_hash in hashes[: self.look(hashes, max_blocks).num]]
+        for block in held:
+            if block not in self._holders:
+                self._wake(block)
+            self._holders[block] = self._holders.get(block, 0) + 1
+        return held
+
+    def look(self, hashes: Sequence[BlockHash], max_blocks: int) -> Match:
+        """What :meth:`match` would hold; all stays as it is."""
+        available, held = self.num_available, 0
+        idle = [0, 0, 0]
         for block_hash in hashes[:max_blocks]:
             block = self._by_hash.get(block_hash)
             if block is None:
                 break
-            if block not in self._holders:
-                if self.num_available < 1:
-                    break
-                self._wake(block)
-            self._holders[block] = self._holders.get(block, 0) + 1
-            held.append(block)
-        return held
+            if block in self._holders:
+                held += 1
+            elif sum(idle) < available:
+                idle[self._where(block)] += 1
+            else:
+                break
+        return Match(held + sum(idle), *idle)
+
+    def num_holders(self, block: int) -> int:
+        """How many hold a block."""
+        return self._holders.get(block, 0)
 
     def events(self, since: int) -> BlockEvents:
         """Which blocks became findable, and which no longer are, from a change's number on."""
@@ -206,10 +242,14 @@ class BlockPool:
                 self._cached[block] = self._kept.pop(block)
         self.next_unpin = min((pin.until for pin in self._pins.values()), default=math.inf)
 
-    def num_uncopied(self, spare: int) -> int:
-        """Blocks that may be borrowed now, so that as many as ``spare`` can go without being lost."""
-        missing = spare - len(self._free) - len(self._spare)
-        return max(0, min(missing, len(self._cached), self.num_available))
+    def num_uncopied(self, spare: int, taken: Match = NO_MATCH) -> int:
+        """Blocks that may be borrowed now, so that as many as ``spare`` can go without being lost.
+
+        Args:
+            taken: blocks that are as good as held.
+        """
+        missing = spare - len(self._free) - len(self._spare) + taken.spare
+        return max(0, min(missing, len(self._cached) - taken.cached, self.num_available - taken.idle))
 
     def borrow(self, num_blocks: int) -> list[Borrowed]:
         """Hold the coldest cached blocks that are not spare, no more than :meth:`num_uncopied`, for their copies."""
@@ -276,8 +316,11 @@ class BlockPool:
 
     def _wake(self, block: int) -> None:
         """It is not idle any more."""
-        idle = next(idle for idle in (self._cached, self._spare, self._kept) if block in idle)
-        del idle[block]
+        del (self._cached, self._spare, self._kept)[self._where(block)][block]
+
+    def _where(self, block: int) -> int:
+        """Which of the cached, the spare and the kept ones an idle block is among."""
+        return 0 if block in self._cached else 1 if block in self._spare else 2
 
     def _drop_pin(self, block: int) -> None:
         pin = self._pins.pop(block, None)
