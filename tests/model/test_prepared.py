@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,23 @@ def test_damaged_file_is_made_again(tiny: TinyCheckpoints, tmp_path: Path, damag
         path.write_bytes(prepare(read_checkpoint(tiny("tiny-qwen3")), "e", "bf16", tmp_path).read_bytes())
     assert path == prepare(checkpoint, "d", "bf16", tmp_path)
     assert whole == path.read_bytes()
+
+
+def test_unwanted_files_go_when_another_is_made(tiny: TinyCheckpoints, tmp_path: Path) -> None:
+    """Those whose tensors a worker still computes with stay; without another one, nothing goes."""
+    checkpoint = read_checkpoint(tiny("tiny-llama"))
+    unwanted, used = (prepare(checkpoint, digest, "bf16", tmp_path) for digest in ("a", "b"))
+    weights = load_weights(used, checkpoint.spec, CPU)
+    for path in (unwanted, used):
+        os.utime(path, (100.0, 100.0))
+    wanted = prepare(checkpoint, "a", "bf16", tmp_path)
+    assert wanted == unwanted
+    prepare(checkpoint, "c", "bf16", tmp_path)
+    assert [unwanted.exists(), used.exists()] == [True, True]
+    os.utime(unwanted, (100.0, 100.0))
+    prepare(checkpoint, "d", "bf16", tmp_path)
+    assert [unwanted.exists(), used.exists()] == [False, True]
+    assert weights.embedding.isfinite().all()
 
 
 def _prepare_and_name_inode(directory: str, cache_dir: str, start: object) -> int:

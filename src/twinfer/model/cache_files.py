@@ -1,9 +1,9 @@
-"""Files that several processes make and share: one maker at a time, and never seen half-written."""
+"""Files that several processes make and share: one maker at a time, never seen half-written, and not kept for ever."""
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -27,3 +27,27 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def mark_used(path: Path, now: float) -> None:
+    """Note that a file is wanted, at this Unix time, if it is there and ours to touch."""
+    with suppress(OSError):
+        os.utime(path, ns=(int(now * 1e9), path.stat().st_mtime_ns))
+
+
+def remove_unused(directory: Path, since: float) -> list[Path]:
+    """Remove files that nobody wanted since this Unix time and nobody maps (``mapping.map_file``), half-made ones, too.
+
+    Locks stay, which are empty; so does what cannot be looked at or removed. Returns what is gone.
+    """
+    return [path for path in sorted(directory.iterdir()) if not path.name.endswith(".lock") and _removed(path, since)]
+
+
+def _removed(path: Path, since: float) -> bool:
+    with suppress(OSError), path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where it is mapped
+        times = os.fstat(file.fileno())
+        if max(times.st_atime, times.st_mtime) < since:
+            path.unlink()
+            return True
+    return False

@@ -6,6 +6,7 @@ and what writing it left in the page cache, in pages of all sizes, is dropped fi
 do it take small ones.
 """
 
+import fcntl
 import mmap
 import os
 import warnings
@@ -20,8 +21,13 @@ from twinfer.model.tensor_file import StoredTensor
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """Map a whole file read-only. Writing to it through a tensor ends the process instead of spoiling the file."""
+    """Map a whole file read-only. Writing to it through a tensor ends the process instead of spoiling the file.
+
+    As long as it is mapped it has a shared lock, where its file system has locks: so others see that it is used.
+    """
     with path.open("rb") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         mapping = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):

@@ -6,8 +6,10 @@
    Sources are read, decoded, converted or quantised, and written piece by piece, so no more than a piece is ever in
    memory.
 4. ``load_weights`` maps it. On a CPU the tensors stay in the mapping, so its pages exist once per machine.
+5. Before another one is made, those go that no worker has wanted for a month and that none maps.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import xxhash
 from torch import Tensor
 
 from twinfer.core.errors import CheckpointError
-from twinfer.model.cache_files import locked, replacing
+from twinfer.model.cache_files import locked, mark_used, remove_unused, replacing
 from twinfer.model.checkpoint import Checkpoint
 from twinfer.model.dtypes import STORED, TORCH
 from twinfer.model.kernels.library import Kernels
@@ -33,6 +35,8 @@ from twinfer.model.weights import Weights, assemble
 LAYOUT_VERSION = 1
 """To be raised when ``parts``, their order or ``packing`` change."""
 _SLAB_ELEMENTS = 1024 * 1024
+_KEPT_S = 30 * 86_400.0
+"""After a file was wanted last."""
 
 
 def prepare(checkpoint: Checkpoint, digest: str, weights: StoredFormat, cache_dir: Path) -> Path:
@@ -50,11 +54,14 @@ def prepare(checkpoint: Checkpoint, digest: str, weights: StoredFormat, cache_di
     path = cache_dir / "weights" / f"{digest}-{weights}-v{LAYOUT_VERSION}.safetensors"
     ordered = [_Entry(part, weights) for part in _file_order(checkpoint.spec, weights)]
     shapes = [shape for entry in ordered for shape in entry.shapes()]
+    now = time.time()
+    mark_used(path, now)
     if _is_whole(path, shapes):
         return path
     try:
         with locked(path):
             if not _is_whole(path, shapes):
+                remove_unused(path.parent, now - _KEPT_S)
                 with replacing(path) as temporary:
                     write_tensors(temporary, shapes, _converted(checkpoint, ordered))
                 drop_cached(path)
