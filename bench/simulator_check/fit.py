@@ -23,14 +23,11 @@ class Parameters:
         message_us: one message between processes.
         step_us: an engine's own time for each step.
         gateway_us: a gateway's before it routes.
-        prefill_scale, decode_scale: how much longer steps take than by the profile.
     """
 
     message_us: float = 500.0
     step_us: float = 50.0
     gateway_us: float = 2000.0
-    prefill_scale: float = 1.0
-    decode_scale: float = 1.0
 
 
 OVERHEADS = ("message_us", "step_us", "gateway_us")

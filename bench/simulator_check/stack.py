@@ -13,7 +13,7 @@ from bench.deployment import deployment
 from bench.simulator_check.fit import Parameters
 from bench.simulator_check.replay import Served, replay
 from bench.simulator_check.workload import Asked
-from twinfer.core.config import Config, PoolConfig
+from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
 from twinfer.core.traces import TraceRequest
 from twinfer.simulator.hardware import hardware
@@ -57,10 +57,9 @@ class Stack:
         return self._record(served, parameters).journeys
 
     def _record(self, served: Sequence[Served], parameters: Parameters) -> Recorder:
-        pools = tuple(_slower(pool, parameters) for pool in self.config.pool)
-        config = msgspec.structs.replace(self.config, pool=pools)
+        config = self.config
         model, link = config.model[0], config.link.emulation
-        parts = {pool.name: hardware(model, pool, self.cache_dir, {}, link) for pool in pools}
+        parts = {pool.name: hardware(model, pool, self.cache_dir, {}, link) for pool in config.pool}
         times = (parameters.message_us, parameters.step_us, parameters.gateway_us)
         overheads = Overheads(*(microseconds * 1e-6 for microseconds in times))
         trace = [
@@ -68,9 +67,3 @@ class Stack:
             for number, one in enumerate(served)
         ]
         return simulate(Scenario(config, parts, overheads), trace)
-
-
-def _slower(pool: PoolConfig, parameters: Parameters) -> PoolConfig:
-    by = parameters.decode_scale if pool.role.decodes else parameters.prefill_scale
-    emulation = msgspec.structs.replace(pool.emulation, time_scale=pool.emulation.time_scale * by)
-    return msgspec.structs.replace(pool, emulation=emulation)

@@ -1,6 +1,5 @@
 """The comparison of the simulator with deployments: workloads, fits, and what is said of them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from bench.simulator_check.rounds import Rounds, measure, middle
 from bench.simulator_check.stack import Stack
 from bench.simulator_check.workload import Asked, Workload, filled, prompt, scaled
 
-from tests.simulator.small import a_config, a_request, on_devices
+from tests.simulator.small import a_config, a_request
 from twinfer.simulator.recorder import Journey
 
 STACK = Stack(a_config(block_tokens=64), Path("nowhere"), 0)
@@ -63,15 +62,6 @@ def test_a_fit_finds_what_was_there() -> None:
     assert 0.0 == pytest.approx(loss(true), abs=1e-9)
     found = fitted(OVERHEADS, loss, Parameters())
     assert loss(found) < min(0.003, loss(Parameters()))
-    assert (1.0, 1.0) == (found.prefill_scale, found.decode_scale)
-
-
-def test_slower_steps() -> None:
-    """The scale of one role's steps changes their time alone."""
-    stack = replace(STACK, config=on_devices(STACK.config, "h100"))
-    plain, slow = (stack.simulated(ASKED, Parameters(1.0, 0.0, 1.0, 1.0, scale)) for scale in (1.0, 3.0))
-    assert [one.first_token for one in plain] == pytest.approx([one.first_token for one in slow], rel=0.02)
-    assert [3 * (one.tpot_s or 0.0) for one in plain] == pytest.approx([one.tpot_s for one in slow], rel=0.3)
 
 
 def test_rows_are_medians_of_repetitions() -> None:
