@@ -2,7 +2,8 @@
 
 1. Pin to its cores, build the engine, start the transports and the control plane; say ``ready`` on standard output.
 2. Serve until a signal comes, standard input ends (the launcher is gone), or the engine's thread dies.
-3. Let what is under way finish for ``handoff.drain_s``; gateways carry on elsewhere with what is left.
+3. Let what is under way finish for ``handoff.drain_s``; gateways carry on elsewhere with what is left. Told to leave on
+   standard input, it may take as long as that says, or until one of the above.
 4. Stop in the order in which things depend on each other: control plane, reclaimer, engine, transports, memory.
 """
 
@@ -38,6 +39,7 @@ from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
 from twinfer.worker.transfers import Transfers
 from twinfer.worker.transports import make_sinks, nixl_fabric, start_sources, tcp_source
+from twinfer.worker.turning import Turning
 
 logger = logging.getLogger(__name__)
 EXIT_CONFIG = 2
@@ -60,7 +62,12 @@ def run_worker(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
 
 async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
     stop, crashes = asyncio.Event(), list[BaseException]()
-    stop_on_signals(stop, watch_stdin=watch_stdin)
+    told_to_leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    stop_on_signals(
+        stop,
+        watch_stdin=watch_stdin,
+        leave=lambda within_s: None if told_to_leave.done() else told_to_leave.set_result(within_s),
+    )
     loop, clock = asyncio.get_running_loop(), MonotonicClock()
     async with AsyncExitStack() as stack:
         # In a thread, so that a signal during a long load is heard.
@@ -114,10 +121,22 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         door.open(service)
         notify(Notice(READY, address=address))
         with announced(Path(spec.registry), spec.worker, address) if spec.registry else contextlib.nullcontext():
-            await stop.wait()
+            await _until_done(stop, told_to_leave, service.turning)
         if not crashes:
             await service.turning.leave()
     return EXIT_CRASHED if crashes else 0
+
+
+async def _until_done(stop: asyncio.Event, told_to_leave: "asyncio.Future[float]", turning: Turning) -> None:
+    """Return when the worker has to stop, or has left at leisure."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, told_to_leave}, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        leaving = asyncio.create_task(turning.leave(told_to_leave.result()))
+        await asyncio.wait({stopped, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    stopped.cancel()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
