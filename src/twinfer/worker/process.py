@@ -61,13 +61,8 @@ def run_worker(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
 
 
 async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
-    stop, crashes = asyncio.Event(), list[BaseException]()
-    told_to_leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    stop_on_signals(
-        stop,
-        watch_stdin=watch_stdin,
-        leave=lambda within_s: None if told_to_leave.done() else told_to_leave.set_result(within_s),
-    )
+    stop, told_to_leave, crashes = asyncio.Event(), asyncio.Queue[float](), list[BaseException]()
+    stop_on_signals(stop, watch_stdin=watch_stdin, leave=told_to_leave.put_nowait)
     loop, clock = asyncio.get_running_loop(), MonotonicClock()
     async with AsyncExitStack() as stack:
         # In a thread, so that a signal during a long load is heard.
@@ -127,16 +122,18 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
     return EXIT_CRASHED if crashes else 0
 
 
-async def _until_done(stop: asyncio.Event, told_to_leave: "asyncio.Future[float]", turning: Turning) -> None:
+async def _until_done(stop: asyncio.Event, told_to_leave: asyncio.Queue[float], turning: Turning) -> None:
     """Return when the worker has to stop, or has left at leisure."""
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopped, told_to_leave}, return_when=asyncio.FIRST_COMPLETED)
-    if not stop.is_set():
-        leaving = asyncio.create_task(turning.leave(told_to_leave.result()))
-        await asyncio.wait({stopped, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-    stopped.cancel()
+    leaving = asyncio.create_task(_leave(told_to_leave, turning))
+    await asyncio.wait({stopped, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopped, leaving):
+        task.cancel()
+    await asyncio.gather(stopped, leaving, return_exceptions=True)
+
+
+async def _leave(told_to_leave: asyncio.Queue[float], turning: Turning) -> None:
+    await turning.leave(await told_to_leave.get())
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
