@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from twinfer.cluster.orders import SOCKET, Roll, Say, give_order, taking_orders
+from twinfer.cluster.deployment import ORDERS
+from twinfer.cluster.orders import Roll, Say, give_order, taking_orders
 from twinfer.core.errors import CheckpointError, ConfigError
 
 ORDER = Roll(source="/new", sets=("a.b=c",), within_s=3.0)
@@ -30,7 +31,7 @@ async def test_is_carried_out(place: Path) -> None:
         await give_order(place, ORDER, said.append)
         await give_order(place, ORDER, said.append)
     assert (got, said) == ([ORDER, ORDER], ["one", "two"] * 2)
-    assert not (place / SOCKET).exists()
+    assert not (place / ORDERS).exists()
     with pytest.raises(ConfigError, match="takes no orders"):
         await give_order(place, ORDER, said.append)
 
@@ -76,7 +77,7 @@ async def test_no_order(place: Path) -> None:
         raise AssertionError
 
     async with taking_orders(place, carry_out):
-        reader, writer = await asyncio.open_unix_connection(str(place / SOCKET))
+        reader, writer = await asyncio.open_unix_connection(str(place / ORDERS))
         writer.write(b"hello\n")
         assert b"no order that this version" in await reader.readline()
         writer.close()

@@ -18,7 +18,7 @@ from twinfer.cli.emulation import emulated_devices, locate_models, settle_emulat
 from twinfer.cli.rolls import Rolls, Served
 from twinfer.cluster.child import Command
 from twinfer.cluster.crew import Crew
-from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, private_directory, write_record
+from twinfer.cluster.deployment import RECORD, ROSTER, DeploymentRecord, WorkerRecord, private_directory, write_record
 from twinfer.cluster.orders import taking_orders
 from twinfer.cluster.plan import LocalPlan, plan_local
 from twinfer.cluster.registry import announce, check_registry
@@ -33,7 +33,6 @@ GATEWAY_PATIENCE_S = 35.0
 """Longer than a gateway lets running calls finish, so that it can still tell those it cuts off."""
 WORKER_PATIENCE_S = 10.0
 GATEWAY = "gateway"
-ROSTER = "roster"
 _FOR_GATEWAYS = (DATABASE_URL_VARIABLE, DATABASE_KEY_VARIABLE)
 """Variables that no worker gets to see."""
 

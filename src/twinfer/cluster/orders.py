@@ -12,10 +12,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from twinfer.cluster.deployment import ORDERS
 from twinfer.core.errors import ConfigError, TwinferError
 from twinfer.core.ids import ModelId
-
-SOCKET = "orders.sock"
 
 
 class Roll(msgspec.Struct, frozen=True):
@@ -53,13 +52,13 @@ CarryOut: TypeAlias = Callable[[Roll, Say], Awaitable[None]]
 async def taking_orders(directory: Path, carry_out: CarryOut) -> AsyncIterator[None]:
     """Take orders, one at a time, for as long as the context lasts; what is under way at its end is cancelled."""
     office = _Office(carry_out)
-    server = await asyncio.start_unix_server(office.serve, str(directory / SOCKET))
+    server = await asyncio.start_unix_server(office.serve, str(directory / ORDERS))
     try:
         yield
     finally:
         server.close()
         await office.close()
-        (directory / SOCKET).unlink(missing_ok=True)
+        (directory / ORDERS).unlink(missing_ok=True)
 
 
 async def give_order(directory: Path, roll: Roll, say: Say) -> None:
@@ -69,7 +68,7 @@ async def give_order(directory: Path, roll: Roll, say: Say) -> None:
         ConfigError: the deployment takes none, ended meanwhile, or refused it, for that reason.
     """
     try:
-        reader, writer = await asyncio.open_unix_connection(str(directory / SOCKET))
+        reader, writer = await asyncio.open_unix_connection(str(directory / ORDERS))
     except OSError as error:
         raise ConfigError("the deployment takes no orders yet, or no longer: wait until it serves") from error
     try:

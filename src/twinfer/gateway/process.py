@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from twinfer.cluster.deployment import remove_traces
 from twinfer.cluster.lifeline import cluster_key, notify, read_spec, stop_on_signals
 from twinfer.cluster.registry import check_registry, read_registry
 from twinfer.core.clock import MonotonicClock
@@ -47,10 +49,10 @@ def run_gateway() -> int:
 
 
 async def _serve(spec: GatewaySpec, key: bytes) -> int:
-    stop = asyncio.Event()
+    stop, launcher = asyncio.Event(), os.getppid()
     stop_on_signals(stop, watch_stdin=True)
     credentials = load_credentials(spec.config.tls, PeerRole.GATEWAY)
-    workers = read_registry(Path(spec.roster), encrypted=spec.config.tls.enabled) if spec.roster else spec.workers
+    workers = _workers(spec)
     fleet = Fleet(
         workers,
         lambda address: connect(address, key, credentials=credentials),
@@ -89,6 +91,8 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         await fleet.close()
         if spec.record:
             Path(spec.record).unlink(missing_ok=True)
+            if os.getppid() != launcher:
+                remove_traces(Path(spec.record))
     return 0
 
 
@@ -97,6 +101,14 @@ async def _keep_in_shape(fleet: Fleet, spec: GatewaySpec) -> None:
     if spec.leads and spec.config.elastic.enabled:
         models = tuple(ModelId(model.id) for model in spec.config.model)
         await keep_in_shape(fleet, models, spec.config.elastic, spec.config.routing, MonotonicClock())
+
+
+def _workers(spec: GatewaySpec) -> dict[WorkerId, str]:
+    """Addresses of those that there are by now, in the order of the configuration as far as it has them."""
+    if not spec.roster:
+        return spec.workers
+    there = read_registry(Path(spec.roster), encrypted=spec.config.tls.enabled)
+    return {worker: there[worker] for worker in spec.workers if worker in there} | there
 
 
 def _comings(fleet: Fleet, spec: GatewaySpec, workers: Mapping[WorkerId, str]) -> Iterator[Comings]:
