@@ -78,7 +78,7 @@ def test_kv_that_cannot_be_taken_is_computed_anew(kept: Passing, ended: tuple[st
     two cannot pass KV."""
     snapshot = ClusterSnapshot(SNAPSHOT.workers, frozenset(apart))
     plan = Chosen(SPLIT, snapshot, {}, 0).plan(kept, ended, False, names())
-    assert Plan(SPLIT, from_(P, "h0")) == plan
+    assert Plan(SPLIT, from_(P, "h0"), weights=WEIGHTS) == plan
 
 
 def test_an_answer_belongs_to_the_weights_that_drew_its_first_token() -> None:

@@ -123,7 +123,7 @@ class _Office:
         await asyncio.wait({work})
         if work.cancelled():
             return Told(end=True, error="the deployment is being stopped")
-        error = work.exception()
-        if error is not None and not isinstance(error, TwinferError):
-            raise error
-        return Told(end=True, error="" if error is None else str(error))
+        failure = work.exception()
+        if failure is not None and not isinstance(failure, TwinferError):
+            raise failure
+        return Told(end=True, error="" if failure is None else str(failure))
