@@ -68,7 +68,7 @@ def token_elements(
 ) -> NDArray[np.int64]:
     """The KV elements of each position that an emulated engine must hold, worked out from the tokens alone."""
     lanes = np.arange(2 * emulation.num_layers * emulation.num_kv_heads * emulation.head_dim, dtype=np.uint64)
-    states = token_states(tokens, TenantId(tenant))
+    states = token_states(tokens, TenantId(tenant), seed=emulation.seed)
     return (splitmix64(states[:, None] ^ splitmix64(lanes)) >> np.uint64(60)).astype(np.int64) - 8
 
 

@@ -35,6 +35,7 @@ def test_help_imports_nothing_heavy():
         (["devices", "--help"], ["twinfer devices show cs3", "measure [--write]", "Nobody outside the vendors"]),
         (["bench", "run", "--help"], ["--trace conversation_trace.jsonl", "--find-rate --slo-ttft 1", "Exit code 0"]),
         (["bench", "compare", "--help"], ["before.json after.json", "not the same work are refused"]),
+        (["roll", "--help"], ["twinfer roll ./my-model-v2", "--in-place", "Exit code 0"]),
         (["worker", "--help"], ["TWINFER_CLUSTER_KEY", "--listen 127.0.0.1:7001", "pool.prefill.addresses"]),
     ],
 )

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from twinfer.cluster.deployment import (
+    ORDERS,
     RECORD,
+    ROSTER,
     DeploymentRecord,
     WorkerRecord,
     directory_prefix,
@@ -20,6 +22,7 @@ from twinfer.cluster.deployment import (
     is_running,
     private_directory,
     read_record,
+    remove_traces,
     sweep,
     write_record,
 )
@@ -150,3 +153,14 @@ def test_directories_of_killed_deployments_are_removed(ended: int) -> None:
         assert mine.exists()
     assert not mine.exists()
     assert [path.exists() for path in (dead, empty, young, running, other)] == [False, False, True, True, True]
+
+
+def test_traces_of_a_killed_launcher(ended: int) -> None:
+    """All that it kept goes with its record; what belongs to others stays with them."""
+    path = deployed(ended)
+    (path.parent / ROSTER).mkdir()
+    for name in (ORDERS, f"{ROSTER}/decode-0.worker", "decode-0.sock"):
+        (path.parent / name).touch()
+    remove_traces(path)
+    remove_traces(path)
+    assert [left.name for left in path.parent.iterdir()] == ["decode-0.sock"]

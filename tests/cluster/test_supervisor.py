@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.child_process import Play
 from twinfer.cluster.child import Command, Life, describe_exit
 from twinfer.cluster.supervisor import FIRST_PAUSE_S, MAX_PAUSE_S, StartError, Supervisor, next_pause_s
+from twinfer.core.ids import WorkerId
 
 KEY = bytes(32)
 
@@ -135,6 +136,29 @@ async def test_a_deaf_child_is_killed_in_the_end(supervisor: Supervisor) -> None
     await supervisor.stop(["a"], patience_s=0.2)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("play", [Play(leaves=0), Play(leaves=3), Play(deaf=True)], ids=["leaves", "dies", "stays"])
+async def test_what_retires_is_gone_and_nobody_else(supervisor: Supervisor, play: Play) -> None:
+    """By itself when it has left, whatever it dies of, or by force; it is not started again, and the others are."""
+    await supervisor.start([command("a", play), command("b", Play())])
+    pid = supervisor.pids["a"]
+    await supervisor.retire(["a"], within_s=0.0 if play.deaf else 60.0, patience_s=0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert list(supervisor.pids) == ["b"]
+    os.kill(supervisor.pids["b"], signal.SIGKILL)
+    await told(supervisor).until_ready("b", 2)
+    assert told(supervisor).deaths == [("b", "was killed by SIGKILL")]
+
+
+async def test_what_is_started_again_may_be_something_else(supervisor: Supervisor) -> None:
+    """A command that was amended counts from the next start on."""
+    await supervisor.start([command("a", Play())])
+    supervisor.amend(command("a", Play(reaches=(WorkerId("w"),))))
+    os.kill(supervisor.pids["a"], signal.SIGKILL)
+    await told(supervisor).until_ready("a", 2)
+    assert (supervisor.child("a").reaches, supervisor.child("a").serves) == ({"w"}, True)
 
 
 def test_exits_are_described_in_words() -> None:

@@ -129,3 +129,21 @@ def test_another_sequence_of_the_same_name_starts_anew() -> None:
     states.of(Slice(first, first.prompt[:4], 0, [], None, []))
     found = states.of(Slice(second, second.prompt[4:], 4, [], None, []))
     assert np.array_equal(token_states(second.prompt, second.tenant)[4:], found)
+
+
+def test_another_seed_stands_for_other_weights() -> None:
+    """Its tokens are others, and so is the fingerprint by which workers know whose KV they can read."""
+    seeded = msgspec.structs.replace(EMULATION, seed=1)
+    prompt = [1, 2, 3, 4, 5]
+    pools = [msgspec.structs.replace(POOL, emulation=emulation) for emulation in (EMULATION, seeded)]
+    answers = []
+    for pool in pools:
+        small = SmallEngine(pool=pool)
+        small.engine.submit(a_request(prompt, 6))
+        answers += small.run().values()
+    assert [expected_output(prompt, 6), expected_output(prompt, 6, seeded)] == answers
+    assert answers[0] != answers[1]
+    difference = emulated_capabilities(MODEL, pools[0]).fingerprint.difference(
+        emulated_capabilities(MODEL, pools[1]).fingerprint
+    )
+    assert str(difference).startswith("weights differs")

@@ -94,6 +94,60 @@ async def test_decode_worker_dies_in_mid_stream(cluster: Cluster) -> None:
     assert await collect(generation) == [5, 6, 7]
 
 
+async def wearing(worker: FakeWorker, weights: str, cluster: Cluster) -> None:
+    """Start a worker again with other weights."""
+    capabilities = worker.identity.capabilities
+    fingerprint = msgspec.structs.replace(capabilities.fingerprint, weights=weights)
+    capabilities = msgspec.structs.replace(capabilities, fingerprint=fingerprint)
+    worker.identity = msgspec.structs.replace(worker.identity, capabilities=capabilities, epoch=Epoch(weights))
+    worker.die()
+    await cluster.until(lambda: bool(cluster.fleet.missing()))
+    worker.down = False
+    await cluster.until(lambda: not cluster.fleet.missing())
+
+
+async def test_an_answer_waits_for_the_weights_it_began_with(cluster: Cluster) -> None:
+    """Those that another worker has do not continue it, until one with its own is there again."""
+    await wearing(cluster.d1, "new", cluster)
+    cluster.d1.say(Load(msgspec.structs.replace(LOAD, draining=True)))
+    await cluster.until(lambda: len(cluster.fleet.snapshot().workers) == 2)
+    generation = cluster.dispatcher.start(LONG, RouteKind.AGGREGATED)
+    first = await cluster.d0.hears(Generate)
+    cluster.d1.say(Load(LOAD))
+    cluster.d0.say(Frame(tokens(first, 0, 5)))
+    await cluster.until(lambda: generation._machine.journal == [5])
+    cluster.d0.die()
+    await cluster.until(lambda: cluster.fleet.missing() == ["d0"])
+    assert cluster.d1.heard.empty()
+    cluster.d0.down = False
+    message = await cluster.d0.heard.get()
+    assert isinstance(message, Generate)
+    cluster.d0.say(Frame(tokens(message.request.request_id, 1, 6, 7, last=True)))
+    assert await collect(generation) == [5, 6, 7]
+    assert cluster.d1.heard.empty()
+
+
+async def test_an_answer_whose_weights_are_gone_fails() -> None:
+    """Rather than to go on with others; one that has no token yet begins again with those that are there."""
+    cluster = Cluster(msgspec.structs.replace(CONFIG, handoff=HandoffConfig(max_busy_s=0.0)))
+    await cluster.until(lambda: not cluster.fleet.missing())
+    begun, waiting = (cluster.dispatcher.start(LONG, RouteKind.AGGREGATED) for _ in range(2))
+    first, other = await cluster.d0.hears(Generate), await cluster.d1.hears(Generate)
+    cluster.d0.say(Frame(tokens(first, 0, 5)))
+    await cluster.until(lambda: begun._machine.journal == [5])
+    await wearing(cluster.d1, "new", cluster)
+    again = await cluster.d0.hears(Generate)
+    assert again != other
+    cluster.d0.die()
+    with pytest.raises(WorkerLost, match="d0 was lost"):
+        await collect(begun)
+    final = await cluster.d1.hears(Generate)
+    cluster.d1.say(Frame(tokens(final, 0, 1, 2, 3, last=True)))
+    assert await collect(waiting) == [1, 2, 3]
+    assert cluster.d1.heard.empty()
+    await cluster.fleet.close()
+
+
 async def test_client_that_leaves_cancels_both_legs(cluster: Cluster) -> None:
     """Closing tells both workers, and stops listening."""
     generation = cluster.dispatcher.start(LONG, None)

@@ -13,7 +13,7 @@ DRAIN_S = 2.0
 turns = st.tuples(st.just("turn"), st.sampled_from(Role))
 looks = st.tuples(st.just("look"), st.integers(0, 2))
 pauses = st.tuples(st.just("pause"), st.floats(0, 3))
-leaves = st.tuples(st.just("leave"), st.none())
+leaves = st.tuples(st.just("leave"), st.none() | st.floats(0, 3))
 
 
 def a_duty() -> Duty:
@@ -33,7 +33,7 @@ def test_any_history(history):
         elif kind == "turn":
             duty.turn(value, now)
         elif kind == "leave":
-            duty.leave(now)
+            duty.leave(now, value)
         else:
             order = duty.look(value, now)
             assert (order is Order.TURN) == (duty.identity.epoch > before.epoch)
@@ -75,3 +75,15 @@ def test_next_epoch(number):
     """One more, and greater as text, too."""
     epoch = Epoch(f"{number:016x}")
     assert (int(next_epoch(epoch), 16), next_epoch(epoch) > epoch) == (number + 1, True)
+
+
+def test_leaves_at_leisure():
+    """It drains for as long as it is told to; told again, until the earlier end; a turn under way does not count."""
+    duty = a_duty()
+    duty.turn(Role.DECODE, 0.0)
+    duty.leave(1.0, 60.0)
+    assert [duty.look(1, now) for now in (2.5, 60.9)] == [Order.WAIT, Order.WAIT]
+    duty.leave(50.0)
+    duty.leave(50.0, 60.0)
+    assert [duty.look(1, now) for now in (51.9, 52.0, 53.0)] == [Order.WAIT, Order.HAND_BACK, Order.WAIT]
+    assert duty.look(0, 53.0) is Order.GO

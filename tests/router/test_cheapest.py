@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import MODEL, POOL, a_request
+from tests.router.test_policy import with_weights
 from twinfer.core.capabilities import Role, WorkerIdentity
 from twinfer.core.config import RoutingConfig
 from twinfer.core.cost import Backlog, LinkCost, StepCost
@@ -233,6 +234,7 @@ PAIRS = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
     excluded=st.sets(st.integers(0, 5)),
     forced=st.none() | st.sampled_from(RouteKind),
     policy=st.sampled_from(["cost", "threshold", "aggregated", "disaggregated"]),
+    weights=st.lists(st.sampled_from(["old", "new"]), min_size=6, max_size=6),
     num_tokens=st.integers(1, 5000),
 )
 def test_any_snapshot_gives_a_valid_route_or_a_refusal(
@@ -242,6 +244,7 @@ def test_any_snapshot_gives_a_valid_route_or_a_refusal(
     excluded: set[int],
     forced: RouteKind | None,
     policy: str,
+    weights: list[str],
     num_tokens: int,
 ) -> None:
     """Workers that are there, that can do their part, and that can pass KV to each other; or an error that says why."""
@@ -249,7 +252,8 @@ def test_any_snapshot_gives_a_valid_route_or_a_refusal(
     def pairs(found: set[tuple[int, int]]) -> frozenset[tuple[WorkerId, WorkerId]]:
         return frozenset((WorkerId(f"w{a}"), WorkerId(f"w{b}")) for a, b in found)
 
-    workers = tuple(a_worker(f"w{n}", **one) for n, one in enumerate(facts))  # type: ignore[arg-type]
+    made = (a_worker(f"w{n}", **one) for n, one in enumerate(facts))  # type: ignore[arg-type]
+    workers = tuple(map(with_weights, made, weights))
     cluster = ClusterSnapshot(workers, pairs(mismatched), pairs(apart))
     routing = RoutingConfig(policy=policy)  # type: ignore[arg-type]
     out = {WorkerId(f"w{n}") for n in excluded}
@@ -263,6 +267,8 @@ def test_any_snapshot_gives_a_valid_route_or_a_refusal(
         assert by_name[chosen.prefill].role.prefills
         assert chosen.prefill != chosen.decode
         assert (chosen.prefill, chosen.decode) not in cluster.mismatched
+        source, sink = by_name[chosen.prefill].capabilities, by_name[chosen.decode].capabilities
+        assert source.fingerprint == sink.fingerprint
     if forced is not None:
         assert chosen.kind is forced
     assert fetch_threshold(chosen, cluster, routing) >= 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.router.test_policy import a_worker
+from tests.router.test_policy import a_worker, with_weights
 from twinfer.core.capabilities import Role
 from twinfer.core.config import ElasticConfig, RoutingConfig
 from twinfer.core.cost import NO_WORK, Backlog, StepCost
@@ -60,6 +60,15 @@ def test_last_of_a_phase():
     """The only worker of a phase stays, unless one of both phases takes its place."""
     assert wishes(ElasticPolicy(CONFIG), fleet([P, D], 500, 0), 0.0, 5.0) == []
     assert wishes(ElasticPolicy(CONFIG), fleet([P, D, Role.BOTH], 500, 0), 0.0, 2.0) == [(2.0, "w1", P)]
+
+
+def test_two_kinds_of_weights():
+    """While weights are being changed nobody moves, whatever waits: the workers cannot stand in for each other."""
+    states = fleet([P, D, D], 0, 0)
+    waiting = fleet([P, D, D], 1000, 0)
+    assert wishes(ElasticPolicy(CONFIG), waiting, 0.0, 5.0) != []
+    mixed = [*waiting[:2], with_weights(states[2], "new")]
+    assert wishes(ElasticPolicy(CONFIG), mixed, 0.0, 5.0) == []
 
 
 def test_a_moment_is_no_reason():

@@ -108,6 +108,32 @@ def test_a_pair_that_cannot_pass_kv_is_not_chosen() -> None:
         choose_route(LONG, hopeless, ROUTING, RouteKind.DISAGGREGATED)
 
 
+def with_weights(state: WorkerState, weights: str) -> WorkerState:
+    """The same worker with others."""
+    capabilities = state.identity.capabilities
+    fingerprint = msgspec.structs.replace(capabilities.fingerprint, weights=weights)
+    identity = msgspec.structs.replace(
+        state.identity, capabilities=msgspec.structs.replace(capabilities, fingerprint=fingerprint)
+    )
+    return msgspec.structs.replace(state, identity=identity)
+
+
+def test_workers_with_other_weights_are_no_pair() -> None:
+    """The new decode worker computes a prompt itself until there is a new prefill worker, and lends nothing."""
+    old, new = PAIR.workers[0], with_weights(a_worker("e", Role.DECODE), "new")
+    assert ends(choose_route(LONG, snapshot(old, new), ROUTING)) == ("e", None)
+    with pytest.raises(CapacityError, match="no prefill worker"):
+        choose_route(LONG, snapshot(old, new), ROUTING, RouteKind.DISAGGREGATED)
+    both = snapshot(old, a_worker("d", Role.DECODE, in_flight=1), new)
+    assert ends(choose_route(LONG, both, ROUTING, RouteKind.DISAGGREGATED)) == ("d", "p")
+    complete = snapshot(*both.workers, with_weights(a_worker("q", Role.PREFILL, waiting_tokens=99), "new"))
+    assert ends(choose_route(LONG, complete, ROUTING)) == ("e", "q")
+    assert [state.identity.worker for state in complete.sharing(new.identity.capabilities.fingerprint).workers] == [
+        "e",
+        "q",
+    ]
+
+
 def test_workers_that_did_not_hear_each_other_are_kept_apart() -> None:
     """An idle decode worker that is cut off is not favoured; without another it computes prompts itself."""
     idle, busy = a_worker("d0", Role.DECODE), a_worker("d1", Role.DECODE, in_flight=9)

@@ -1,5 +1,7 @@
 """Workers that change their role while they are at work: real engines, streams and handoffs."""
 
+import asyncio
+
 from tests.fakes import a_request, expected_output
 from tests.worker.test_service import NUM_OUTPUT, PROMPT, REQUEST, numbered, pair, reserve
 from tests.worker.workplace import HANDOFF, calling, station
@@ -78,3 +80,38 @@ async def test_leaves_at_once_when_idle():
         to_d.send(Generate(REQUEST))
         [busy] = await to_d.hear(Busy)
         assert busy.request_id == REQUEST.request_id
+
+
+async def test_leaves_at_leisure():
+    """It takes nothing new, ends what it has however long after its usual time, and goes."""
+    handoff = HANDOFF.__class__(lease_s=1.0, heartbeat_s=0.2, chunk_kib=1, drain_s=0.0)
+    async with station("d", Role.DECODE, handoff=handoff) as d, calling(d) as [to_d]:
+        d.runner.gate.clear()
+        to_d.send(Generate(a_request(PROMPT, NUM_OUTPUT, request_id="long")))
+        await d.until(lambda load: load.running > 0)
+        leaving = asyncio.create_task(d.service.turning.leave(60.0))
+        await d.until(lambda load: load.draining)
+        to_d.send(Generate(REQUEST))
+        [busy] = await to_d.hear(Busy)
+        assert (busy.request_id, leaving.done()) == (REQUEST.request_id, False)
+        d.runner.gate.set()
+        await leaving
+        await to_d.done("long")
+        assert to_d.tokens("long") == numbered(expected_output(PROMPT, NUM_OUTPUT))
+        await d.service.turning.leave()
+
+
+async def test_leisure_is_cut_short():
+    """A worker that drains at leisure and is then told to stop hands back what it has."""
+    handoff = HANDOFF.__class__(lease_s=1.0, heartbeat_s=0.2, chunk_kib=1, drain_s=0.0)
+    async with station("d", Role.DECODE, handoff=handoff) as d, calling(d) as [to_d]:
+        d.runner.gate.clear()
+        to_d.send(Generate(a_request(PROMPT, NUM_OUTPUT, request_id="long")))
+        await d.until(lambda load: load.running > 0)
+        leaving = asyncio.create_task(d.service.turning.leave(60.0))
+        await d.until(lambda load: load.draining)
+        stopping = asyncio.create_task(d.service.turning.leave())
+        [busy] = await to_d.hear(Busy)
+        assert busy.request_id == "long"
+        d.runner.gate.set()
+        await asyncio.gather(leaving, stopping)

@@ -21,6 +21,7 @@ Serve large language models with prefill and decode on separate workers, behind 
   twinfer keys create --tenant acme       a key for clients; from the first one on, everybody needs one
   twinfer usage --by tenant,model         what everybody used, and what it cost
   twinfer bench run http://127.0.0.1:8000 how fast an endpoint is, ours or not; compare says what changed
+  twinfer roll ./Qwen2.5-0.5B-v2          other weights, worker by worker, without losing a request
   twinfer chaos http://127.0.0.1:8000     kill, pause and partition it under load, and check every answer
   twinfer simulate --trace trace.jsonl    the same scheduler, router and handoffs, on devices that are not here
   twinfer devices                         what Trainium, CS-3, GPUs and links can do, and how well that is known
@@ -68,6 +69,27 @@ examples:
   twinfer certs certificates --host 10.0.0.5 --host 10.0.0.6 --host decode.example.net
   twinfer certs certificates --host 10.0.0.6 --worker decode-0
   twinfer certs endpoint --endpoint --host llm.example.net
+"""
+
+ROLL = """\
+Changes the weights of a model that 'twinfer serve' serves on this machine, worker by worker, while it goes on serving.
+SOURCE is a directory in Hugging Face format or a Hugging Face id, of the same shape and with the same tokenizer and
+template. It is checked first, and a checkpoint that cannot be loaded is noticed before any worker goes.
+
+Workers with the new weights start beside the old ones, which then take nothing new, end what they have, and go: that
+takes room for one more worker of each phase. Where there is none, as on a GPU that is full, --in-place lets each worker
+go before its successor starts; that needs at least two workers that decode. When one does not come up, everything goes
+back to the old weights. No request is lost, and each answer is of one of the two weights, from its first token to its
+last; KV never passes between them. An answer may take as long as gateway.request_timeout_s; with --drain S one that
+takes longer than that ends with an error.
+
+Ctrl-C ends this command and not what it began. Exit code 0: done. 2: not done, for the reason that is shown.
+
+examples:
+  twinfer serve ./my-model
+  twinfer roll ./my-model-v2
+  twinfer roll ./my-model-v2 --port 9000 --model local.my-model --drain 60
+  twinfer roll Qwen/Qwen2.5-0.5B-Instruct --in-place
 """
 
 CHAOS = """\
@@ -173,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _serve(commands)
     _worker(commands)
+    _roll(commands)
     _chaos(commands)
     _certs(commands)
     _keys(commands)
@@ -237,6 +260,20 @@ def _worker(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     worker.add_argument(
         "--kv-port", type=int, default=0, metavar="PORT", help="port for KV over TCP (default: a free one)"
     )
+
+
+def _roll(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    roll = _command(commands, "roll", "change the weights of a running deployment, worker by worker", ROLL)
+    roll.add_argument("source", nargs="?", metavar="SOURCE", help="the new weights: a directory or a Hugging Face id")
+    roll.add_argument("--port", type=int, default=8000, help="of the deployment (default: 8000)")
+    roll.add_argument("--model", metavar="ID", help="whose weights (default: the first model's)")
+    roll.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", help="change a key of the model's pools; repeatable"
+    )
+    roll.add_argument(
+        "--drain", type=float, metavar="S", help="what a worker has ends within that (default: any request's time)"
+    )
+    roll.add_argument("--in-place", action="store_true", help="each worker goes before its successor starts")
 
 
 def _chaos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -102,6 +102,10 @@ class Banner:
         """A process died and will be started again."""
         self._say(f"{name} {how}; starting it again in {again_in_s:.1f} s", "yellow")
 
+    def news(self, text: str) -> None:
+        """Something that somebody ordered is being done."""
+        self._say(text, "cyan")
+
     def stopping(self) -> None:
         """A signal came."""
         self._say("stopping: running requests may finish; a second signal ends them at once")

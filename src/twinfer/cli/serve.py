@@ -15,15 +15,18 @@ import msgspec
 from twinfer.cli.banner import Banner
 from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import emulated_devices, locate_models, settle_emulation
+from twinfer.cli.rolls import Rolls, Served
 from twinfer.cluster.child import Command
-from twinfer.cluster.deployment import RECORD, DeploymentRecord, WorkerRecord, private_directory, write_record
+from twinfer.cluster.crew import Crew
+from twinfer.cluster.deployment import RECORD, ROSTER, DeploymentRecord, WorkerRecord, private_directory, write_record
+from twinfer.cluster.orders import taking_orders
 from twinfer.cluster.plan import LocalPlan, plan_local
-from twinfer.cluster.registry import check_registry
+from twinfer.cluster.registry import announce, check_registry
 from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.config import Config
 from twinfer.core.config_text import dump_config
 from twinfer.core.ids import ModelId
-from twinfer.core.process import GatewaySpec
+from twinfer.core.process import GatewaySpec, WorkerSpec
 from twinfer.identity.place import DATABASE_KEY_VARIABLE, DATABASE_URL_VARIABLE, place_of
 
 GATEWAY_PATIENCE_S = 35.0
@@ -55,44 +58,25 @@ def run(arguments: argparse.Namespace) -> int:
         plan = plan_local(config, sorted(os.sched_getaffinity(0)), str(run_dir), cache_dir(config))
         for note in notes:
             print(note, file=sys.stderr)
-        return asyncio.run(_serve(config, plan, directories, sock, run_dir / RECORD, started))
+        return asyncio.run(_serve(Served(config, directories), plan, sock, run_dir, started))
 
 
-async def _serve(
-    config: Config,
-    plan: LocalPlan,
-    directories: dict[ModelId, str],
-    sock: socket.socket,
-    record_path: Path,
-    started: float,
-) -> int:
+async def _serve(served: Served, plan: LocalPlan, sock: socket.socket, run_dir: Path, started: float) -> int:
     stop = asyncio.Event()
 
     def stop_or_kill() -> None:
         """The first signal lets running requests finish; the second does not wait."""
         if stop.is_set():
-            supervisor.kill()
+            deployment.supervisor.kill()
         stop.set()
 
     host, port = sock.getsockname()[:2]
-    banner = Banner(config, plan, host, port)
-    banner.configuration(dump_config(without_passwords(config)))
-    key = _cluster_key()
-    record = _record(config, plan, banner.url, key)
-
-    def update_record(_: str) -> None:
-        write_record(record_path, msgspec.structs.replace(record, pids=supervisor.pids))
-
-    supervisor = Supervisor(key, banner, update_record)
+    banner = Banner(served.config, plan, host, port)
+    banner.configuration(dump_config(without_passwords(served.config)))
+    deployment = _Deployment(served, plan, sock.fileno(), run_dir, banner)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop_or_kill)
-    first = GatewaySpec(config, plan.addresses, directories, sock.fileno(), str(record_path))
-    gateways = [_gateway(first, index) for index in range(config.gateway.count)]
-    workers = [
-        Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec), withheld=_FOR_GATEWAYS)
-        for spec in plan.workers
-    ]
-    starting = asyncio.create_task(supervisor.start([*workers, *gateways]))
+    starting = asyncio.create_task(deployment.start())
     stopping = asyncio.create_task(stop.wait())
     try:
         with banner.progress():
@@ -100,22 +84,82 @@ async def _serve(
         if starting.done():
             starting.result()
             banner.ready(time.monotonic() - started)
-            await stopping
+            rolls = Rolls(served, deployment.crew, run_dir, deployment.serve, banner.news)
+            async with taking_orders(run_dir, rolls.carry_out):
+                await stopping
         banner.stopping()
         return 0
     finally:
         starting.cancel()
         stopping.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
-        await supervisor.stop([command.name for command in gateways], GATEWAY_PATIENCE_S)
-        await supervisor.stop([spec.worker for spec in plan.workers], WORKER_PATIENCE_S)
+        await deployment.stop()
 
 
-def _gateway(first: GatewaySpec, index: int) -> Command:
-    """One of the gateways: all listen on one socket; the first removes the record at its end, and changes roles."""
-    spec = first if index == 0 else msgspec.structs.replace(first, record="", leads=False)
-    name = f"{GATEWAY}-{index}" if index else GATEWAY
-    return Command(name, "twinfer.gateway", msgspec.json.encode(spec), (spec.socket_fd,))
+class _Deployment:
+    """Gateways and workers of this machine, as other commands find them."""
+
+    def __init__(self, served: Served, plan: LocalPlan, socket_fd: int, run_dir: Path, banner: Banner) -> None:
+        key = _cluster_key()
+        self._plan = plan
+        self._socket_fd = socket_fd
+        self._record_path = run_dir / RECORD
+        self._record = _record(served.config, plan, banner.url, key)
+        self._roster = run_dir / ROSTER
+        self._roster.mkdir(mode=0o700)
+        for worker, address in plan.addresses.items():
+            announce(self._roster, worker, address)
+        self.supervisor = Supervisor(key, banner, self._update_record)
+        self._gateways = self._commands(served)
+        names = [command.name for command in self._gateways]
+        self.crew = Crew(self.supervisor, self._roster, names, _worker, plan.workers)
+
+    async def start(self) -> None:
+        """Return when all serve."""
+        await self.supervisor.start([*map(_worker, self._plan.workers), *self._gateways])
+
+    def serve(self, served: Served) -> None:
+        """From now on serve this: gateways that are started again begin with it."""
+        for command in self._commands(served):
+            self.supervisor.amend(command)
+
+    async def stop(self) -> None:
+        """Gateways drain first, workers after."""
+        gateways = [command.name for command in self._gateways]
+        await self.supervisor.stop(gateways, GATEWAY_PATIENCE_S)
+        await self.supervisor.stop([name for name in self.supervisor.pids if name not in gateways], WORKER_PATIENCE_S)
+
+    def _commands(self, served: Served) -> list[Command]:
+        """The gateways: all listen on one socket; the first removes the record at its end, and changes roles."""
+        first = GatewaySpec(
+            served.config,
+            self._plan.addresses,
+            served.directories,
+            self._socket_fd,
+            record=str(self._record_path),
+            roster=str(self._roster),
+        )
+        specs = [first, *[msgspec.structs.replace(first, record="", leads=False)] * (served.config.gateway.count - 1)]
+        return [
+            Command(
+                f"{GATEWAY}-{index}" if index else GATEWAY,
+                "twinfer.gateway",
+                msgspec.json.encode(spec),
+                (spec.socket_fd,),
+            )
+            for index, spec in enumerate(specs)
+        ]
+
+    def _update_record(self) -> None:
+        here = {worker: WorkerRecord(spec.pool.role.value, spec.listen) for worker, spec in self.crew.specs.items()}
+        began = {spec.worker for spec in self._plan.workers}
+        away = {worker: its for worker, its in self._record.workers.items() if worker not in began}
+        record = msgspec.structs.replace(self._record, pids=self.supervisor.pids, workers=away | here)
+        write_record(self._record_path, record)
+
+
+def _worker(spec: WorkerSpec) -> Command:
+    return Command(spec.worker, "twinfer.worker", msgspec.json.encode(spec), withheld=_FOR_GATEWAYS)
 
 
 def has_keys(config: Config) -> bool:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from twinfer.core.process import CLUSTER_KEY_VARIABLE, READY, Notice
+from twinfer.core.ids import WorkerId
+from twinfer.core.process import CLUSTER_KEY_VARIABLE, READY, Leave, Notice
 
 KILL_AFTER_S = 10.0
+LEAVE_GRACE_S = 5.0
+"""Past the time that a process has to leave: it ends what peers still hold, and itself."""
 _decoder = msgspec.json.Decoder(Notice)
 
 
@@ -49,12 +52,18 @@ class Child:
     Args:
         command: what it is.
         on_notice: called for everything it says.
+
+    Attributes:
+        ready: set once it serves.
+        error: why it cannot, in its own words.
+        reaches: workers that it says it reaches, if it is a gateway.
     """
 
     def __init__(self, command: Command, on_notice: Callable[[str, Notice], None]) -> None:
         self.command = command
         self.ready = asyncio.Event()
         self.error = ""
+        self.reaches: frozenset[WorkerId] = frozenset()
         self._on_notice = on_notice
         self._process: asyncio.subprocess.Process | None = None
         self._born_s = self._ready_s = self._died_s = 0.0
@@ -63,6 +72,11 @@ class Child:
     def pid(self) -> int:
         """Its process id; 0 before the start."""
         return self._process.pid if self._process is not None else 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it got ready and has not ended."""
+        return self.ready.is_set() and self._process is not None and self._process.returncode is None
 
     @property
     def life(self) -> Life:
@@ -105,10 +119,23 @@ class Child:
                 self._ready_s = asyncio.get_running_loop().time()
                 self.ready.set()
             self.error = notice.error or self.error
+            self.reaches = self.reaches if notice.reaches is None else frozenset(notice.reaches)
             self._on_notice(self.command.name, notice)
         code = await self._process.wait()
         self._died_s = asyncio.get_running_loop().time()
         return code
+
+    async def leave(self, within_s: float) -> None:
+        """Tell it to take nothing new and to end when it is done; return when it has ended, or its time is over."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(ConnectionError):
+            process.stdin.write(msgspec.json.encode(Leave(within_s)) + b"\n")
+            await process.stdin.drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), within_s + LEAVE_GRACE_S)
 
     async def stop(self, patience_s: float = KILL_AFTER_S) -> None:
         """Ask it to end, and after a while make it."""

@@ -22,6 +22,10 @@ from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId, WorkerId
 
 RECORD = "deployment.json"
+ROSTER = "roster"
+"""Directory in which gateways find the workers that there are now."""
+ORDERS = "orders.sock"
+"""Socket on which the deployment takes orders."""
 PREFIX = "twinfer-"
 YOUNG_S = 10.0
 
@@ -112,6 +116,13 @@ def find_record(port: int) -> Path:
     if any(not _is_mine(path) for path in found):
         raise ConfigError(f"the deployment on port {port} is another user's; run this as whoever started it")
     raise ConfigError(f"no 'twinfer serve' runs on port {port} of this machine (searched in {tempfile.gettempdir()})")
+
+
+def remove_traces(record: Path) -> None:
+    """Remove the record of a deployment whose launcher was killed, and what the launcher itself kept beside it."""
+    record.unlink(missing_ok=True)
+    (record.parent / ORDERS).unlink(missing_ok=True)
+    shutil.rmtree(record.parent / ROSTER, ignore_errors=True)
 
 
 def read_record(path: Path) -> DeploymentRecord:

@@ -4,12 +4,13 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
 from twinfer.core.errors import ConfigError
-from twinfer.core.process import CLUSTER_KEY_VARIABLE, Notice
+from twinfer.core.process import CLUSTER_KEY_VARIABLE, Leave, Notice
 
 MIN_KEY_BYTES = 16
 Spec = TypeVar("Spec")
@@ -52,17 +53,28 @@ def notify(notice: Notice) -> None:
         return
 
 
-def stop_on_signals(stop: asyncio.Event, *, watch_stdin: bool) -> None:
-    """Set the event on SIGTERM, on SIGINT and, if asked to, when standard input ends."""
+def stop_on_signals(
+    stop: asyncio.Event, *, watch_stdin: bool, leave: Callable[[float], None] = lambda within_s: None
+) -> None:
+    """Set the event on SIGTERM, on SIGINT and, if asked to, when standard input ends.
+
+    Args:
+        leave: called with the seconds of each order to leave that is read there.
+    """
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
     if watch_stdin:
-        descriptor = sys.stdin.fileno()
+        descriptor, heard = sys.stdin.fileno(), bytearray()
 
         def said_something() -> None:
-            if not os.read(descriptor, 4096):
+            heard.extend(news := os.read(descriptor, 4096))
+            while b"\n" in heard:
+                line, _, rest = bytes(heard).partition(b"\n")
+                heard[:] = rest
+                leave(msgspec.json.decode(line, type=Leave).within_s)
+            if not news:
                 loop.remove_reader(descriptor)
                 stop.set()
 

@@ -1,4 +1,5 @@
-"""Workers that were started by hand, as gateways find them: one file each in a directory that both share.
+"""Workers as gateways find them at run time: one file each in a directory that both share. Workers that were started by
+hand stand in the `registry`; a launcher writes down its own in a roster, of the same form.
 
 Security: gateways dial what stands there, so the directory must belong to this user, and nobody else may write to it.
 """
@@ -43,13 +44,23 @@ def check_registry(directory: str) -> Path:
 @contextlib.contextmanager
 def announced(directory: Path, worker: WorkerId, address: str) -> Iterator[None]:
     """Stand in the registry for as long as the context lasts."""
-    path, draft = directory / f"{worker}{_SUFFIX}", directory / f"{worker}.{os.getpid()}.new"
-    draft.write_bytes(msgspec.json.encode(_Entry(worker, address)))
-    draft.replace(path)
+    announce(directory, worker, address)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        withdraw(directory, worker)
+
+
+def announce(directory: Path, worker: WorkerId, address: str) -> None:
+    """Write there where a worker is."""
+    draft = directory / f"{worker}.{os.getpid()}.new"
+    draft.write_bytes(msgspec.json.encode(_Entry(worker, address)))
+    draft.replace(directory / f"{worker}{_SUFFIX}")
+
+
+def withdraw(directory: Path, worker: WorkerId) -> None:
+    """A worker has left."""
+    (directory / f"{worker}{_SUFFIX}").unlink(missing_ok=True)
 
 
 def read_registry(directory: Path, *, encrypted: bool) -> dict[WorkerId, str]:

@@ -80,6 +80,8 @@ class EmulationConfig(_Table, frozen=True):
     """Plays this text for every request instead of tokens made from the KV."""
     script_ids: tuple[int, ...] = ()
     """The same as token ids; wins over ``script``."""
+    seed: int = 0
+    """Another one stands for other weights: with it tokens and KV are others."""
     fail_at: int = -1
     """The engine fails each request at this output token; -1 never."""
 

@@ -1,6 +1,7 @@
 """What a launcher tells the processes it starts, as one JSON line on their standard input, and what they answer.
 
-Standard input stays open for as long as the launcher lives: its end tells a process to stop. The cluster key travels
+Standard input stays open for as long as the launcher lives: its end tells a process to stop, and before that a worker
+may be told there to leave at leisure. The cluster key travels
 in the environment variable ``TWINFER_CLUSTER_KEY``, in hexadecimal, and never on a command line.
 """
 
@@ -53,6 +54,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
         record: the deployment's description, which holds the cluster key: removed at the end, even if the launcher was
             killed and cannot do it.
         leads: whether this one of the gateways changes roles.
+        roster: directory in which the launcher says which workers there are, in place of ``workers``; empty for none.
     """
 
     config: Config
@@ -61,6 +63,13 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     socket_fd: int
     record: str = ""
     leads: bool = True
+    roster: str = ""
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """A further line on a worker's standard input: take nothing new, and end when all is done, or after that time."""
+
+    within_s: float
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,11 +79,13 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
         stage: what it does, such as ``loading weights``; ``ready`` when it serves.
         error: why it cannot start, in one sentence.
         address: where its control plane listens, once it does.
+        reaches: workers that a gateway reaches, when they are others than before.
     """
 
     stage: str = ""
     error: str = ""
     address: str = ""
+    reaches: tuple[WorkerId, ...] | None = None
 
 
 READY = "ready"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from twinfer.core.answers import UNKNOWN_LENGTHS, AnswerLengths
-from twinfer.core.capabilities import WorkerIdentity
+from twinfer.core.capabilities import Fingerprint, WorkerIdentity
 from twinfer.core.cost import NO_WORK, Backlog, LinkCost, StepCost
 from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.load import LoadReport
@@ -61,3 +61,8 @@ class ClusterSnapshot(msgspec.Struct, frozen=True):
     def serving(self, model: ModelId) -> tuple[WorkerState, ...]:
         """Those that serve a model."""
         return tuple(state for state in self.workers if state.identity.capabilities.model == model)
+
+    def sharing(self, fingerprint: Fingerprint) -> "ClusterSnapshot":
+        """The same without workers whose KV means something else, as with other weights."""
+        kept = tuple(state for state in self.workers if state.identity.capabilities.fingerprint == fingerprint)
+        return msgspec.structs.replace(self, workers=kept)

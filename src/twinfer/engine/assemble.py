@@ -90,7 +90,7 @@ def emulated_capabilities(model: ModelConfig, pool: PoolConfig, max_kv_tokens: i
     else:
         layout = KVLayout(emulation.num_layers, emulation.num_kv_heads, emulation.head_dim, pool.block_tokens, dtype)
     fingerprint = Fingerprint(
-        weights=f"{kind}:{emulation.vocab_size}",
+        weights=f"{kind}:{emulation.vocab_size}" + (f":{emulation.seed}" if emulation.seed else ""),
         tokenizer="",
         num_layers=layout.num_layers,
         num_kv_heads=layout.num_kv_heads,

@@ -68,7 +68,7 @@ class EmulatedRunner:
         self._times = SteadyTimes(times or fixed)
         self.changed = threading.Event()
         self._pacer = Pacer(clock, self.changed)
-        self._states = RunningStates()
+        self._states = RunningStates(config.seed)
         self._masks = None if config.script_ids else masks
 
     def execute(self, plan: StepPlan) -> StepResult:
@@ -145,7 +145,7 @@ class EmulatedRunner:
             tables=[part.block_table for part in parts],
             starts=[part.start for part in parts],
             before=[self._states.before(part) for part in parts],
-            salts=[salt(part.request.tenant) for part in parts],
+            salts=[salt(part.request.tenant, self._config.seed) for part in parts],
             token_ids=[part.token_ids[0] for part in parts],
             steps=steps,
             draw_below=self._draw_below,

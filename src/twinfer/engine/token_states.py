@@ -1,7 +1,7 @@
 """What the KV of an emulated engine is made of: a state for every position, and hashes of it.
 
-The state of a position mixes the tenant and all tokens up to it, as a running sum of one hash per position. Hashes are
-splitmix64 (Steele, Lea, Flood 2014) on wrapping 64-bit lanes.
+The state of a position mixes the weights' seed, the tenant and all tokens up to it, as a running sum of one hash per
+position. Hashes are splitmix64 (Steele, Lea, Flood 2014) on wrapping 64-bit lanes.
 """
 
 import zlib
@@ -35,9 +35,9 @@ def splitmix64(values: U64) -> U64:
     return mixed
 
 
-def salt(tenant: TenantId) -> int:
-    """What a tenant adds to all of its hashes."""
-    return zlib.crc32(tenant.encode())
+def salt(tenant: TenantId, seed: int = 0) -> int:
+    """What a tenant adds to all of its hashes, with the weights that a seed stands for."""
+    return zlib.crc32(tenant.encode(), seed)
 
 
 def token_hashes(token_ids: U64, position_hashes: U64, salts: U64) -> U64:
@@ -45,7 +45,7 @@ def token_hashes(token_ids: U64, position_hashes: U64, salts: U64) -> U64:
     return splitmix64((token_ids * _PRIME + salts) ^ position_hashes)
 
 
-def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, before: int = 0) -> U64:
+def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, before: int = 0, seed: int = 0) -> U64:
     """The state of each position: a function of whose they are and all tokens up to and including it.
 
     Args:
@@ -53,9 +53,10 @@ def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, bef
         tenant: whose they are.
         start: the first one's position.
         before: the state of the position before it.
+        seed: stands for the weights.
     """
     positions = np.arange(start, start + len(token_ids), dtype=np.uint64)
-    salts = np.full(1, salt(tenant), np.uint64)
+    salts = np.full(1, salt(tenant, seed), np.uint64)
     hashes = token_hashes(np.asarray(token_ids, dtype=np.uint64), splitmix64(positions), salts)
     return np.cumsum(hashes, dtype=np.uint64) + np.uint64(before)
 
@@ -63,12 +64,13 @@ def token_states(token_ids: Sequence[int], tenant: TenantId, start: int = 0, bef
 class RunningStates:
     """States of slices. Where a sequence goes on from its last one, a step costs its new positions only."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
         self._last: OrderedDict[RequestId, tuple[Sequence[int], int, int]] = OrderedDict()
 
     def of(self, part: Slice) -> U64:
         """The state of each position of a slice."""
-        states = token_states(part.token_ids, part.request.tenant, part.start, self.before(part))
+        states = token_states(part.token_ids, part.request.tenant, part.start, self.before(part), self._seed)
         self.keep(part, part.end, int(states[-1]))
         return states
 
@@ -77,7 +79,7 @@ class RunningStates:
         emitted, end, state = self._last.pop(part.request.request_id, (None, 0, 0))
         if emitted is part.emitted and end == part.start:
             return state
-        return int(token_states(_tokens_until(part), part.request.tenant)[-1]) if part.start else 0
+        return int(token_states(_tokens_until(part), part.request.tenant, seed=self._seed)[-1]) if part.start else 0
 
     def keep_all(self, parts: Sequence[Slice], steps: int, states: Sequence[int]) -> None:
         """Remember the states of sequences that took so many steps of one position each."""

@@ -8,7 +8,7 @@ import msgspec
 
 from twinfer.core.config import Config
 from twinfer.core.cost import prompt_work
-from twinfer.core.errors import Forbidden, ModelNotReady, TwinferError
+from twinfer.core.errors import CapacityError, Forbidden, ModelNotReady, TwinferError
 from twinfer.core.ids import Epoch, ModelId, RequestId, WorkerId, new_handoff_id
 from twinfer.core.messages import (
     Become,
@@ -27,6 +27,7 @@ from twinfer.core.messages import (
 )
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
+from twinfer.core.snapshot import ClusterSnapshot
 from twinfer.core.tokens import Timings, Token
 from twinfer.gateway.arrivals import Arrivals
 from twinfer.gateway.base import Journey
@@ -208,8 +209,8 @@ class FleetGeneration:
 
     def _plan(self, excluded: frozenset[WorkerId], keep: Passing | None = None) -> None:
         request = self._machine.request
-        snapshot = self._lanes.narrow(self._fleet.snapshot(), request.model, request.latency)
         try:
+            snapshot = self._usable()
             self._hits = self._fleet.hits(request)
             route = choose_route(request, snapshot, self._routing, self._forced, excluded, self._hits)
         except TwinferError as error:
@@ -222,6 +223,20 @@ class FleetGeneration:
         actions = self._machine.planned(plan)
         self._expect(None if plan.passing is keep else plan.route.prefill)
         self._act(actions)
+
+    def _usable(self) -> ClusterSnapshot:
+        """The cluster as this request may use it: in its lane, and once it has an answer, with that answer's weights.
+
+        Raises:
+            CapacityError: nobody has them now.
+        """
+        request, weights = self._machine.request, self._machine.weights
+        snapshot = self._fleet.snapshot()
+        if weights is not None:
+            snapshot = snapshot.sharing(weights)
+            if not snapshot.serving(request.model):
+                raise CapacityError("no worker has the weights any more that this answer began with; ask again")
+        return self._lanes.narrow(snapshot, request.model, request.latency)
 
     def _expect(self, prefill: WorkerId | None) -> None:
         """Count the prompt on its worker from now on: those that come before the decode worker's grant look there."""

@@ -397,6 +397,10 @@ class Fleet:
         """Those that should be there and are not."""
         return [worker for worker, link in self._known() if not link.alive]
 
+    def present(self) -> tuple[WorkerId, ...]:
+        """Those that are reached now."""
+        return tuple(worker for worker, link in self._known() if link.alive)
+
     def _known(self) -> list[tuple[WorkerId, WorkerLink]]:
         return [(worker, link) for worker, link in self._links.items() if worker not in self._forgotten]
 

@@ -1,7 +1,7 @@
-"""Workers come and go at run time, as the registry tells."""
+"""Workers come and go at run time, as a registry or the launcher's roster tells."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from twinfer.cluster.registry import read_registry
@@ -9,18 +9,59 @@ from twinfer.core.ids import WorkerId
 from twinfer.gateway.fleet import Fleet
 
 LOOK_S = 0.25
+NOBODY: Mapping[WorkerId, str] = {}
 
 
-async def follow_registry(fleet: Fleet, directory: Path, configured: Collection[WorkerId], *, encrypted: bool) -> None:
-    """Dial who is new, and forget who left, until cancelled; workers of the configuration stay as they are."""
-    joined: dict[WorkerId, str] = {}
+class Comings:
+    """Follows one directory.
+
+    Args:
+        fleet: dials who is new, and forgets who left.
+        directory: with one file for each worker.
+        encrypted: whether workers may be on other machines.
+        others: workers that are not this directory's to tell of; they stay as they are.
+        joined: addresses of those that stood there before, and are dialled already.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        directory: Path,
+        *,
+        encrypted: bool,
+        others: Collection[WorkerId] = (),
+        joined: Mapping[WorkerId, str] = NOBODY,
+    ) -> None:
+        self._fleet = fleet
+        self._directory = directory
+        self._encrypted = encrypted
+        self._others = frozenset(others)
+        self._joined = dict(joined)
+
+    async def follow(self) -> None:
+        """Do so until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Compare who stands there with who is dialled; one that is not there any more may still be draining."""
+        there = await asyncio.to_thread(read_registry, self._directory, encrypted=self._encrypted)
+        there = {worker: address for worker, address in there.items() if worker not in self._others}
+        for worker in [worker for worker, address in self._joined.items() if there.get(worker) != address]:
+            if await self._fleet.forget(worker):
+                del self._joined[worker]
+        for worker in [worker for worker in there if worker not in self._joined]:
+            self._fleet.join(worker, there[worker])
+            self._joined[worker] = there[worker]
+
+
+async def tell_reach(fleet: Fleet, tell: Callable[[tuple[WorkerId, ...]], None], look_s: float) -> None:
+    """Tell which workers are reached, whenever they are others than before, until cancelled."""
+    told: tuple[WorkerId, ...] = ()
     while True:
-        there = await asyncio.to_thread(read_registry, directory, encrypted=encrypted)
-        there = {worker: address for worker, address in there.items() if worker not in configured}
-        for worker in [worker for worker, address in joined.items() if there.get(worker) != address]:
-            if await fleet.forget(worker):
-                del joined[worker]
-        for worker in [worker for worker in there if worker not in joined]:
-            fleet.join(worker, there[worker])
-            joined[worker] = there[worker]
-        await asyncio.sleep(LOOK_S)
+        present = fleet.present()
+        if present != told:
+            tell(present)
+            told = present
+        await asyncio.sleep(look_s)

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from twinfer.cluster.deployment import remove_traces
 from twinfer.cluster.lifeline import cluster_key, notify, read_spec, stop_on_signals
-from twinfer.cluster.registry import check_registry
+from twinfer.cluster.registry import check_registry, read_registry
 from twinfer.core.clock import MonotonicClock
 from twinfer.core.config import Config
 from twinfer.core.errors import TwinferError
@@ -19,7 +21,7 @@ from twinfer.gateway.dispatch import FleetDispatcher
 from twinfer.gateway.elastic import keep_in_shape
 from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.front import front_of
-from twinfer.gateway.joining import follow_registry
+from twinfer.gateway.joining import Comings, tell_reach
 from twinfer.gateway.key_watch import watched_door
 from twinfer.gateway.loading import Limits, load_model
 from twinfer.gateway.models import ModelRegistry
@@ -47,11 +49,12 @@ def run_gateway() -> int:
 
 
 async def _serve(spec: GatewaySpec, key: bytes) -> int:
-    stop = asyncio.Event()
+    stop, launcher = asyncio.Event(), os.getppid()
     stop_on_signals(stop, watch_stdin=True)
     credentials = load_credentials(spec.config.tls, PeerRole.GATEWAY)
+    workers = _workers(spec)
     fleet = Fleet(
-        spec.workers,
+        workers,
         lambda address: connect(address, key, credentials=credentials),
         spec.config.handoff.lease_s,
         index=PrefixIndex(key),
@@ -73,12 +76,15 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
             renewed(front.endpoint, front.endpoint.files if front.endpoint else ()),
         ):
             app = build_app(spec.config, models, dispatcher, door, office)
-            announcing = asyncio.create_task(_announce(fleet))
-            shaping = asyncio.create_task(_keep_in_shape(fleet, spec))
-            joining = asyncio.create_task(_follow(fleet, spec))
+            beside = [
+                asyncio.create_task(_announce(fleet)),
+                asyncio.create_task(tell_reach(fleet, lambda names: notify(Notice(reaches=names)), READY_POLL_S)),
+                asyncio.create_task(_keep_in_shape(fleet, spec)),
+                *(asyncio.create_task(comings.follow()) for comings in _comings(fleet, spec, workers)),
+            ]
             await _look_around(fleet, stop)
             await serve(app, sock, stop, front=front)
-        for task in (announcing, shaping, joining):
+        for task in beside:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -86,6 +92,8 @@ async def _serve(spec: GatewaySpec, key: bytes) -> int:
         await fleet.close()
         if spec.record:
             Path(spec.record).unlink(missing_ok=True)
+            if os.getppid() != launcher:
+                remove_traces(Path(spec.record))
     return 0
 
 
@@ -96,11 +104,21 @@ async def _keep_in_shape(fleet: Fleet, spec: GatewaySpec) -> None:
         await keep_in_shape(fleet, models, spec.config.elastic, spec.config.routing, MonotonicClock())
 
 
-async def _follow(fleet: Fleet, spec: GatewaySpec) -> None:
-    """Look for workers in the registry, if there is one."""
+def _workers(spec: GatewaySpec) -> dict[WorkerId, str]:
+    """Addresses of those that there are by now, in the order of the configuration as far as it has them."""
+    if not spec.roster:
+        return spec.workers
+    there = read_registry(Path(spec.roster), encrypted=spec.config.tls.enabled)
+    return {worker: there[worker] for worker in spec.workers if worker in there} | there
+
+
+def _comings(fleet: Fleet, spec: GatewaySpec, workers: Mapping[WorkerId, str]) -> Iterator[Comings]:
+    """Where workers come from: the launcher, and people who start them by hand."""
+    encrypted = spec.config.tls.enabled
+    if spec.roster:
+        yield Comings(fleet, Path(spec.roster), encrypted=encrypted, joined=workers)
     if directory := spec.config.registry:
-        encrypted = spec.config.tls.enabled
-        await follow_registry(fleet, check_registry(directory), spec.workers, encrypted=encrypted)
+        yield Comings(fleet, check_registry(directory), encrypted=encrypted, others=spec.workers)
 
 
 async def _look_around(fleet: Fleet, stop: asyncio.Event) -> None:

@@ -1,6 +1,6 @@
 """What a worker does about new work, as a pure state machine.
 
-    SERVING ──told to turn or to leave──> DRAINING ──drain_s over──> HANDING BACK
+    SERVING ──told to turn or to leave──> DRAINING ──its time over──> HANDING BACK
        ^                                     └─────nothing is open─────┴──> turned, epoch + 1, or gone
        └───────────────────────────────────────────────────────────────────────┘
 
@@ -51,7 +51,7 @@ class Duty:
         self.state = DutyState.SERVING
         self.goal: Role | None = None
         self._drain_s = drain_s
-        self._since = 0.0
+        self._until = 0.0
 
     @property
     def takes_new(self) -> bool:
@@ -61,15 +61,22 @@ class Duty:
     def turn(self, role: Role, now: float) -> str | None:
         """Told to serve other phases; why that cannot be, in words, or ``None``."""
         if self.takes_new and role is not self.identity.role:
-            self.state, self.goal, self._since = DutyState.DRAINING, role, now
+            self.state, self.goal, self._until = DutyState.DRAINING, role, now + self._drain_s
         elif not self.takes_new and role is not self.goal:
             return f"{self.identity.worker} {self._occupation()}; ask again when it is done"
         return None
 
-    def leave(self, now: float) -> None:
-        """Told to stop; that comes before any turn."""
+    def leave(self, now: float, within_s: float | None = None) -> None:
+        """Told to stop; that comes before any turn. Told so again, the earlier end counts.
+
+        Args:
+            within_s: how long what is open may take, in place of the usual time.
+        """
+        until = now + (self._drain_s if within_s is None else within_s)
+        leaves_already = not self.takes_new and self.goal is None
+        self._until = min(until, self._until) if leaves_already else until
         if self.takes_new:
-            self.state, self._since = DutyState.DRAINING, now
+            self.state = DutyState.DRAINING
         self.goal = None
 
     def look(self, num_open: int, now: float) -> Order:
@@ -78,7 +85,7 @@ class Duty:
             return Order.WAIT
         if num_open == 0:
             return self._end()
-        if self.state is DutyState.DRAINING and now - self._since >= self._drain_s:
+        if self.state is DutyState.DRAINING and now >= self._until:
             self.state = DutyState.HANDING_BACK
             return Order.HAND_BACK
         return Order.WAIT

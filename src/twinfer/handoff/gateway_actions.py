@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from twinfer.core.capabilities import Capabilities
+from twinfer.core.capabilities import Capabilities, Fingerprint
 from twinfer.core.errors import TwinferError
 from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.messages import ToWorker
@@ -64,11 +64,16 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One attempt. ``passing`` is there exactly when the route is disaggregated, and then ``fetching`` may be."""
+    """One attempt. ``passing`` is there exactly when the route is disaggregated, and then ``fetching`` may be.
+
+    Attributes:
+        weights: whose answer it will be: what the decode worker's KV and tokens mean.
+    """
 
     route: Route
     passing: Passing | None = None
     fetching: Fetching | None = None
+    weights: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What an attempt at a request is made of, once the router has chosen its workers."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinfer.core.capabilities import WorkerIdentity
 from twinfer.core.ids import Epoch, HandoffId, WorkerId
@@ -36,11 +36,14 @@ class Chosen:
             new_id: names handoffs; none twice.
         """
         decode = self.route.decode
+        weights = self._identity(decode).capabilities.fingerprint
         if kept is not None and self._can_take(decode, kept, ended):
-            return Plan(Route(decode, kept.source, "the same KV for another decode worker"), kept)
+            route = Route(decode, kept.source, "the same KV for another decode worker")
+            return Plan(route, kept, weights=weights)
         if has_decoded:
-            return Plan(Route(decode, None, "prompt and output so far are computed where the answer goes on"))
-        return self._anew(new_id)
+            reason = "prompt and output so far are computed where the answer goes on"
+            return Plan(Route(decode, None, reason), weights=weights)
+        return replace(self._anew(new_id), weights=weights)
 
     def _anew(self, new_id: Callable[[], HandoffId]) -> Plan:
         route = self.route
@@ -53,8 +56,11 @@ class Chosen:
         return Plan(route, passing, Fetching(lent, self.min_fetch_tokens, self.hits.get(route.prefill, 0)))
 
     def _can_take(self, decode: WorkerId, kept: Passing, ended: Collection[Epoch]) -> bool:
-        """Whether kept KV can go there: to a start of a worker that never ended the same handoff."""
-        if (kept.source, decode) in self.snapshot.mismatched or self._identity(decode).epoch in ended:
+        """Whether kept KV can go there: to a start of a worker with its weights that never ended the same handoff."""
+        identity = self._identity(decode)
+        if (kept.source, decode) in self.snapshot.mismatched or identity.epoch in ended:
+            return False
+        if identity.capabilities.fingerprint != kept.capabilities.fingerprint:
             return False
         return any(state.identity.epoch == kept.source_epoch for state in self.snapshot.workers)
 

@@ -21,6 +21,7 @@
 6. When the decode worker dies before it took over, the prefill worker keeps the KV and another decode worker is granted
    it, as the next attempt at the same handoff: nothing is computed twice.
 7. Every other attempt has its own request id on the wire, so a late message of an earlier one is nobody's.
+8. From its first token on an answer belongs to the weights that drew it: only workers that have the same go on with it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from enum import StrEnum
 
 import msgspec
 
+from twinfer.core.capabilities import Fingerprint
 from twinfer.core.config import HandoffConfig
 from twinfer.core.errors import CapacityError, DeadlineExceeded, EngineFailure, TwinferError, WorkerLost
 from twinfer.core.grant import Grant
@@ -98,6 +100,7 @@ class GatewayRequest:
     _fetch: PrefixFetch | None = None
     _grant: Grant | None = None
     _waiting_since: float | None = None
+    _weights: Fingerprint | None = None
 
     @property
     def wire_id(self) -> RequestId:
@@ -113,6 +116,11 @@ class GatewayRequest:
     def has_decoded(self) -> bool:
         """Whether there is output that a handoff does not pass: it carries the prompt's KV and the first token."""
         return len(self.journal) > 1
+
+    @property
+    def weights(self) -> Fingerprint | None:
+        """Whose answer this is; ``None`` as long as it may be anybody's."""
+        return self._weights
 
     @property
     def ended(self) -> bool:
@@ -185,7 +193,7 @@ class GatewayRequest:
         if len(self.request.prompt) - has_tokens < self.min_remote_tokens and not self.forced:
             reason = f"{has_tokens} of {len(self.request.prompt)} prompt tokens are cached on {decode}"
             provenance = self.plan.passing.capabilities.provenance
-            self.plan = Plan(Route(decode, None, reason))
+            self.plan = Plan(Route(decode, None, reason), weights=self.plan.weights)
             return [Send(decode, Cancel(self.wire_id)), *self._generate(request, provenance)]
         self._legs.add(prefill)
         self._grant = grant
@@ -229,6 +237,8 @@ class GatewayRequest:
         if self.state is GatewayState.DISPATCHED:  # a source that is kept for another decode worker may draw meanwhile
             self.state = GatewayState.RUNNING
         self._waiting_since = None
+        if self._weights is None and self.plan is not None:
+            self._weights = self.plan.weights
         actions: list[GatewayAction] = [Emit(tuple(fresh))]
         return actions + (self._end(None) if fresh[-1].finish is not None else [])
 

@@ -28,7 +28,7 @@ from twinfer.router.predict import (
 FEW = 4
 TIE = 1.01
 NO_HITS: Mapping[WorkerId, int] = MappingProxyType({})
-Reaches = Callable[[WorkerId, WorkerId], bool]
+Reaches = Callable[[WorkerState, WorkerState], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _pairs(sources: Sequence[PrefillSide], sinks: Sequence[DecodeSide], reaches:
         near = [source for source in sources if source.state.identity.worker != name]
         able = []
         for source in near:
-            if reaches(source.state.identity.worker, name):
+            if reaches(source.state, sink.state):
                 able.append(source)
                 if len(able) == FEW:
                     break

@@ -71,10 +71,12 @@ class ElasticPolicy:
     def see(self, states: Sequence[WorkerState], now: float) -> Wish | None:
         """What the workers are now, and what should be changed.
 
-        Whatever is wished leaves each phase with a worker.
+        Whatever is wished leaves each phase with a worker. While a model's weights are being changed nothing is:
+        workers with the old and the new ones cannot stand in for each other.
         """
+        kinds = {state.identity.capabilities.fingerprint for state in states}
         roles = [state.identity.role for state in states]
-        if not any(role.prefills for role in roles) or not any(role.decodes for role in roles):
+        if len(kinds) > 1 or not any(role.prefills for role in roles) or not any(role.decodes for role in roles):
             self._seen.clear()
             return None
         self._seen.append((now, Pressure.of(states, self._config, self._goals)))

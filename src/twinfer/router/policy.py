@@ -2,9 +2,10 @@
 
 By cost where any worker reported what its steps cost (``router/cheapest.py``); else the least loaded of each role,
 split over two when the prompt is long enough. Whoever is not there, or cannot pass KV, is no candidate of either rule.
+Workers with other weights are never a pair: while a model's weights are changed, both kinds of them are there.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -14,7 +15,7 @@ from twinfer.core.ids import WorkerId
 from twinfer.core.request import GenerationRequest
 from twinfer.core.route import Route, RouteKind
 from twinfer.core.snapshot import ClusterSnapshot, WorkerState
-from twinfer.router.cheapest import NO_HITS, Best, Choices, cheapest
+from twinfer.router.cheapest import NO_HITS, Best, Choices, Reaches, cheapest
 from twinfer.router.predict import Ask, fetch_pays_from
 
 
@@ -43,7 +44,7 @@ def choose_route(
         raise CapacityError(f"no decode worker of {request.model} is ready; try again shortly")
     sources = [state for state in serving if state.identity.role.prefills]
     if forced is RouteKind.DISAGGREGATED:
-        decoders = [state for state in decoders if any(_reaching(state.identity.worker, sources, snapshot.mismatched))]
+        decoders = [state for state in decoders if any(_reaching(state, sources, snapshot.mismatched))]
         if not decoders:
             raise CapacityError(f"no prefill worker of {request.model} is ready; try again shortly, or do not force it")
     decoders = _preferred(decoders, excluded)
@@ -107,9 +108,9 @@ def _why(best: Best) -> str:
     return "it makes fewer others late" if other.holds else "it costs less, though neither holds the goals"
 
 
-def _reach(snapshot: ClusterSnapshot, forced: RouteKind | None) -> Callable[[WorkerId, WorkerId], bool]:
+def _reach(snapshot: ClusterSnapshot, forced: RouteKind | None) -> Reaches:
     apart = snapshot.mismatched if forced is not None else snapshot.mismatched | snapshot.parted
-    return (lambda source, sink: (source, sink) not in apart) if apart else (lambda source, sink: True)
+    return lambda source, sink: _can_pass(source, sink, apart)
 
 
 def _by_length(
@@ -124,11 +125,12 @@ def _by_length(
     split_from = routing.least_remote_tokens
     if forced is not RouteKind.AGGREGATED and len(request.prompt) >= split_from and snapshot.parted:
         decoders = [state for state in decoders if not _is_cut_off(state, sources, snapshot)] or decoders
-    decode = min(decoders, key=_decode_load).identity.worker
-    heard = list(_reaching(decode, sources, snapshot.mismatched | snapshot.parted))
+    sink = min(decoders, key=_decode_load)
+    decode = sink.identity.worker
+    heard = list(_reaching(sink, sources, snapshot.mismatched | snapshot.parted))
     prefillers = [state for state in heard if state.identity.worker not in excluded]
     if forced is not None:
-        anybody = prefillers or heard or list(_reaching(decode, sources, snapshot.mismatched))
+        anybody = prefillers or heard or list(_reaching(sink, sources, snapshot.mismatched))
         prefill = _least_queued(anybody) if forced is RouteKind.DISAGGREGATED else None
         return Route(decode, prefill, "forced by the client")
     if routing.policy == "aggregated":
@@ -179,17 +181,24 @@ def fetch_threshold(route: Route, snapshot: ClusterSnapshot, routing: RoutingCon
 
 
 def _reaching(
-    sink: WorkerId, sources: Iterable[WorkerState], apart: Collection[tuple[WorkerId, WorkerId]]
+    sink: WorkerState, sources: Iterable[WorkerState], apart: Collection[tuple[WorkerId, WorkerId]]
 ) -> Iterator[WorkerState]:
-    """Whose KV a decode worker may be sent: that of all others but those it is kept apart from."""
-    others = (state for state in sources if state.identity.worker != sink)
-    return (state for state in others if (state.identity.worker, sink) not in apart) if apart else others
+    """Whose KV a decode worker may be sent: that of all others that can pass it theirs."""
+    others = (state for state in sources if state.identity.worker != sink.identity.worker)
+    return (state for state in others if _can_pass(state, sink, apart))
+
+
+def _can_pass(source: WorkerState, sink: WorkerState, apart: Collection[tuple[WorkerId, WorkerId]]) -> bool:
+    """Whether the KV of one means the same to the other, and nothing that was found out keeps them apart."""
+    ours, theirs = source.identity, sink.identity
+    same = ours.capabilities.fingerprint == theirs.capabilities.fingerprint
+    return same and (not apart or (ours.worker, theirs.worker) not in apart)
 
 
 def _is_cut_off(decode: WorkerState, sources: Iterable[WorkerState], snapshot: ClusterSnapshot) -> bool:
     """Whether those whose KV it may be sent were not heard, none of them, a short while ago."""
-    sink, apart = decode.identity.worker, snapshot.mismatched | snapshot.parted
-    return any(_reaching(sink, sources, snapshot.mismatched)) and not any(_reaching(sink, sources, apart))
+    apart = snapshot.mismatched | snapshot.parted
+    return any(_reaching(decode, sources, snapshot.mismatched)) and not any(_reaching(decode, sources, apart))
 
 
 def _preferred(states: Iterable[WorkerState], excluded: Collection[WorkerId]) -> list[WorkerState]:

@@ -2,7 +2,8 @@
 
 1. Pin to its cores, build the engine, start the transports and the control plane; say ``ready`` on standard output.
 2. Serve until a signal comes, standard input ends (the launcher is gone), or the engine's thread dies.
-3. Let what is under way finish for ``handoff.drain_s``; gateways carry on elsewhere with what is left.
+3. Let what is under way finish for ``handoff.drain_s``; gateways carry on elsewhere with what is left. Told to leave on
+   standard input, it may take as long as that says, or until one of the above.
 4. Stop in the order in which things depend on each other: control plane, reclaimer, engine, transports, memory.
 """
 
@@ -38,6 +39,7 @@ from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
 from twinfer.worker.transfers import Transfers
 from twinfer.worker.transports import make_sinks, nixl_fabric, start_sources, tcp_source
+from twinfer.worker.turning import Turning
 
 logger = logging.getLogger(__name__)
 EXIT_CONFIG = 2
@@ -59,8 +61,8 @@ def run_worker(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
 
 
 async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
-    stop, crashes = asyncio.Event(), list[BaseException]()
-    stop_on_signals(stop, watch_stdin=watch_stdin)
+    stop, told_to_leave, crashes = asyncio.Event(), asyncio.Queue[float](), list[BaseException]()
+    stop_on_signals(stop, watch_stdin=watch_stdin, leave=told_to_leave.put_nowait)
     loop, clock = asyncio.get_running_loop(), MonotonicClock()
     async with AsyncExitStack() as stack:
         # In a thread, so that a signal during a long load is heard.
@@ -114,10 +116,24 @@ async def _serve(spec: WorkerSpec, key: bytes, *, watch_stdin: bool) -> int:
         door.open(service)
         notify(Notice(READY, address=address))
         with announced(Path(spec.registry), spec.worker, address) if spec.registry else contextlib.nullcontext():
-            await stop.wait()
+            await _until_done(stop, told_to_leave, service.turning)
         if not crashes:
             await service.turning.leave()
     return EXIT_CRASHED if crashes else 0
+
+
+async def _until_done(stop: asyncio.Event, told_to_leave: asyncio.Queue[float], turning: Turning) -> None:
+    """Return when the worker has to stop, or has left at leisure."""
+    stopped = asyncio.create_task(stop.wait())
+    leaving = asyncio.create_task(_leave(told_to_leave, turning))
+    await asyncio.wait({stopped, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopped, leaving):
+        task.cancel()
+    await asyncio.gather(stopped, leaving, return_exceptions=True)
+
+
+async def _leave(told_to_leave: asyncio.Queue[float], turning: Turning) -> None:
+    await turning.leave(await told_to_leave.get())
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:

@@ -13,7 +13,7 @@ from twinfer.worker.context import WorkerContext
 logger = logging.getLogger(__name__)
 LOOK_S = 0.01
 LEAVE_ANYWAY_S = 2.0
-"""Past ``handoff.drain_s``: a worker that is told to stop does not wait for peers that are silent."""
+"""Past the time for that: a worker that is told to stop does not wait for peers that are silent."""
 
 
 class Desk(Protocol):
@@ -72,11 +72,16 @@ class Turning:
             raise WorkerLost(f"{self._context.identity.worker} leaves; choose another worker")
         logger.info("serves as %s since %.2f s after it was asked to", role.value, self._context.clock.now() - now)
 
-    async def leave(self) -> None:
-        """Return when nothing is under way any more, or nearly so."""
-        self._duty.leave(self._context.clock.now())
+    async def leave(self, within_s: float | None = None) -> None:
+        """Return when nothing is under way any more, or nearly so.
+
+        Args:
+            within_s: how long what is under way may take to finish; ``None`` takes ``handoff.drain_s``.
+        """
+        within_s = self._context.handoff.drain_s if within_s is None else within_s
+        self._duty.leave(self._context.clock.now(), within_s)
         try:
-            async with asyncio.timeout(self._context.handoff.drain_s + LEAVE_ANYWAY_S):
+            async with asyncio.timeout(within_s + LEAVE_ANYWAY_S):
                 await self._until_done()
         except TimeoutError:
             logger.warning("left with %d requests and handoffs open", self._desk.num_open())
@@ -87,7 +92,7 @@ class Turning:
         await asyncio.shield(self._work)
 
     async def _drain(self) -> None:
-        if self._duty.state is DutyState.SERVING:
+        if self._duty.state in (DutyState.SERVING, DutyState.GONE):
             return
         self._announce()
         while True:

@@ -37,7 +37,7 @@ class ChatTemplate:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(f"the chat template has a syntax error in line {error.lineno}: {error}") from error
-        self._variables = dict(variables)
+        self.variables = dict(variables)
         self._style = style_of(source)
         self.source = source
 
@@ -53,7 +53,7 @@ class ChatTemplate:
         turns = make_turns(conversation, self._style, template_id)
         offered = () if conversation.calling is Calling.NONE else conversation.tools
         tools = make_functions(offered) or None
-        variables = self._variables | dict(conversation.arguments)
+        variables = self.variables | dict(conversation.arguments)
         try:
             return self._template.render(
                 variables, messages=turns, tools=tools, documents=None, add_generation_prompt=True

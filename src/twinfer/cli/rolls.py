@@ -1,0 +1,146 @@
+"""What ``twinfer serve`` does when it is told to change a model's weights (``cluster/rolling.py``)."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import msgspec
+
+from twinfer.cli.emulation import settle_emulation
+from twinfer.cli.succession import check_successor
+from twinfer.cluster.crew import Crew
+from twinfer.cluster.orders import Roll, Say
+from twinfer.cluster.plan import model_of
+from twinfer.cluster.registry import read_registry
+from twinfer.cluster.rolling import Change, carry_out, schedule
+from twinfer.core.config import Config, ModelConfig
+from twinfer.core.config_text import dump_config, parse_config
+from twinfer.core.errors import ConfigError
+from twinfer.core.ids import ModelId, WorkerId
+from twinfer.model.checkpoint import locate
+
+_FIXED = ("name", "role", "model", "engine", "workers", "cores", "addresses", "latency")
+"""Keys of a pool that say what a deployment is made of, and that gateways know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a deployment serves.
+
+    Attributes:
+        config: settled.
+        directories: where each model's tokenizer is.
+    """
+
+    config: Config
+    directories: dict[ModelId, str]
+
+
+class Rolls:
+    """Carries out orders to change weights.
+
+    Args:
+        served: from the start.
+        crew: the workers.
+        run_dir: private directory for sockets.
+        changed: told what is served from now on.
+        echo: shows on the deployment's terminal what whoever gave the order is told.
+    """
+
+    def __init__(self, served: Served, crew: Crew, run_dir: Path, changed: Callable[[Served], None], echo: Say) -> None:
+        self._served = served
+        self._crew = crew
+        self._run_dir = run_dir
+        self._changed = changed
+        self._echo = echo
+
+    async def carry_out(self, order: Roll, say: Say) -> None:
+        """Check that it can be done, then do it.
+
+        Raises:
+            TwinferError: nothing was changed, or, as it says, not all of it.
+        """
+
+        def tell(text: str) -> None:
+            say(text)
+            self._echo(text)
+
+        config, model = ordered(self._served.config, order)
+        served = await asyncio.to_thread(_checked, self._served, config, model)
+        changes = self._changes(served.config, model)
+        steps = schedule(changes, in_place=order.in_place)
+        within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
+        try:
+            await carry_out(self._crew, steps, within_s, tell)
+        finally:
+            self._crew.forget_fresh()
+        self._served = served
+        self._changed(served)
+        tell(f"{model.id} has its new weights; write them into the configuration, too, for the next `twinfer serve`")
+
+    def _changes(self, config: Config, model: ModelConfig) -> list[Change]:
+        """Each worker of the model, with the one that takes its place: of the same pool, under the first free name."""
+        pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == model.id}
+        taken = set(self._crew.specs)
+        if config.registry:
+            taken |= read_registry(Path(config.registry), encrypted=config.tls.enabled).keys()
+        changes = []
+        for old in [spec for spec in self._crew.specs.values() if spec.pool.name in pools]:
+            name = free_name(old.pool.name, taken)
+            taken.add(name)
+            listen = f"unix:{self._run_dir}/{name}.sock"
+            changes.append(
+                Change(
+                    old,
+                    msgspec.structs.replace(old, worker=name, model=model, pool=pools[old.pool.name], listen=listen),
+                )
+            )
+        return changes
+
+
+def free_name(pool: str, taken: Collection[WorkerId]) -> WorkerId:
+    """The first name of a pool's workers that nobody has."""
+    return next(name for index in count() if (name := WorkerId(f"{pool}-{index}")) not in taken)
+
+
+def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
+    """The configuration as it is to be, and the model whose workers make way for others.
+
+    Raises:
+        ConfigError: there is no such model, its workers were started elsewhere, or what is ordered takes more than
+            other workers.
+    """
+    if not order.source and not order.sets:
+        raise ConfigError("nothing is to be changed: name the new weights, as in `twinfer roll ./my-model-v2`")
+    model = next((model for model in config.model if model.id == (order.model or config.model[0].id)), None)
+    if model is None:
+        known = ", ".join(model.id for model in config.model)
+        raise ConfigError(f"there is no model {order.model!r}; known are {known}")
+    wished = parse_config(dump_config(config), order.sets)
+    for before, after in zip(config.pool, wished.pool, strict=True):
+        mine = model_of(config, before).id == model.id
+        if mine and before.addresses:
+            raise ConfigError(
+                f"the workers of pool {before.name!r} were started elsewhere: start others there with the new weights, "
+                "with `registry`, and then stop these with SIGTERM (docs/operations.md)"
+            )
+        if before != after and not (mine and all(getattr(before, key) == getattr(after, key) for key in _FIXED)):
+            raise ConfigError(f"pool {before.name!r} cannot be changed like that while it serves; start again with it")
+    if msgspec.structs.replace(wished, pool=config.pool) != config:
+        raise ConfigError("a roll changes a model's SOURCE and its pools, nothing else: start the deployment again")
+    if order.source:
+        model = msgspec.structs.replace(model, source=order.source)
+    models = tuple(model if each.id == model.id else each for each in config.model)
+    return msgspec.structs.replace(wished, model=models), model
+
+
+def _checked(old: Served, config: Config, model: ModelConfig) -> Served:
+    """What would be served, once it is known that it can be. Downloads what has to be downloaded."""
+    key = ModelId(model.id)
+    new = locate(model.source)
+    computes = any(pool.engine == "native" for pool in config.pool if model_of(config, pool).id == model.id)
+    check_successor(model, Path(old.directories[key]), new, computes=computes)
+    directories = old.directories | {key: str(new)}
+    return Served(settle_emulation(config, directories), directories)

@@ -1,0 +1,60 @@
+"""What may be changed in a deployment that serves, and how new workers are named."""
+
+import msgspec
+import pytest
+
+from twinfer.cli.rolls import free_name, ordered
+from twinfer.cluster.orders import Roll
+from twinfer.core.capabilities import Role
+from twinfer.core.config import Config, ModelConfig, PoolConfig
+from twinfer.core.errors import ConfigError
+from twinfer.core.ids import ModelId, WorkerId
+
+CONFIG = Config(
+    model=(ModelConfig("a.first-v1:0"), ModelConfig("b.second-v1:0")),
+    pool=(
+        PoolConfig(name="one", role=Role.BOTH),
+        PoolConfig(name="two", role=Role.BOTH, model="b.second-v1:0"),
+        PoolConfig(name="far", role=Role.BOTH, model="b.second-v1:0", addresses=("127.0.0.1:7001",)),
+    ),
+)
+FIRST, SECOND = CONFIG.model
+
+
+def test_a_source() -> None:
+    """Of the first model unless another is named, and nothing else changes."""
+    config, model = ordered(CONFIG, Roll("/new"))
+    assert model == msgspec.structs.replace(FIRST, source="/new")
+    assert config == msgspec.structs.replace(CONFIG, model=(model, SECOND))
+
+
+def test_pools() -> None:
+    """Keys of the model's own pools, with the source as it is."""
+    config, model = ordered(CONFIG, Roll(sets=("pool.one.emulation.seed=1",)))
+    assert (model, config.pool[0].emulation.seed, config.pool[1:]) == (FIRST, 1, CONFIG.pool[1:])
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        (Roll(), "nothing is to be changed"),
+        (Roll("/new", ModelId("c")), "there is no model 'c'; known are a.first-v1:0, b.second-v1:0"),
+        (Roll("/new", ModelId("b.second-v1:0")), "pool 'far' were started elsewhere"),
+        (Roll(sets=("pool.two.kv_mib=7",)), "pool 'two' cannot be changed like that"),
+        (Roll(sets=("pool.one.workers=7",)), "pool 'one' cannot be changed like that"),
+        (Roll(sets=("gateway.port=7",)), "a roll changes a model's SOURCE and its pools, nothing else"),
+        (Roll(sets=("model.0.source='/new'",)), "nothing else"),
+        (Roll(sets=("pool.one.kv_mip=7",)), "did you mean 'kv_mib'"),
+    ],
+)
+def test_refusals(order: Roll, reason: str) -> None:
+    """Each says what is wrong."""
+    with pytest.raises(ConfigError, match=reason):
+        ordered(CONFIG, order)
+
+
+def test_names() -> None:
+    """The first that is free, so that names come again and do not grow for ever."""
+    taken = {WorkerId(f"decode-{index}") for index in (0, 1, 3)}
+    assert free_name("decode", taken) == "decode-2"
+    assert free_name("prefill", taken) == "prefill-0"

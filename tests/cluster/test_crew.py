@@ -1,0 +1,85 @@
+"""Workers that come and go under a supervisor, with real processes: what gateways are told, and who is missed."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.cluster.child_process import Play
+from tests.cluster.test_rolling import a_spec
+from tests.cluster.test_supervisor import Told, command, told
+from twinfer.cluster import crew as crew_module
+from twinfer.cluster.child import Command
+from twinfer.cluster.crew import Crew
+from twinfer.cluster.registry import read_registry
+from twinfer.cluster.supervisor import StartError, Supervisor
+from twinfer.core.capabilities import Role
+from twinfer.core.ids import WorkerId
+from twinfer.core.process import WorkerSpec
+
+OLD, NEW, BAD, UNMET = (a_spec(Role.DECODE, name, "demo") for name in ("old", "new", "bad", "unmet"))
+GATEWAY = Play(reaches=(WorkerId("new"), WorkerId("bad")))
+
+
+def to_command(spec: WorkerSpec) -> Command:
+    """A process in a worker's place."""
+    play = Play(error="bad weights") if spec.worker == "bad" else Play(leaves=0)
+    return Command(spec.worker, "tests.cluster.child_process", msgspec.json.encode(play))
+
+
+@pytest.fixture
+async def supervisor() -> AsyncIterator[Supervisor]:
+    """One whose children are gone afterwards."""
+    supervisor = Supervisor(bytes(32), Told())
+    await supervisor.start([to_command(OLD), command("gateway", GATEWAY)])
+    yield supervisor
+    await supervisor.stop(list(supervisor.pids), 5.0)
+
+
+@pytest.fixture
+def crew(supervisor: Supervisor, tmp_path: Path) -> Crew:
+    """One worker, that the gateway knows from the start."""
+    return Crew(supervisor, tmp_path, ["gateway"], to_command, [OLD])
+
+
+async def test_one_takes_anothers_place(crew: Crew, supervisor: Supervisor, tmp_path: Path) -> None:
+    """Gateways are told of the new one once it is ready, and no more of the old one once it has left."""
+    await crew.start([NEW])
+    assert read_registry(tmp_path, encrypted=False) == {"new": NEW.listen}
+    assert (crew.specs, set(supervisor.pids)) == ({"old": OLD, "new": NEW}, {"old", "new", "gateway"})
+    await crew.retire(NEW, 60.0)
+    assert (crew.specs, set(supervisor.pids)) == ({"old": OLD}, {"old", "gateway"})
+    assert read_registry(tmp_path, encrypted=False) == {}
+
+
+async def test_nothing_is_left_of_those_that_do_not_start(crew: Crew, supervisor: Supervisor, tmp_path: Path) -> None:
+    """Their companions go, too, and the reason is their own."""
+    with pytest.raises(StartError, match=r"^bad weights$"):
+        await crew.start([NEW, BAD])
+    assert (crew.specs, set(supervisor.pids)) == ({"old": OLD}, {"old", "gateway"})
+    assert read_registry(tmp_path, encrypted=False) == {}
+
+
+async def test_a_worker_that_gateways_do_not_reach(
+    crew: Crew, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no use that it serves."""
+    monkeypatch.setattr(crew_module, "MEET_S", 0.1)
+    with pytest.raises(StartError, match="not every gateway reached unmet"):
+        await crew.start([UNMET])
+    assert set(supervisor.pids) == {"old", "gateway"}
+
+
+async def test_a_new_worker_that_dies_is_missed(crew: Crew, supervisor: Supervisor) -> None:
+    """Even when it is started again; an old one that dies is not, nor is anybody once all is over."""
+    await crew.start([NEW])
+    assert crew.fallen() is None
+    os.kill(supervisor.pids["old"], signal.SIGKILL)
+    os.kill(supervisor.pids["new"], signal.SIGKILL)
+    await told(supervisor).until_ready("new", 2)
+    assert crew.fallen() == "new died at its first requests"
+    crew.forget_fresh()
+    assert crew.fallen() is None
