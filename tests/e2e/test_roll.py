@@ -80,8 +80,9 @@ def mirrored(directory: Path) -> Path:
 async def test_under_load(
     place: Path, demo_model: ServedModel, workers: int, words: list[str], names: set[str]
 ) -> None:
-    """Beside the old workers, with one of each phase and with two, and in place; then a gateway is started again."""
-    sets = (*PACE, *(f"pool.{name}.workers={workers}" for name in POOLS))
+    """Beside the old workers, with one of each phase and one gateway or with two, and in place; then a gateway is
+    started again, and knows the new ones only."""
+    sets = (*PACE, *(f"pool.{name}.workers={workers}" for name in POOLS), f"gateway.count={workers}")
     with serving(place / f"r{workers}{len(words)}", EMULATED, *sets) as deployment:
         crowd = Crowd(deployment.url, "some", 80, NUM_TOKENS)
         await crowd.has(NUM_CLIENTS)
@@ -96,7 +97,7 @@ async def test_under_load(
         assert set(deployment.scrape().roles) == names
         await asyncio.to_thread(deployment.wait_idle)
         said = deployment.kill("gateway")
-        await asyncio.to_thread(deployment.output.wait_for, "gateway: ready", said)
+        await asyncio.to_thread(deployment.output.wait_for, r"gateway(-1)?: ready", said)
         await asyncio.to_thread(deployment.wait_for, lambda scrape: set(scrape.roles) == names)
         later = Crowd(deployment.url, "later", 80, NUM_TOKENS)
         await later.has(1)

@@ -88,15 +88,12 @@ class Rolls:
             taken |= read_registry(Path(config.registry), encrypted=config.tls.enabled).keys()
         changes = []
         for old in [spec for spec in self._crew.specs.values() if spec.pool.name in pools]:
-            name = free_name(old.pool.name, taken)
+            pool = pools[old.pool.name]
+            name = free_name(pool.name, taken)
             taken.add(name)
-            listen = f"unix:{self._run_dir}/{name}.sock"
-            changes.append(
-                Change(
-                    old,
-                    msgspec.structs.replace(old, worker=name, model=model, pool=pools[old.pool.name], listen=listen),
-                )
-            )
+            address = f"unix:{self._run_dir}/{name}.sock"
+            new = msgspec.structs.replace(old, worker=name, model=model, pool=pool, listen=address)
+            changes.append(Change(old, new))
         return changes
 
 
