@@ -73,5 +73,5 @@ async def compare(deployment: Deployment) -> None:
 
 async def test_a_slow_worker_is_avoided_and_used_again(place: Path):
     """Five seconds after it became slow it is tried now and then at most; recovered, it is used again."""
-    with serving(place / "slow", "", TWO, "routing.policy=cost") as deployment:
+    with serving(place / "slow", "", TWO) as deployment:
         await compare(deployment)
