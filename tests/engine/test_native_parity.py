@@ -76,7 +76,7 @@ def check_answers(directory: Path, cache_dir: Path, place: Place) -> None:
     assert expected == answers(roomy, prompts)
     assert roomy.load().counters.cached_tokens == 12 + 28 + 48
 
-    tight = an_engine(directory, cache_dir, 18 if roomy.capabilities.sight_tokens else 28, place=place)
+    tight = an_engine(directory, cache_dir, 17 if roomy.capabilities.sight_tokens else 36, place=place)
     assert expected == answers(tight, prompts)
     assert tight.load().counters.preemptions > 0
 
