@@ -143,8 +143,9 @@ def test_a_stopped_source_is_left_at_the_deadline_and_serves_again():
 
 
 @needs_nixl
-def test_connecting_to_a_stopped_source_ends():
+def test_connecting_to_a_stopped_source_ends(monkeypatch: pytest.MonkeyPatch):
     """Its kernel accepts the connection; nothing else answers."""
+    monkeypatch.setattr("twinfer.transport.nixl.sink.CONNECT_TIMEOUT_S", 0.3)
     with source_child() as (process, endpoint), contextlib.closing(NixlSink()) as sink:
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(TransportError, match="deadline passed"):
