@@ -1,4 +1,9 @@
-"""Fixtures that several packages' tests share: tiny checkpoints, certificates, and torch kept to one thread."""
+"""Fixtures that several packages' tests share: tiny checkpoints, certificates, and torch kept to one thread.
+
+By default a property sees the same examples as long as its test is the same, and may take its time for each: no change
+is refused for what it has nothing to do with, on however slow and busy a machine. ``--hypothesis-profile=random`` draws
+new ones.
+"""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -6,8 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.certificates import Cluster
+
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", settings.get_profile("random"), derandomize=True)
+settings.load_profile("steady")
 
 
 class TinyCheckpoints(Protocol):

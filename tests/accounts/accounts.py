@@ -75,7 +75,7 @@ def table(plan: Plan, killed: Sequence[str], accounts: Accounts, seconds: float)
     told, kinds = accounts.told, Counter(killed)
     statuses = Counter(row["status"] for row in accounts.rows)
     counts = [
-        ("questions", plan.requests),
+        ("questions", told.questions),
         ("whole responses", len(told.complete)),
         ("left by their clients", told.left),
         ("refused or broken, and asked again", told.refused),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +29,14 @@ class Told:
         started: ids of responses that began, complete ones among them.
         left: how many requests were given up on purpose.
         refused: how many were answered with an error, or broke off.
+        questions: how many there were.
     """
 
     complete: dict[str, Tokens] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
     left: int = 0
     refused: int = 0
+    questions: int = 0
 
 
 class Crowd:
@@ -50,14 +53,14 @@ class Crowd:
         self._keys = keys
         self._random = random.Random(seed)
 
-    async def ask(self, num_requests: int, num_clients: int) -> None:
-        """Ask so many questions, some of them more than once."""
+    async def ask(self, num_requests: int, num_clients: int, has_enough: Callable[[], bool]) -> None:
+        """Ask so many questions, and more until there is enough of them; some of them more than once."""
         limits = httpx.Limits(max_connections=num_clients * 2)
         async with httpx.AsyncClient(base_url=self._url, timeout=60, limits=limits) as http:
-            numbers = iter(range(num_requests))
 
             async def client() -> None:
-                for _ in numbers:
+                while self.told.questions < num_requests or not has_enough():
+                    self.told.questions += 1
                     await self._ask_one(http)
 
             await asyncio.gather(*(client() for _ in range(num_clients)))

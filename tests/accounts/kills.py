@@ -20,7 +20,8 @@ SILENCE_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to happen; of kills at most so many, since they end with the questions."""
+    """What is to happen: at least so many requests, and more until there was a kill of each kind; of kills at most so
+    many, since they end with the questions."""
 
     requests: int
     worker_kills: int
@@ -29,35 +30,58 @@ class Plan:
     seed: int = 0
 
 
-@contextlib.contextmanager
-def killing(deployment: Deployment, plan: Plan) -> Iterator[list[str]]:
-    """Kill while the context lasts, each time as soon as the last victim is there again; tells whom."""
-    draw, killed = random.Random(plan.seed), list[str]()
-    kinds = ["worker"] * plan.worker_kills + ["gateway"] * plan.gateway_kills
-    draw.shuffle(kinds)
-    stop = threading.Event()
+class Killer:
+    """Kills one after the other, each time as soon as the last victim is there again.
 
-    def kill() -> None:
-        for kind in kinds:
-            if stop.wait(draw.uniform(0.1, 0.8)):
+    Attributes:
+        killed: kinds of whom it killed so far.
+    """
+
+    def __init__(self, deployment: Deployment, plan: Plan) -> None:
+        self.killed: list[str] = []
+        self._deployment = deployment
+        self._draw = random.Random(plan.seed)
+        self._kinds = ["worker"] * plan.worker_kills + ["gateway"] * plan.gateway_kills
+        self._draw.shuffle(self._kinds)
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._kill_all)
+        self._thread.start()
+
+    def has_enough(self) -> bool:
+        """Whether there was a kill of each kind, or there will be no more."""
+        return set(self._kinds) <= set(self.killed) or not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """No more, once the last victim is there again."""
+        self._enough.set()
+        self._thread.join()
+
+    def _kill_all(self) -> None:
+        for kind in self._kinds:
+            if self._enough.wait(self._draw.uniform(0.1, 0.8)):
                 return
-            killed.append(kind)
-            if kind == "worker":
-                name = draw.choice(WORKERS)
-                said = deployment.kill(name)
-            else:
-                said = len(deployment.output.lines)
-                os.kill(draw.choice(_gateways(deployment)), signal.SIGKILL)
-                name = deployment.output.wait_for(r"(gateway\S*) was killed by SIGKILL", said)[1]
-            deployment.output.wait_for(rf"{name}: ready", said)
+            name, said = self._kill_one(kind)
+            self.killed.append(kind)
+            self._deployment.output.wait_for(rf"{name}: ready", said)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    def _kill_one(self, kind: str) -> tuple[str, int]:
+        """Whom, and how many lines were said before."""
+        if kind == "worker":
+            name = self._draw.choice(WORKERS)
+            return name, self._deployment.kill(name)
+        said = len(self._deployment.output.lines)
+        os.kill(self._draw.choice(_gateways(self._deployment)), signal.SIGKILL)
+        return self._deployment.output.wait_for(r"(gateway\S*) was killed by SIGKILL", said)[1], said
+
+
+@contextlib.contextmanager
+def killing(deployment: Deployment, plan: Plan) -> Iterator[Killer]:
+    """Kill while the context lasts."""
+    killer = Killer(deployment, plan)
     try:
-        yield killed
+        yield killer
     finally:
-        stop.set()
-        thread.join()
+        killer.stop()
 
 
 @contextlib.contextmanager

@@ -69,10 +69,10 @@ def run(directory: Path, plan: Plan) -> list[str]:
     started = time.monotonic()
     with serving(directory, CONFIG, *sets, "handoff.heartbeat_s=0.5") as deployment:
         crowd = Crowd(deployment.url, MODEL, [key.bearer for key in keys], plan.seed)
-        with watched(deployment), killing(deployment, plan) as killed:
-            asyncio.run(crowd.ask(plan.requests, plan.clients))
+        with watched(deployment), killing(deployment, plan) as killer:
+            asyncio.run(crowd.ask(plan.requests, plan.clients, killer.has_enough))
     accounts = Accounts(crowd.told, list(Ledger(place).rows(Filter())), *_quotas(directory))
-    print(table(plan, killed, accounts, time.monotonic() - started))
+    print(table(plan, killer.killed, accounts, time.monotonic() - started))
     return [*accounts.differences(), *_leaks(deployment.output.text, keys)]
 
 

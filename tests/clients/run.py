@@ -15,6 +15,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,19 +66,25 @@ def main() -> int:
 def serving(*arguments: str) -> Iterator[str]:
     """Where a Python module serves that says so when it is ready.
 
+    What it says afterwards is read and dropped: nobody can go on for long whose words nobody takes.
+
     Raises:
         SystemExit: it never did.
     """
     command = [sys.executable, "-m", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
+        rest = threading.Thread(target=deque, args=(process.stderr, 0))
         try:
             url = next((found[1] for line in process.stderr if (found := READY.search(line))), "")
             if not url:
                 raise SystemExit(f"{arguments[0]} did not start")
+            rest.start()
             yield url
         finally:
             process.terminate()
+            if rest.ident is not None:
+                rest.join()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.deployment import Deployment, serving
+from tests.e2e.deployment import RULE, Deployment, serving
 from twinfer.core.config import ModelConfig
 from twinfer.gateway.loading import load_model
 from twinfer.gateway.models import ServedModel
@@ -18,6 +18,8 @@ DEMO = "twinfer.demo-v1:0"
 SOURCE = inspect.getsource(textwrap)
 """Text of the kind that the demo model knows, to cut prompts from."""
 CORES = sorted(os.sched_getaffinity(0))
+TIMEOUT_S = 300
+"""For a test that says nothing else."""
 CHUNK_TOKENS = 64
 """Prompt positions in one step of the demo deployments: some hundred tokens are several chunks."""
 
@@ -40,10 +42,12 @@ kv_mib = 96
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in here starts real processes."""
+    """Everything in here starts real processes, which takes its time on a slow machine."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,8 +79,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def demo_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The same with KV over TCP."""
-    with serving(tmp_path_factory.mktemp("tcp"), "", *SPLIT, "link.transport=tcp") as deployment:
+    """The same with KV over TCP, and with routes that follow from nothing but the lengths of prompts."""
+    with serving(tmp_path_factory.mktemp("tcp"), "", *SPLIT, "link.transport=tcp", RULE) as deployment:
         yield deployment
 
 

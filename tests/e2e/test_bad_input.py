@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import DEMO
@@ -50,13 +49,13 @@ def test_request(demo: Deployment, case: str):
     """The HTTP status blames the client, the message says what for, and the next request is served."""
     path, body, status, words = REQUESTS[case]
     content = {"content": body} if isinstance(body, bytes) else {"json": body}
-    response = httpx.post(demo.url + path, **content)
+    response = demo.post(path, **content)
     assert response.status_code == status
     answer = response.json()
     message = answer["error"]["message"] if "error" in answer else answer["message"]
     assert words in message
     assert "Traceback" not in message
-    assert httpx.post(demo.url + CHAT, json=chat(), timeout=30).status_code == 200
+    assert demo.post(CHAT, json=chat()).status_code == 200
     demo.wait_idle()
 
 
@@ -64,7 +63,7 @@ def test_request(demo: Deployment, case: str):
 def test_forced_route(demo: Deployment, path: str):
     """A route that does not exist is named as such."""
     body = chat() if path == CHAT else converse()
-    response = httpx.post(demo.url + path, json=body, headers={"x-twinfer-route": "sideways"})
+    response = demo.post(path, json=body, headers={"x-twinfer-route": "sideways"})
     assert response.status_code == 400
     assert "x-twinfer-route must be aggregated or disaggregated" in response.text
 
@@ -80,7 +79,7 @@ def small(place: Path) -> Iterator[Deployment]:
 def test_longer_than_the_pool(small: Deployment, route: str):
     """A prompt within the model's context that no worker could ever hold is the client's error too."""
     body = chat(model=EMULATED_ID, messages=[{"role": "user", "content": LONG}])
-    response = httpx.post(small.url + CHAT, json=body, headers={"x-twinfer-route": route})
+    response = small.post(CHAT, json=body, headers={"x-twinfer-route": route})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
     small.wait_idle()
 
@@ -137,4 +136,4 @@ def test_port_in_use(demo: Deployment, place: Path):
     """A second server on the same port ends at once; the first one goes on serving."""
     port = demo.url.rpartition(":")[2]
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in refused("serve", "--port", port, place=place)
-    assert httpx.post(demo.url + CHAT, json=chat(), timeout=30).status_code == 200
+    assert demo.post(CHAT, json=chat()).status_code == 200

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,22 @@ NUM_REQUESTS = 300
 
 
 async def ask_all(
-    deployment: Deployment, model: str, asked: list[tuple[str, int]], at_once: int, **options: bool
+    deployment: Deployment,
+    model: str,
+    asked: list[tuple[str, int]],
+    at_once: int,
+    routes: Sequence[str | None] = (None,),
+    **options: bool,
 ) -> list[Heard]:
-    """All answers, with so many clients under way at a time."""
+    """All answers, with so many clients under way at a time; they force these routes in turn, ``None`` none."""
     gate = asyncio.Semaphore(at_once)
     async with openai_client(deployment.url) as client:
 
-        async def ask(prompt: str, num_output: int) -> Heard:
+        async def ask(prompt: str, num_output: int, route: str | None) -> Heard:
             async with gate:
-                return await chat(client, model, prompt, num_output, **options)
+                return await chat(client, model, prompt, num_output, route=route, **options)
 
-        return await asyncio.gather(*(ask(*each) for each in asked))
+        return await asyncio.gather(*(ask(*each, route) for each, route in zip(asked, cycle(routes), strict=False)))
 
 
 def mixed_prompts(count: int, longest: int, seed: int) -> list[tuple[str, int]]:
@@ -44,9 +50,10 @@ def mixed_prompts(count: int, longest: int, seed: int) -> list[tuple[str, int]]:
 
 
 async def test_native(demo: Deployment, demo_alone: Deployment):
-    """64 streaming clients of the demo model hear what each would hear alone, by rule R7."""
+    """64 streaming clients of the demo model hear what each would hear alone, by rule R7, whichever way they take: some
+    force one, and the others take what the router thinks best."""
     asked = mixed_prompts(NUM_CLIENTS, 900, seed=1)
-    heard = await ask_all(demo, DEMO, asked, NUM_CLIENTS)
+    heard = await ask_all(demo, DEMO, asked, NUM_CLIENTS, ("disaggregated", None, "aggregated", None))
     alone = await ask_all(demo_alone, DEMO, asked, 1)
     wrong = [wrong_text(expected.drawn, actual.drawn) for expected, actual in zip(alone, heard, strict=True)]
     assert [reason for reason in wrong if reason] == []

@@ -1,4 +1,4 @@
-"""The default deployment, through the clients that people use."""
+"""A deployment of the demo model, through the clients that people use."""
 
 import inspect
 import json
@@ -9,6 +9,7 @@ import httpx
 from tests.e2e.clients import bedrock_client, chat, openai_client
 from tests.e2e.conftest import DEMO
 from tests.e2e.deployment import Deployment
+from tests.e2e.series import Scrape
 from twinfer.gateway.models import ServedModel
 from twinfer.gateway.text.conversation import Conversation, say
 from twinfer.model.checkpoint import locate
@@ -25,11 +26,11 @@ def num_prompt_tokens(model: ServedModel, text: str) -> int:
     return len(model.prompt(Conversation((say("user", text),))))
 
 
-def test_converse_stream(demo: Deployment, demo_model: ServedModel):
+def test_converse_stream(demo_tcp: Deployment, demo_model: ServedModel):
     """boto3 streams an answer over two workers: its events are in order, and the accounts are right."""
-    before = demo.scrape()
+    before = at_rest(demo_tcp)
     prompt = f"# Converse\n{HALF}"
-    with bedrock_client(demo.url) as client:
+    with bedrock_client(demo_tcp.url) as client:
         response = client.converse_stream(
             modelId=DEMO,
             messages=[{"role": "user", "content": [{"text": prompt}]}],
@@ -53,21 +54,21 @@ def test_converse_stream(demo: Deployment, demo_model: ServedModel):
         "cacheReadInputTokens": 0,
         "cacheWriteInputTokens": 0,
     }
-    check_phases(before, demo, num_input, num_output)
+    check_phases(before, at_rest(demo_tcp), num_input, num_output)
 
 
-async def test_chat_completions_stream(demo: Deployment, demo_model: ServedModel):
+async def test_chat_completions_stream(demo_tcp: Deployment, demo_model: ServedModel):
     """openai streams an answer over two workers: its usage is right, and it says where its time went."""
-    before = demo.scrape()
+    before = at_rest(demo_tcp)
     prompt = f"# Chat\n{HALF}"
-    async with openai_client(demo.url) as client:
+    async with openai_client(demo_tcp.url) as client:
         heard = await chat(client, DEMO, prompt, 24)
     num_input, num_output = num_prompt_tokens(demo_model, prompt), heard.usage.completion_tokens
     assert heard.route == "disaggregated"
     assert heard.finish == "stop" or num_output == 24
     assert heard.usage.prompt_tokens == num_input
     assert heard.text == b"".join(heard.tokens).decode(errors="replace")
-    check_phases(before, demo, num_input, num_output)
+    check_phases(before, at_rest(demo_tcp), num_input, num_output)
     times = {name: value for name, value in heard.journey.items() if name.endswith("_ms")}
     assert set(times) == {"queue_ms", "reserve_ms", "fetch_ms", "prefill_ms", "exposed_transfer_ms", "decode_ms"}
     assert min(times.values()) >= 0
@@ -83,9 +84,14 @@ async def test_chat_completions_stream(demo: Deployment, demo_model: ServedModel
     }
 
 
-def check_phases(before, demo: Deployment, num_input: int, num_output: int) -> None:
+def at_rest(deployment: Deployment) -> Scrape:
+    """The accounts when everything has ended: a client may hear its last token before a worker counts a handoff."""
+    deployment.wait_idle()
+    return deployment.scrape()
+
+
+def check_phases(before: Scrape, after: Scrape, num_input: int, num_output: int) -> None:
     """The prefill worker computed the prompt and the decode worker all tokens but the first, and neither more."""
-    after = demo.scrape()
 
     def grown(worker: str, name: str) -> float:
         return after.of(worker, f"{name}_total") - before.of(worker, f"{name}_total")
@@ -97,7 +103,6 @@ def check_phases(before, demo: Deployment, num_input: int, num_output: int) -> N
     assert grown("decode-0", "decode_tokens") == num_output - 1
     assert grown("prefill-0", "handoffs_out") == grown("decode-0", "handoffs_in") == 1
     assert grown("decode-0", "kv_bytes_in") == -(-num_input // 16) * BLOCK_BYTES
-    demo.wait_idle()
 
 
 def test_probes(demo: Deployment):

@@ -42,20 +42,25 @@ def virtual_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploymen
         yield running
 
 
+def shortest_decode_s(num_prompt: int, num_output: int) -> float:
+    """How long the device takes at least for an answer of so many tokens, after the first one."""
+    profile, shape = Catalogue().device("cs3")[0], load_shape()
+    step_s = step_seconds(profile, shape, Placement(2, precision="mxfp4"), [Work(1, num_prompt)])
+    return (num_output - 1) * step_s - MAX_BEHIND_S
+
+
 async def test_every_token_follows_from_the_kv_and_none_comes_before_its_time(
     pair: Deployment, demo_model: ServedModel
 ):
     """The tokens are those of the KV that was handed over, and decode is no faster than the catalogue says."""
     async with openai_client(pair.url) as client:
-        heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS)
+        heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS, route="disaggregated")
     prompt = demo_model.prompt(Conversation((say("user", TEXT),)))
     emulation = EmulationConfig(num_layers=1, num_kv_heads=1, head_dim=4, vocab_size=demo_model.vocab_size)
     expected = expected_output(prompt, NUM_TOKENS, emulation, "default")
     assert [demo_model.tokenizer.token_bytes(token) for token in expected][: len(heard.tokens)] == heard.tokens
     assert "disaggregated" == heard.journey["route"]
-    profile, shape = Catalogue().device("cs3")[0], load_shape()
-    step_s = step_seconds(profile, shape, Placement(2, precision="mxfp4"), [Work(1, len(prompt))])
-    assert heard.journey["decode_ms"] / 1e3 >= (len(heard.tokens) - 1) * step_s - MAX_BEHIND_S
+    assert heard.journey["decode_ms"] / 1e3 >= shortest_decode_s(len(prompt), len(heard.tokens))
     assert "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4" in pair.output.text
 
 
@@ -63,7 +68,7 @@ async def test_virtual_kv_counts_as_what_it_stands_for(virtual_pair: Deployment,
     """The right tokens, all bytes of the model's KV in the accounts, and no sooner here than the link carries them."""
     before = virtual_pair.scrape().of("decode-0", "kv_bytes_in_total")
     async with openai_client(virtual_pair.url) as client:
-        heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS)
+        heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS, route="disaggregated")
     prompt = demo_model.prompt(Conversation((say("user", TEXT),)))
     emulation = EmulationConfig(kv="virtual", vocab_size=demo_model.vocab_size)
     expected = expected_output(prompt, NUM_TOKENS, emulation, "default")
@@ -75,9 +80,10 @@ async def test_virtual_kv_counts_as_what_it_stands_for(virtual_pair: Deployment,
 
 
 async def test_the_rate_of_a_stream(virtual_pair: Deployment):
-    """A client reads a long answer whole, at a rate that is printed; the bar is the benchmark's (bench.streams)."""
-    times = list[float]()
+    """A client reads a long answer whole, no sooner than the device has it; the rate is printed, and whether it is a
+    good one is the benchmark's to say (bench.streams)."""
     async with openai_client(virtual_pair.url) as client:
+        asked = time.perf_counter()
         stream = await client.chat.completions.create(
             model="gpt-oss-120b",
             messages=[{"role": "user", "content": f"Another one: {TEXT}"}],
@@ -86,11 +92,10 @@ async def test_the_rate_of_a_stream(virtual_pair: Deployment):
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
-        async for chunk in stream:
-            times.append(time.perf_counter())
-            usage = chunk.usage
+        chunks = [chunk async for chunk in stream]
+        took_s = time.perf_counter() - asked
+    usage = chunks[-1].usage
     assert usage is not None
     assert 2000 == usage.completion_tokens
-    rate = 2000 / (times[-1] - times[0])
-    print(f"{rate:,.0f} tokens/s in {len(times)} events")
-    assert 50 < rate < 4000
+    print(f"{2000 / took_s:,.0f} tokens/s in {len(chunks)} events")
+    assert took_s >= shortest_decode_s(usage.prompt_tokens, 2000)

@@ -20,9 +20,11 @@ from tests.e2e.series import Scrape
 from twinfer.gateway.models import ServedModel
 
 LEASE_S = 2.0
-NUM_OUTPUT = 40
+NUM_OUTPUT = 80
+"""Two seconds of them: whoever is to be met in the middle of it is, on a slow machine too."""
+NUM_AFTER = 8
 SLOW = (
-    "pool.prefill.emulation.prefill_tokens_per_s=400",
+    "pool.prefill.emulation.prefill_tokens_per_s=200",
     "pool.prefill.max_step_tokens=32",
     "pool.decode.emulation.decode_step_ms=25",
     f"handoff.lease_s={LEASE_S}",
@@ -33,8 +35,8 @@ Expect = Callable[[str], list[bytes]]
 
 @pytest.fixture(scope="module")
 def pair(place: Path) -> Iterator[Deployment]:
-    """One prefill and two decode workers, so that there is somebody to go on."""
-    with serving(place / "pair", EMULATED, *SLOW, "pool.decode.workers=2") as deployment:
+    """One prefill and two decode workers, so that there is somebody to go on, and patience until somebody is there."""
+    with serving(place / "pair", EMULATED, *SLOW, "pool.decode.workers=2", "handoff.max_busy_s=45") as deployment:
         yield deployment
 
 
@@ -86,18 +88,19 @@ async def in_decode(deployment: Deployment, heard: Heard, num_tokens: int = 5) -
     return next(worker for worker in scrape.roles if worker != "prefill-0" and scrape.of(worker, "running"))
 
 
-async def check_serves(deployment: Deployment, text: str, expect: Expect) -> None:
+async def check_serves(deployment: Deployment, what: str, expect: Expect) -> None:
     """All workers are at rest, and another request is answered right over two of them."""
+    text = f"Is all well after {what}? " * 4
     await asyncio.to_thread(deployment.wait_workers)
     await asyncio.to_thread(deployment.wait_idle)
     async with openai_client(deployment.url) as client:
-        heard = await chat(client, EMULATED_ID, text, NUM_OUTPUT, ignore_eos=True, route="disaggregated")
-    assert heard.tokens == expect(text)
+        heard = await chat(client, EMULATED_ID, text, NUM_AFTER, ignore_eos=True, route="disaggregated")
+    assert heard.tokens == expect(text)[:NUM_AFTER]
     await asyncio.to_thread(deployment.wait_idle)
 
 
 def a_text(name: str) -> str:
-    """A prompt of more than half a second that nothing is cached of."""
+    """A prompt of more than a second that nothing is cached of."""
     return f"{name}: " + "many words " * 60
 
 
@@ -109,7 +112,7 @@ async def test_prefill_worker_killed(pair: Deployment, expect: Expect):
         said = pair.kill("prefill-0")
         assert (await answer).tokens == expect(text)
     await asyncio.to_thread(pair.wait_restarted, "prefill-0", said)
-    await check_serves(pair, a_text("after a prefill worker"), expect)
+    await check_serves(pair, "a prefill worker", expect)
 
 
 async def test_decode_worker_killed(pair: Deployment, expect: Expect):
@@ -121,7 +124,7 @@ async def test_decode_worker_killed(pair: Deployment, expect: Expect):
         assert (await answer).tokens == expect(text)
         assert heard.journey["decode_worker"] != worker
     await asyncio.to_thread(pair.wait_restarted, worker, said)
-    await check_serves(pair, a_text("after a decode worker"), expect)
+    await check_serves(pair, "a decode worker", expect)
 
 
 async def test_prefill_worker_frozen(pair: Deployment, expect: Expect):
@@ -135,7 +138,7 @@ async def test_prefill_worker_frozen(pair: Deployment, expect: Expect):
             assert (await answer).tokens == expect(text)
         finally:
             os.kill(pid, signal.SIGCONT)
-    await check_serves(pair, a_text("after a frozen prefill worker"), expect)
+    await check_serves(pair, "a frozen prefill worker", expect)
     scrape = pair.scrape()
     ended = ("handoffs_expired_total", "handoffs_aborted_total")
     assert sum(scrape.of(worker, name) for worker in scrape.roles for name in ended) >= 1
@@ -151,7 +154,7 @@ async def test_decode_worker_frozen(pair: Deployment, expect: Expect):
             assert (await answer).tokens == expect(text)
         finally:
             os.kill(pid, signal.SIGCONT)
-    await check_serves(pair, a_text("after a frozen decode worker"), expect)
+    await check_serves(pair, "a frozen decode worker", expect)
 
 
 @pytest.mark.parametrize("moment", ["reserved", "prefill", "decode"])
@@ -172,20 +175,21 @@ async def test_gateway_killed(pair: Deployment, expect: Expect, moment: str):
         if frozen is not None:
             os.kill(frozen, signal.SIGCONT)
     await asyncio.to_thread(pair.wait_restarted, "gateway", said)
-    await check_serves(pair, a_text(f"after a gateway in {moment}"), expect)
+    await check_serves(pair, f"a gateway in {moment}", expect)
 
 
 async def test_decode_worker_killed_late(pair: Deployment, expect: Expect):
     """What was heard already is not decoded once more: the other worker computes it like a prompt, and goes on."""
     text = a_text("decode killed late")
     async with asking(pair, text) as (answer, heard):
-        worker = await in_decode(pair, heard, NUM_OUTPUT - 20)
+        worker = await in_decode(pair, heard, NUM_OUTPUT - 40)
         before = await asyncio.to_thread(pair.scrape)
         said = pair.kill(worker)
         assert (await answer).tokens == expect(text)
     other = heard.journey["decode_worker"]
     after = await asyncio.to_thread(pair.scrape)
-    assert after.of(other, "decode_tokens_total") - before.of(other, "decode_tokens_total") <= 20
+    assert other != worker
+    assert after.of(other, "decode_tokens_total") - before.of(other, "decode_tokens_total") <= 40
     await asyncio.to_thread(pair.wait_restarted, worker, said)
 
 
@@ -203,7 +207,7 @@ async def test_decode_worker_killed_before_it_took_over(pair: Deployment, expect
     computed = after.of("prefill-0", "prefill_tokens_total") - before.of("prefill-0", "prefill_tokens_total")
     assert computed == heard.usage.prompt_tokens
     await asyncio.to_thread(pair.wait_restarted, worker, said)
-    await check_serves(pair, a_text("after a sink"), expect)
+    await check_serves(pair, "a sink", expect)
 
 
 async def test_all_decode_workers_killed(pair: Deployment, expect: Expect):
@@ -215,7 +219,7 @@ async def test_all_decode_workers_killed(pair: Deployment, expect: Expect):
         assert (await answer).tokens == expect(text)
     for worker in ("decode-0", "decode-1"):
         await asyncio.to_thread(pair.wait_restarted, worker, said)
-    await check_serves(pair, a_text("after all decode workers"), expect)
+    await check_serves(pair, "all decode workers", expect)
 
 
 async def test_nobody_to_wait_for(single: Deployment, expect: Expect):
@@ -229,7 +233,7 @@ async def test_nobody_to_wait_for(single: Deployment, expect: Expect):
     assert heard.finish is None
     assert heard.tokens == expect(text)[: len(heard.tokens)]
     await asyncio.to_thread(single.wait_restarted, "decode-0", said)
-    await check_serves(single, a_text("after the only decode worker"), expect)
+    await check_serves(single, "the only decode worker", expect)
 
 
 async def test_nobody_to_wait_for_bedrock(single: Deployment, expect: Expect):
@@ -248,4 +252,4 @@ async def test_nobody_to_wait_for_bedrock(single: Deployment, expect: Expect):
                 kinds += [kind for event in events for kind in event]
     assert set(kinds) <= {"messageStart", "contentBlockDelta"}
     await asyncio.to_thread(single.wait_restarted, "decode-0", said)
-    await check_serves(single, a_text("after the only decode worker, by boto3"), expect)
+    await check_serves(single, "the only decode worker, by boto3", expect)

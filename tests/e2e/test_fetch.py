@@ -8,9 +8,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.clients import chat, openai_client
+from tests.e2e.clients import Heard, chat, finish, openai_client, opened, take
 from tests.e2e.conftest import DEMO, SOURCE, SPLIT
-from tests.e2e.deployment import Deployment, serving
+from tests.e2e.deployment import RULE, Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID, expected_tokens
 from tests.e2e.series import Scrape
 from twinfer.chaos.oracle import wrong_text
@@ -18,7 +18,10 @@ from twinfer.core.grant import Proof
 from twinfer.gateway.models import ServedModel
 
 NUM_OUTPUT = 20
+NUM_HELD = 40
+"""Tokens of an answer that keeps a slow worker busy for a while."""
 BLOCK = 16
+COMPUTED = "prefill_tokens_total"
 
 
 @pytest.fixture(scope="module", params=Proof)
@@ -32,7 +35,8 @@ def quick(place: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
 def slow(place: Path) -> Iterator[Deployment]:
     """A link on which a long prompt's KV takes seconds, and a lease of which a fetch may take two."""
     sets = ("link.throttle_mb_per_s=0.05", "handoff.lease_s=4", "handoff.heartbeat_s=0.5", "handoff.chunk_kib=16")
-    with serving(place / "slow", EMULATED, *sets, "pool.decode.workers=2") as deployment:
+    decode = ("pool.decode.workers=2", "pool.decode.emulation.decode_step_ms=25")
+    with serving(place / "slow", EMULATED, *sets, *decode) as deployment:
         yield deployment
 
 
@@ -56,11 +60,21 @@ def a_text(name: str) -> str:
 
 
 async def known_to_decode(deployment: Deployment, text: str) -> None:
-    """Let every decode worker answer that text alone."""
-    workers = {worker for worker, role in deployment.scrape().roles.items() if role == "decode"}
-    async with openai_client(deployment.url) as client:
-        asked = (chat(client, EMULATED_ID, text, 2, route="aggregated", ignore_eos=True) for _ in workers)
-        assert {heard.journey["decode_worker"] for heard in await asyncio.gather(*asked)} == workers
+    """Let every decode worker compute that text, and all come to rest.
+
+    Which of them a request goes to follows from what a gateway knows of their load, and no test can know when it heard
+    what: so it is asked again while earlier answers are still under way, until all have computed it.
+    """
+    before = deployment.scrape()
+    workers = [worker for worker, role in before.roles.items() if role == "decode"]
+    async with openai_client(deployment.url) as client, asyncio.TaskGroup() as answers:
+        while True:
+            stream = await opened(client, EMULATED_ID, text, NUM_HELD, route="aggregated", ignore_eos=True)
+            answers.create_task(finish(stream, await take(stream, Heard(), 1)))
+            now = await asyncio.to_thread(deployment.scrape)
+            if all(now.of(name, COMPUTED) > before.of(name, COMPUTED) for name in workers):
+                break
+    await asyncio.to_thread(deployment.wait_idle)
 
 
 async def test_prefix_is_fetched(quick: Deployment, demo_model: ServedModel):
@@ -72,6 +86,7 @@ async def test_prefix_is_fetched(quick: Deployment, demo_model: ServedModel):
         heard = await chat(client, EMULATED_ID, f"{text} and more", NUM_OUTPUT, ignore_eos=True, route="disaggregated")
     assert heard.tokens == expected_tokens(demo_model, f"{text} and more", NUM_OUTPUT)
     assert new_fetches(quick, said) == {"fetched": 1}
+    quick.wait_idle()
     after = quick.scrape()
 
     def grown(worker: str, name: str) -> float:
@@ -86,14 +101,12 @@ async def test_prefix_is_fetched(quick: Deployment, demo_model: ServedModel):
     assert grown("prefill-0", "kv_bytes_in_total") == fetched * 256
     assert heard.journey["fetch_ms"] > 0
     assert heard.journey["reason"].endswith("its beginning was fetched from decode-0")
-    quick.wait_idle()
 
 
 async def test_second_turn_of_a_chat(place: Path, demo_alone: Deployment):
     """R7 on real numbers: prompt and answer of the first turn are fetched, and the second is answered as if not."""
-    with serving(
-        place / "demo", "", *SPLIT, "routing.min_fetch_tokens=16", "routing.min_remote_tokens=8"
-    ) as deployment:
+    few = ("routing.min_fetch_tokens=16", "routing.min_remote_tokens=8")
+    with serving(place / "demo", "", *SPLIT, *few, RULE) as deployment:
         async with openai_client(deployment.url) as client, openai_client(demo_alone.url) as alone:
             turns = [{"role": "user", "content": SOURCE[300:900]}]
             first = await chat(client, DEMO, turns, 80, route="disaggregated", ignore_eos=True)
@@ -104,6 +117,7 @@ async def test_second_turn_of_a_chat(place: Path, demo_alone: Deployment):
             again = await chat(client, DEMO, turns, NUM_OUTPUT, route="disaggregated")
             reference = await chat(alone, DEMO, turns, NUM_OUTPUT)
         assert fetches(deployment) == {"fetched": 1}
+        deployment.wait_idle()
         scrape = deployment.scrape()
         assert scrape.of("prefill-0", "fetched_tokens_total") >= 16
         assert scrape.of("prefill-0", "fetches_in_total") == 1
@@ -111,7 +125,6 @@ async def test_second_turn_of_a_chat(place: Path, demo_alone: Deployment):
         assert again.usage.prompt_tokens_details.cached_tokens == again.journey["cached_tokens"]
         assert reference.journey["cached_tokens"] == 0
         assert wrong_text(reference.drawn, again.drawn, epsilon=0) is None
-        deployment.wait_idle()
 
 
 async def lender(deployment: Deployment) -> str:

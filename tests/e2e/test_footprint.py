@@ -56,7 +56,10 @@ async def test_half_a_billion_parameters(checkpoint: Path, place: Path):
         async with openai_client(deployment.url) as client:
             [model] = [model.id async for model in client.models.list()]
             assert model == "local.qwen2.5-0.5b"
-            heard = [await chat(client, model, f"# {number}\n{QUESTION}", 8, ignore_eos=True) for number in range(3)]
+            heard = [
+                await chat(client, model, f"# {number}\n{QUESTION}", 8, ignore_eos=True, route="disaggregated")
+                for number in range(3)
+            ]
         pss = {f"{module_of(pid)} {pid}": pss_bytes(pid) / GIB for pid in deployment.pids}
         print(f"ready in {deployment.ready_s} s, PSS in GiB: {pss}, together {sum(pss.values()):.2f}")
         assert len(pss) == 4

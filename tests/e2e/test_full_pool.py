@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.e2e.clients import chat, openai_client
-from tests.e2e.deployment import Deployment, serving
+from tests.e2e.deployment import WAIT_S, Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID, expected_tokens
 from twinfer.core.load import LoadReport
 from twinfer.gateway.models import ServedModel
@@ -35,13 +36,16 @@ def text(number: int) -> str:
 class Crowd:
     """Clients that all ask at once, and what one worker says of itself meanwhile, without a gateway between."""
 
-    def __init__(self, deployment: Deployment, worker: str) -> None:
-        self.deployment = deployment
+    def __init__(self, deployment: Deployment, asker: openai.AsyncOpenAI, worker: str) -> None:
         socket = next(deployment.directory.glob(f"twinfer-*/{worker}.sock"))
         self._client = connect(f"unix:{socket}", KEY)
-        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(NUM_CLIENTS)]
+        calls = (
+            chat(asker, EMULATED_ID, text(number), NUM_OUTPUT, route="disaggregated", ignore_eos=True)
+            for number in range(NUM_CLIENTS)
+        )
+        self._tasks = [asyncio.create_task(call) for call in calls]
 
-    async def until(self, condition: Callable[[LoadReport], bool], within_s: float = 20.0) -> LoadReport:
+    async def until(self, condition: Callable[[LoadReport], bool], within_s: float = WAIT_S) -> LoadReport:
         """The worker's first report of which the condition holds."""
         deadline = time.monotonic() + within_s
         while not condition(report := await self._client.report(5.0)):
@@ -56,19 +60,16 @@ class Crowd:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close()
 
-    async def _ask(self, number: int) -> None:
-        async with openai_client(self.deployment.url) as client:
-            await chat(client, EMULATED_ID, text(number), NUM_OUTPUT, route="disaggregated", ignore_eos=True)
-
 
 @contextlib.asynccontextmanager
 async def crowding(deployment: Deployment, worker: str) -> AsyncIterator[Crowd]:
     """A crowd that is gone afterwards."""
-    crowd = Crowd(deployment, worker)
-    try:
-        yield crowd
-    finally:
-        await crowd.close()
+    async with openai_client(deployment.url) as asker:
+        crowd = Crowd(deployment, asker, worker)
+        try:
+            yield crowd
+        finally:
+            await crowd.close()
 
 
 def is_whole(report: LoadReport) -> bool:
@@ -121,7 +122,7 @@ async def test_a_sink_full_of_promises(place: Path, demo_model: ServedModel, num
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_source_full_of_parked_prompts(place: Path, demo_model: ServedModel, number: signal.Signals):
     """The sink and the gateway die or hang: what is parked for them becomes ordinary cache within its lease."""
-    sets = (*LAYERS, *HANDOFF, "pool.prefill.kv_mib=1", "pool.prefill.emulation.prefill_tokens_per_s=8000")
+    sets = (*LAYERS, *HANDOFF, "pool.prefill.kv_mib=1", "pool.prefill.emulation.prefill_tokens_per_s=4000")
     with serving(place / f"source{number.value}", EMULATED, *sets, key=KEY) as deployment:
         sink, gateway = deployment.pid("decode-0"), deployment.pid("gateway")
         async with crowding(deployment, "prefill-0") as crowd:

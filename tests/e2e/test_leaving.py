@@ -12,9 +12,11 @@ from tests.e2e.deployment import Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID
 from tests.e2e.series import Scrape
 
-PROMPTLY_S = 2.0
-"""An abandoned request takes well under a second; a lease takes ten."""
-PROMPT = "many words " * 100
+LEASE_S = 120.0
+PROMPTLY_S = 30.0
+"""An abandoned request takes well under a second where nothing else runs."""
+PROMPTS = {"prefill": "many words " * 500, "decode": "few words"}
+"""One that takes ten seconds, of which its client stays for the first, and one that takes none."""
 
 
 def chat_call(prompt: str, streamed: bool) -> tuple[str, dict[str, Any]]:
@@ -31,9 +33,10 @@ def converse_call(prompt: str, streamed: bool) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def slow(place: Path) -> Iterator[Deployment]:
-    """A prompt takes more than a second, an answer goes on for minutes."""
-    sets = ("pool.prefill.emulation.prefill_tokens_per_s=400", "pool.decode.emulation.decode_step_ms=40")
-    with serving(place, EMULATED, *sets, "pool.prefill.max_step_tokens=64") as deployment:
+    """A long prompt takes long, and an answer goes on for minutes."""
+    sets = ("pool.prefill.emulation.prefill_tokens_per_s=200", "pool.decode.emulation.decode_step_ms=40")
+    every = ("pool.prefill.max_step_tokens=64", f"handoff.lease_s={LEASE_S}", "routing.policy=disaggregated")
+    with serving(place, EMULATED, *sets, *every) as deployment:
         yield deployment
 
 
@@ -55,7 +58,7 @@ MOMENTS: dict[str, Callable[[Scrape], bool]] = {"prefill": in_prefill, "decode":
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
 async def test_leaves(slow: Deployment, call: Callable[[str, bool], Any], streamed: bool, moment: str):
     """Whatever the dialect, and whether or not it streams, in mid-prefill and in mid-decode."""
-    path, body = call(f"{call.__name__} {streamed} {moment}: {PROMPT}", streamed)
+    path, body = call(f"{call.__name__} {streamed} {moment}: {PROMPTS[moment]}", streamed)
 
     async def ask() -> None:
         async with httpx.AsyncClient(timeout=60) as client, client.stream("POST", slow.url + path, json=body) as answer:

@@ -30,8 +30,15 @@ async def test_random_schemas(place: Path) -> None:
     assert {"valid", "cut", "refused"} >= outcomes
 
 
+def decoding(deployment: Deployment) -> str:
+    """The decode worker that has a request."""
+    scrape = deployment.scrape()
+    [worker] = [name for name, role in scrape.roles.items() if role == "decode" and scrape.of(name, "running")]
+    return worker
+
+
 def ask(deployment: Deployment, *, until_tokens: int = 0) -> Any:
-    """A streamed answer to the long schema; a decode worker is killed once so many chunks came."""
+    """A streamed answer to the long schema; the worker that decodes it is killed once so many chunks came."""
     body = {
         "model": DEMO,
         "messages": [{"role": "user", "content": "def parse(text):\n" * 20}],
@@ -51,7 +58,7 @@ def ask(deployment: Deployment, *, until_tokens: int = 0) -> Any:
             text += choice["delta"].get("content") or ""
             finish = choice["finish_reason"] or finish
             if until_tokens and number == until_tokens:
-                deployment.kill("decode-0", signal.SIGKILL)
+                deployment.kill(decoding(deployment), signal.SIGKILL)
     return text, finish
 
 

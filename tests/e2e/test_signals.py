@@ -10,11 +10,14 @@ import openai
 import pytest
 
 from tests.e2e.clients import finish, openai_client, opened
-from tests.e2e.deployment import Deployment, serving
+from tests.e2e.deployment import WAIT_S, Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID
 
 SLOW = "pool.decode.emulation.decode_step_ms=25"
 NUM_OUTPUT = 40
+ENDLESS = 3000
+"""Tokens that take more than a minute: a stream that ends before has been broken."""
+AT_ONCE_S = 30.0
 PROMPT = "What becomes of this answer? " * 20
 
 
@@ -32,7 +35,7 @@ async def test_drain(place: Path, number: signal.Signals):
                     await opened(late, EMULATED_ID, PROMPT, NUM_OUTPUT)
             heard = await finish(stream)
         assert (len(heard.drawn), heard.finish) == (NUM_OUTPUT, "length")
-        assert await asyncio.to_thread(deployment.process.wait, 30) == 0
+        assert await asyncio.to_thread(deployment.process.wait, WAIT_S) == 0
         deployment.check_nothing_left()
 
 
@@ -40,12 +43,12 @@ async def test_a_second_signal_does_not_wait(place: Path):
     """Whoever presses Ctrl-C twice has no deployment any more; the running stream breaks."""
     with serving(place / "twice", EMULATED, SLOW) as deployment:
         async with openai_client(deployment.url) as client:
-            stream = await opened(client, EMULATED_ID, PROMPT, 1000, ignore_eos=True)
+            stream = await opened(client, EMULATED_ID, PROMPT, ENDLESS, ignore_eos=True)
             deployment.process.send_signal(signal.SIGINT)
             await asyncio.to_thread(deployment.output.wait_for, "a second signal ends them at once")
             await asyncio.to_thread(deployment.output.wait_for, "gateway: Shutting down")
             deployment.process.send_signal(signal.SIGINT)
-            assert await asyncio.to_thread(deployment.process.wait, 10) == 0
+            assert await asyncio.to_thread(deployment.process.wait, AT_ONCE_S) == 0
             with pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
                 await finish(stream)
         deployment.check_nothing_left()
@@ -58,13 +61,13 @@ async def test_parent_killed(place: Path):
     """
     with serving(place / "orphans", EMULATED, SLOW, "handoff.max_busy_s=1") as deployment:
         async with openai_client(deployment.url) as client:
-            stream = await opened(client, EMULATED_ID, PROMPT, 1000, ignore_eos=True)
+            stream = await opened(client, EMULATED_ID, PROMPT, ENDLESS, ignore_eos=True)
             assert len(deployment.children) == 3
             deployment.process.kill()
             deployment.process.wait()
             with pytest.raises((openai.APIError, httpx.RemoteProtocolError)):
                 await finish(stream)
-        await asyncio.to_thread(deployment.check_nothing_left, 10, orphaned=True)
+        await asyncio.to_thread(deployment.check_nothing_left, AT_ONCE_S, orphaned=True)
     for path in (place / "orphans").glob("twinfer-*"):
         os.utime(path, (0, 0))
     with serving(place / "orphans", EMULATED) as deployment:

@@ -1,10 +1,12 @@
-"""A real worker becomes ten times slower: others get its requests, and it gets some again when it has recovered."""
+"""A real worker becomes twenty times slower: others get its requests, and it gets some again when it has recovered.
+
+How many seconds that takes is the simulator's to say, whose clock no other process disturbs; here it is requests.
+"""
 
 import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -18,13 +20,14 @@ MODEL = "twinfer.demo-v1:0"
 TWO = 'pool=[{name="both",role="both",workers=2}]'
 SLOW, QUICK = "both-0", "both-1"
 NUM_TOKENS = 24
-PERIOD_S, RUNS_S = 0.05, 0.005
-NOTICE_S, AWAY_S, RECOVERY_S = 5.0, 8.0, 40.0
+PERIOD_S, RUNS_S = 0.1, 0.005
+FEW, MANY = 20, 40
+"""Requests in which it is learned what a worker is like, and in which it shows that this is known."""
 
 
 @contextlib.contextmanager
-def running_a_tenth_of_the_time(pid: int) -> Iterator[None]:
-    """Stop a process nine tenths of the time."""
+def running_a_twentieth_of_the_time(pid: int) -> Iterator[None]:
+    """Stop a process nineteen twentieths of the time: as much slower it is where it would have a core for itself."""
     over = Event()
 
     def stop_and_go() -> None:
@@ -49,11 +52,10 @@ async def served_by(client: openai.AsyncOpenAI, number: int) -> str:
     return str(heard.journey["decode_worker"])
 
 
-async def pairs(client: openai.AsyncOpenAI, seconds: float, first: int, until: str = "") -> list[str]:
-    """Two requests at a time for so long, or until a worker served one; who served them."""
+async def pairs(client: openai.AsyncOpenAI, count: int, first: int, *until: str) -> list[str]:
+    """So many requests, two at a time, and more until each of these workers served one; who served them."""
     workers: list[str] = []
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends and (not until or until not in workers):
+    while len(workers) < count or not {*until} <= {*workers}:
         numbers = (first + len(workers), first + len(workers) + 1)
         workers += await asyncio.gather(*(served_by(client, number) for number in numbers))
     return workers
@@ -62,16 +64,15 @@ async def pairs(client: openai.AsyncOpenAI, seconds: float, first: int, until: s
 async def compare(deployment: Deployment) -> None:
     """The course of it."""
     async with openai_client(deployment.url) as client:
-        usual = await pairs(client, 5.0, 0)
-        assert usual.count(SLOW) > 0.2 * len(usual)
-        with running_a_tenth_of_the_time(deployment.pid(SLOW)):
-            await pairs(client, NOTICE_S, 10_000)
-            meanwhile = await pairs(client, AWAY_S, 20_000)
-        assert meanwhile.count(SLOW) <= 2 + 0.2 * len(meanwhile)
-        assert SLOW in await pairs(client, RECOVERY_S, 30_000, until=SLOW)
+        await pairs(client, FEW, 0, SLOW, QUICK)
+        with running_a_twentieth_of_the_time(deployment.pid(SLOW)):
+            await pairs(client, FEW, 10_000)
+            meanwhile = await pairs(client, MANY, 20_000)
+        assert 3 * meanwhile.count(SLOW) <= MANY
+        await pairs(client, 0, 30_000, SLOW)
 
 
 async def test_a_slow_worker_is_avoided_and_used_again(place: Path):
-    """Five seconds after it became slow it is tried now and then at most; recovered, it is used again."""
-    with serving(place / "slow", "", TWO, "routing.policy=cost") as deployment:
+    """When it has shown that it is slow, it is tried now and then at most; recovered, it is used again."""
+    with serving(place / "slow", "", TWO) as deployment:
         await compare(deployment)

@@ -5,7 +5,6 @@ import json
 import secrets
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 
@@ -87,7 +86,7 @@ async def test_only_worker_restarts(place: Path):
         deployment.output.wait_for("w-0 was killed", said)
         statuses = set()
         while 200 not in statuses:
-            statuses.add(httpx.post(f"{deployment.url}/v1/chat/completions", json=body).status_code)
+            statuses.add(deployment.post("/v1/chat/completions", json=body).status_code)
         assert statuses <= {200, 503}
         deployment.wait_restarted("w-0", said)
 

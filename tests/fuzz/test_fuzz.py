@@ -16,10 +16,15 @@ def test_no_world_goes_wrong() -> None:
     assert findings.answered > 500
 
 
+FIRST = {"free early": 34, "commit without asking": 49, "ignore the epoch": 72, "confirm after the lease": 228}
+"""Worlds that notice a breach which few others do: the search begins there, and goes on should they have changed."""
+
+
 @pytest.mark.parametrize("rule", MUTANTS)
 def test_a_broken_rule_is_found(rule: str) -> None:
     """With one rule broken some world goes wrong."""
+    first = FIRST.get(rule, 0)
     with contextlib.ExitStack() as stack:
         for change in MUTANTS[rule]():
             stack.enter_context(change)
-        assert explore(range(1000)).wrong
+        assert explore(range(first, first + 1000)).wrong

@@ -337,7 +337,9 @@ nested = st.dictionaries(st.sampled_from(INNER), json_values, max_size=3)
 bodies = st.dictionaries(st.sampled_from(FIELDS), json_values | nested | st.lists(nested, max_size=2), max_size=4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=bodies, valid=st.booleans())
 async def test_no_body_is_our_fault(house: House, body: dict[str, Any], valid: bool) -> None:
     """Whatever a client sends, it is answered or refused as its own mistake."""
@@ -347,7 +349,9 @@ async def test_no_body_is_our_fault(house: House, body: dict[str, Any], valid: b
     assert response.status_code == 200 or response.json()["message"]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=st.binary(max_size=40) | json_values.map(msgspec.json.encode))
 async def test_no_bytes_are_our_fault(house: House, body: bytes) -> None:
     """Malformed JSON is a 400 like everything else that is malformed."""

@@ -213,7 +213,9 @@ bodies = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(family=st.sampled_from(BODIES), body=bodies, valid=st.booleans())
 async def test_no_body_is_our_fault(
     wild: House, family: tuple[str, dict[str, Any]], body: dict[str, Any], valid: bool

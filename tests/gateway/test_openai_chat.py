@@ -358,7 +358,9 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(fields=st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=4), whole=st.booleans())
 async def test_no_body_is_our_fault(house: House, fields: dict[str, Any], whole: bool) -> None:
     """Whatever a client sends, it is answered or refused as its own mistake."""
@@ -367,7 +369,9 @@ async def test_no_body_is_our_fault(house: House, fields: dict[str, Any], whole:
     assert response.status_code in (200, 400)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=st.binary(max_size=40) | json_values.map(msgspec.json.encode))
 async def test_no_bytes_are_our_fault(house: House, body: bytes) -> None:
     """Malformed JSON is a 400 like everything else that is malformed, never a 422."""

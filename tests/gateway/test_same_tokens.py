@@ -100,7 +100,9 @@ def asked_of_workers(request: GenerationRequest) -> GenerationRequest:
     return msgspec.structs.replace(request, request_id="")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(conversation=conversations())
 async def test_every_door_gives_the_same_tokens(roomy: House, conversation: dict[str, Any]) -> None:
     """Converse, InvokeModel with either kind of messages, and Chat Completions; CountTokens knew how many."""

@@ -30,7 +30,14 @@ kv_mib = 8
 emulation = { decode_step_ms = 5 }
 """
 """Any wrong, stale or foreign KV block gives a wrong token, and prompts and answers last long enough to be met."""
-HANDOFF = (f"handoff.lease_s={LEASE_S}", "handoff.heartbeat_s=0.5", "handoff.chunk_kib=16")
+PATIENCE_S = 45.0
+"""For a worker that starts again: on a slow machine, with a model, that takes longer than anybody has to wait."""
+HANDOFF = (
+    f"handoff.lease_s={LEASE_S}",
+    "handoff.heartbeat_s=0.5",
+    "handoff.chunk_kib=16",
+    f"handoff.max_busy_s={PATIENCE_S}",
+)
 
 
 def kill_under_load(

@@ -89,7 +89,7 @@ def test_a_search_for_the_highest_rate(tmp_path: Path, capsys: pytest.CaptureFix
     async def one_at_a_time(exchange: Exchange) -> None:
         """Whoever comes while another is served waits in vain."""
         busy["now"] += 1
-        first_s = 0.005 if busy["now"] == 1 else 0.1
+        first_s = 0.002 if busy["now"] == 1 else 0.06
         await paced(lambda number: first_s, lambda number: 0.0, 2)(exchange)
         busy["now"] -= 1
 
@@ -97,12 +97,12 @@ def test_a_search_for_the_highest_rate(tmp_path: Path, capsys: pytest.CaptureFix
     arguments = [
         *SHORT,
         "--rate",
-        "40",
+        "80",
         "--requests",
         "6",
         "--find-rate",
         "--slo-ttft",
-        "0.05",
+        "0.03",
         "--json",
         str(file),
         "--html",
@@ -112,7 +112,7 @@ def test_a_search_for_the_highest_rate(tmp_path: Path, capsys: pytest.CaptureFix
         assert main(["bench", "run", url, *arguments]) == 0
     result = load(file)
     rates = [one.load.rate for one in result.trials]
-    assert rates[0] == 40
+    assert rates[0] == 80
     assert len(rates) >= 2
     held = [one.load.rate for one in result.trials if one.summary.attained.value >= 0.9]
     assert result.best_rate is None or result.best_rate in held

@@ -11,7 +11,7 @@ from twinfer.core.config import Config, GatewayConfig, HandoffConfig
 from twinfer.core.service import Tier
 from twinfer.simulator.run import replay
 
-SECONDS = 300.0
+SECONDS = 100.0
 PATIENT = GatewayConfig(max_requests=60, request_timeout_s=10_000.0)
 
 

@@ -17,6 +17,8 @@ PROMPT = list(range(1, 31))
 NUM_OUTPUT = 5
 REQUEST = a_request(PROMPT, NUM_OUTPUT)
 CAPABILITIES = emulated_capabilities(MODEL, SMALL)
+SHORT = msgspec.structs.replace(HANDOFF, lease_s=1.5)
+"""A lease whose end is waited for."""
 
 
 def reserve(name: str, source: Station | None = None, num_tokens: int = 30, tier: Tier = Tier.DEFAULT) -> Reserve:
@@ -37,7 +39,7 @@ async def in_a_long_step(worker: Station, caller: Caller) -> None:
 
 async def test_sink_in_a_long_step():
     """A promise nobody came for is given back, and its gateway told, while the engine's thread is in a step."""
-    async with station("d", Role.DECODE) as sink, calling(sink) as [caller]:
+    async with station("d", Role.DECODE, handoff=SHORT) as sink, calling(sink) as [caller]:
         await in_a_long_step(sink, caller)
         caller.send(reserve("a"))
         await caller.hear(Granted)
@@ -53,7 +55,7 @@ async def test_sink_in_a_long_step():
 
 async def test_no_free_block():
     """With every block promised or bound to silent sources, leases bring all of them back, and the next one fits."""
-    impatient = msgspec.structs.replace(HANDOFF, max_busy_s=0.0)
+    impatient = msgspec.structs.replace(SHORT, max_busy_s=0.0)
     async with (
         station("d", Role.DECODE, num_blocks=16, handoff=impatient) as sink,
         hand_source() as source,
@@ -123,8 +125,8 @@ async def test_no_room_is_kept_for_who_waits_no_more():
 
 async def test_source_in_a_long_step():
     """A source whose sink has gone lets go in the middle of a step; the blocks follow when the step is over."""
-    async with station("p", Role.PREFILL) as source, calling(source) as [to_source]:
-        async with station("d", Role.DECODE) as sink, calling(sink) as [to_sink]:
+    async with station("p", Role.PREFILL, handoff=SHORT) as source, calling(source) as [to_source]:
+        async with station("d", Role.DECODE, handoff=SHORT) as sink, calling(sink) as [to_sink]:
             source.runner.gate.clear()
             to_sink.send(reserve("a", source))
             [granted] = await to_sink.hear(Granted)
@@ -141,10 +143,10 @@ async def test_source_in_a_long_step():
 
 
 async def test_chunk_longer_than_the_lease():
-    """A step that takes several leases costs none: both sides hear each other's heartbeats meanwhile."""
+    """A step that outlasts the lease does not cost it: both sides hear each other's heartbeats meanwhile."""
     async with (
-        station("p", Role.PREFILL) as source,
-        station("d", Role.DECODE) as sink,
+        station("p", Role.PREFILL, handoff=SHORT) as source,
+        station("d", Role.DECODE, handoff=SHORT) as sink,
         calling(source, sink) as (to_source, to_sink),
     ):
         source.runner.gate.clear()
@@ -152,7 +154,7 @@ async def test_chunk_longer_than_the_lease():
         [granted] = await to_sink.hear(Granted)
         to_source.send(Prefill(reserve("a").request, granted.grant))
         await asyncio.to_thread(source.runner.inside.wait)
-        await source.until(lambda load: load.oldest_held_s > 2.5 * HANDOFF.lease_s)
+        await source.until(lambda load: load.oldest_held_s > 1.5 * SHORT.lease_s)
         assert (source.load.handoffs, sink.load.handoffs) == ({"source_accepted": 1}, {"sink_promised": 1})
         source.runner.gate.set()
         await to_sink.done("a")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import msgspec
+
 from tests.fakes import a_request, expected_output
 from tests.worker.test_service import NUM_OUTPUT, PROMPT, REQUEST, numbered, pair, reserve
 from tests.worker.workplace import HANDOFF, calling, station
@@ -56,7 +58,7 @@ async def test_old_grant():
 
 async def test_drains_turns_away_and_hands_back():
     """New work is turned away; what does not end in time is given back with what it drew, and can go on elsewhere."""
-    handoff = HANDOFF.__class__(lease_s=1.0, heartbeat_s=0.2, chunk_kib=1, drain_s=0.1)
+    handoff = msgspec.structs.replace(HANDOFF, drain_s=0.1)
     async with station("d", Role.DECODE, 2048, handoff=handoff) as d, calling(d) as [to_d]:
         d.runner.gate.clear()
         to_d.send(Generate(a_request(PROMPT, LONG, request_id="long")))

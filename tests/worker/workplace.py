@@ -34,7 +34,8 @@ from twinfer.worker.service import WorkerService
 from twinfer.worker.sink_link import SinkLinks
 from twinfer.worker.transports import make_sinks, start_sources
 
-HANDOFF = HandoffConfig(lease_s=1.0, heartbeat_s=0.2, chunk_kib=1)
+HANDOFF = HandoffConfig(lease_s=10.0, heartbeat_s=0.2, chunk_kib=1)
+"""A lease that ends in no test that is not about its end, however long the machine does something else."""
 SMALL = msgspec.structs.replace(POOL, max_step_tokens=8)
 """Blocks of 4 tokens and 256 bytes: a step computes two of them, and four make a chunk."""
 LINK = LinkConfig(transport="shm")
