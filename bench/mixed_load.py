@@ -130,6 +130,10 @@ class Seen(msgspec.Struct, frozen=True):
     routes: dict[str, int]
 
 
+Records = dict[str, list[Record]]
+"""Of requests, by kind."""
+
+
 class Report(msgspec.Struct, frozen=True):
     """A whole run.
 
@@ -142,11 +146,7 @@ class Report(msgspec.Struct, frozen=True):
     machine: Machine
     arguments: list[str]
     seen: dict[str, dict[str, Seen]]
-    records: dict[str, "Records"]
-
-
-Records = dict[str, list[Record]]
-"""By kind."""
+    records: dict[str, Records]
 
 
 def seen(records: Sequence[Record]) -> Seen:
