@@ -1,5 +1,7 @@
 """The load of the benchmark of chats and long prompts, and what is said of it."""
 
+import itertools
+
 import pytest
 from bench.mixed_load import Load, Seen, seen, verdicts
 
@@ -24,7 +26,7 @@ def test_chats_are_at_random_and_long_prompts_rare_and_apart() -> None:
     longs = [moment for session, moment in zip(sessions, moments, strict=True) if LOAD.kind(session) == "long"]
     assert 600 == pytest.approx(len(chats), rel=0.15)
     assert {60} == {session.turns[0].max_tokens for session in chats}
-    assert all(20.0 <= late - early <= 30.0 for early, late in zip(longs, longs[1:], strict=False))
+    assert all(20.0 <= late - early <= 30.0 for early, late in itertools.pairwise(longs))
     assert 12 == pytest.approx(len(longs), abs=2)
 
 

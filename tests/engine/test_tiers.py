@@ -233,22 +233,6 @@ def test_room_is_offered_before_the_step_for_which_it_was_made(others: int) -> N
     assert (answers(flex, *stays), 1) == (heard, len(room))
 
 
-@pytest.mark.parametrize(("tier", "granted"), [(Tier.PRIORITY, range(8)), (Tier.DEFAULT, None), (Tier.FLEX, None)])
-def test_only_better_tiers_pass_one_that_waits(tier: Tier, granted: range | None) -> None:
-    """What is left is kept from handoffs of its own tier: it came before them, or gave way in the midst of an answer."""
-    engine, heard = SmallEngine(num_blocks=24), dict[str, list[int]]()
-    early, waiting = a_prompt(Tier.DEFAULT, 0, 60, 4), a_prompt(Tier.DEFAULT, 1, 40)
-    engine.engine.submit(early)
-    step(engine, heard)
-    engine.engine.submit(waiting)
-    handoff = a_prompt(tier, 2, 8, 1)
-    assert granted == engine.engine.ingests.promise(handoff)
-    engine.engine.ingests.withdraw(handoff.request_id, landing=False)
-    while step(engine, heard):
-        pass
-    assert (answers(early, waiting), range(8)) == (heard, engine.engine.ingests.promise(handoff))
-
-
 def test_handoffs_do_not_pass_a_waiting_one_for_ever() -> None:
     """After so many that were given room, what is left is kept for the one that waits."""
     engine, heard = SmallEngine(num_blocks=24), dict[str, list[int]]()

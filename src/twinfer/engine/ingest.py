@@ -51,7 +51,7 @@ class IngestLedger:
         end = num_tokens // size * size if use is Use.CACHE else num_tokens
         prefix = self._loop.prefixes.hold(sequence, end if use is Use.CACHE else end - 1)
         num_promised = -(-end // size) - len(prefix)
-        if not self._loop.promise(num_promised, request.tier.rank):
+        if not self._loop.promise(num_promised):
             pool.release(prefix)
             return None
         sequence.cached_tokens = len(prefix) * size

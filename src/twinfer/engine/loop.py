@@ -158,10 +158,9 @@ class EngineLoop:
         """The first handoff that waits for room needs so much; ``None``: none waits."""
         self._scheduler.claim = claim
 
-    def promise(self, num_blocks: int, rank: int) -> bool:
-        """Set room aside for a handoff of a tier; false where there is none, or it is first another's in the queue."""
-        aside = self._scheduler.set_aside(rank)
-        if num_blocks + aside > self.pool.num_available or not self.pool.promise(num_blocks):
+    def promise(self, num_blocks: int) -> bool:
+        """Set room aside for a handoff; false where there is none, or one that waits in the queue needs it first."""
+        if num_blocks + self._scheduler.set_aside > self.pool.num_available or not self.pool.promise(num_blocks):
             return False
         self._scheduler.passed()
         return True

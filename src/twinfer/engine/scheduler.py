@@ -155,12 +155,10 @@ class Scheduler:
         if self.waiting:
             self.waiting.pass_all()
 
-    def set_aside(self, rank: int) -> int:
-        """Blocks that no handoff of this rank may be given now: they are for the first of those that wait here, if it
-        is of no worse tier, since it came before, or was passed too often."""
-        if not self.waiting or self.waiting.first_rank > rank:
-            return 0
-        return self._room_for(self.waiting.first)
+    @property
+    def set_aside(self) -> int:
+        """Blocks that no handoff may be given now: they are for one that waits here and was passed too often."""
+        return self._room_for(self.waiting.first) if self.waiting and self.waiting.is_overdue else 0
 
     def _continue(self, prefilling: Sequence[TokenSequence], step: _Step, now: float) -> None:
         """Prompts under way, and waiting ones before those of lower tiers."""
@@ -233,8 +231,7 @@ class Scheduler:
         """Preempt flex answers, while no step computes them, for what is urgent and finds no room otherwise."""
         victims: list[TokenSequence] = []
         if self.claim is not None and self.claim.tier.is_urgent:
-            needed = self.claim.num_blocks + self.set_aside(self.claim.tier.rank)
-            victims += make_way(self.running, needed - self.pool.num_available, 0)
+            victims += make_way(self.running, self.claim.num_blocks - self.pool.num_available, 0)
         if self.waiting and self.waiting.first.request.tier.is_urgent and not victims:
             missing = self._room_for(self.waiting.first) + len(self.running) - self.pool.num_available
             victims += make_way(self.running, missing, len(self.running) + 1 - self.limits.max_running)
