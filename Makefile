@@ -6,7 +6,7 @@ SOURCES := src tests tools bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup nixl serve test test-e2e test-gpu clients test-clients check fuzz fuzz-mutants fuzz-gateway schemas accounts kills \
-	bench bench-full bench-setup bench-handoff bench-gateway bench-masks bench-router bench-engine bench-gpu validate claims clean
+	bench bench-full bench-setup bench-handoff bench-gateway bench-masks bench-router bench-mixed bench-engine bench-gpu validate claims clean
 
 help: ## list these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -97,6 +97,9 @@ bench-full: $(SHAPE)/config.json ## the same with the highest rate of each searc
 
 bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next to vLLM, llama.cpp and transformers
 	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)
+
+bench-mixed: $(SHAPE)/config.json ## chats and long prompts on two cores: both fixed ways and the router; 12 minutes
+	$(BIN)/python -m bench.mixed_load $(SHAPE) $(ARGS)
 
 GPU_SHAPE := .venv/llama-3.1-8b
 $(GPU_SHAPE)/config.json: setup

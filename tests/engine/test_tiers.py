@@ -207,6 +207,32 @@ def test_room_for_a_handoff_that_waits_is_not_given_to_worse_tiers() -> None:
     assert answers(flex, default) == heard
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_room_is_offered_before_the_step_for_which_it_was_made(others: int) -> None:
+    """Whoever waits for it hears of it at once, whether or not anybody is left who computes."""
+    engine, heard = SmallEngine(num_blocks=40), dict[str, list[int]]()
+    flex, urgent = a_prompt(Tier.FLEX, 0, 80, 24), a_prompt(Tier.PRIORITY, 1, 100)
+    stays = [a_prompt(Tier.DEFAULT, 2, 20, 24)] * others
+    for request in (flex, *stays):
+        engine.engine.submit(request)
+        step(engine, heard)
+    assert engine.engine.ingests.promise(urgent) is None
+    room: list[tuple[int, range | None]] = []
+
+    def ask_again() -> None:
+        room.append((engine.engine.load().counters.steps, engine.engine.ingests.promise(urgent)))
+        engine.engine.ingests.claim(None)
+
+    steps = engine.engine.load().counters.steps
+    engine.engine.ingests.claim(urgent, ask_again)
+    assert bool(others) == step(engine, heard)
+    assert [(steps, range(100))] == room
+    engine.engine.ingests.withdraw(urgent.request_id, landing=False)
+    while step(engine, heard):
+        pass
+    assert (answers(flex, *stays), 1) == (heard, len(room))
+
+
 def test_handoffs_do_not_pass_a_waiting_one_for_ever() -> None:
     """After so many that were given room, what is left is kept for the one that waits."""
     engine, heard = SmallEngine(num_blocks=24), dict[str, list[int]]()

@@ -4,7 +4,7 @@ An engine is stepped by one thread. Everything else may be called from any threa
 takes effect between steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,10 +105,12 @@ class KVIngest(Protocol):
         """
         ...
 
-    def claim(self, request: GenerationRequest | None) -> None:
+    def claim(self, request: GenerationRequest | None, ask_again: Callable[[], None] | None = None) -> None:
         """This prompt is the first of those that wait for room, or none does.
 
         The engine keeps room for it from what waits with a lower tier; for an urgent one flex answers give theirs up.
+        As long as it waits, ``ask_again`` is called by the engine's thread whenever a step begins, or might: what ended
+        or gave way before left room, and the step need not end for it to be promised.
         """
         ...
 

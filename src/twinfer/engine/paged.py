@@ -4,7 +4,7 @@ The lock is held only while deciding, never while computing, so a handoff or the
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -134,6 +134,7 @@ class PagedEngine:
             plan = self._loop.begin(started)
             self._running = None if plan is None or not plan.slices else (features(plan.slices), started)
             more = self._host is not None and self._host[0].has_work
+        self.ingests.look_again()
         if plan is None:
             return StepOutcome() if more else None
         result = self._runner.execute(plan) if plan.slices else StepResult(())
@@ -230,6 +231,7 @@ class _Ingests:
     def __init__(self, loop: EngineLoop, runner: Runner, clock: Clock, lock: _ChangeLock) -> None:
         self._runner = runner
         self._ledger = IngestLedger(loop)
+        self._ask_again: Callable[[], None] | None = None
         self._pool = loop.pool
         self._clock = clock
         self._lock = lock
@@ -239,10 +241,16 @@ class _Ingests:
         with self._lock:
             return self._ledger.promise(request, self._clock.now(), foreign, use)
 
-    def claim(self, request: GenerationRequest | None) -> None:
-        """Say whose room is awaited first."""
+    def claim(self, request: GenerationRequest | None, ask_again: Callable[[], None] | None = None) -> None:
+        """Say whose room is awaited first, and whom to tell when there may be some."""
         with self._lock:
             self._ledger.claim(request)
+            self._ask_again = ask_again
+
+    def look_again(self) -> None:
+        """A step begins, or might: whoever waits for room may ask again."""
+        if self._ask_again is not None:
+            self._ask_again()
 
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Turn the promise into blocks."""

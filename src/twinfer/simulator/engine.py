@@ -37,7 +37,7 @@ class Listener(Protocol):
     """Whoever wants to know what became of steps."""
 
     def began(self) -> None:
-        """Steps begin, and have the blocks they need."""
+        """Steps begin, and have the blocks they need, or there are none to take."""
         ...
 
     def finished(self, run: TimedRun, outcome: StepOutcome) -> None:
@@ -198,10 +198,11 @@ class VirtualEngine:
         self._next = None
         now = self._schedule.now()
         plan = self.loop.begin(now)
-        if plan is None or self._listener is None:
+        if self._listener is None:
             return
+        if plan is not None:
+            self._set(timed_run(self._pace, plan, now) if plan.slices else TimedRun(plan, now, 1, 0.0))
         self._listener.began()
-        self._set(timed_run(self._pace, plan, now) if plan.slices else TimedRun(plan, now, 1, 0.0))
 
     def _set(self, run: TimedRun) -> None:
         self._run = run

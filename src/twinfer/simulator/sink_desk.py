@@ -236,6 +236,7 @@ class SinkDesk:
         self._end(entry, Gone(entry.machine.terms.handoff, entry.machine.terms.attempt, action.reason))
         if entry.wanted:
             self._life.network.to_gateway(self._life, Failed(request_id, action.kind, action.reason))
+        self.admit()
 
     def _end(self, entry: _Open, outcome: ToSource) -> None:
         handoff = entry.machine.terms.handoff

@@ -100,8 +100,9 @@ class Incarnation:
         self._record.holds(now, 0)
 
     def began(self) -> None:
-        """Steps begin, and have the blocks they need."""
+        """Steps begin, and have the blocks they need, or there are none to take."""
         self._record.holds(self.life.schedule.now(), self.life.engine.num_held_blocks)
+        self.sink.admit()
 
     def finished(self, run: TimedRun, outcome: StepOutcome) -> None:
         """All steps of a run are over."""

@@ -255,7 +255,10 @@ class SinkDesk:
     def _claim(self) -> None:
         """Tell the engine who waits first."""
         first = self._waiting.first
-        self._context.engine.ingests.claim(None if first is None else first.message.request)
+        if first is None:
+            self._context.engine.ingests.claim(None)
+        else:
+            self._context.engine.ingests.claim(first.message.request, lambda: self._context.soon(self.admit))
         self._context.wake()
 
     def _grant(self, message: Reserve, plan: ConversionPlan, to_come: range) -> Granted:
@@ -320,6 +323,7 @@ class SinkDesk:
         quarantined = engine.ingests.withdraw(machine.request.request_id, landing=action.landing)
         self._end(entry, Gone(machine.terms.handoff, machine.terms.attempt, action.reason))
         engine.ingests.cleanse(quarantined)
+        self._context.soon(self.admit)
         self._context.wake()
         self._counts["handoffs_expired" if machine.state is SinkState.EXPIRED else "handoffs_aborted"] += 1
         if entry.wanted:
