@@ -56,7 +56,7 @@ results_of = st.lists(
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(conversation=conversations(), cached=st.integers(0, 5))
 async def test_a_conversation_s_count_is_what_its_answer_reports(

@@ -101,7 +101,7 @@ def asked_of_workers(request: GenerationRequest) -> GenerationRequest:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(conversation=conversations())
 async def test_every_door_gives_the_same_tokens(roomy: House, conversation: dict[str, Any]) -> None:

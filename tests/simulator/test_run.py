@@ -131,7 +131,7 @@ def test_two_sources_share_the_way_into_one_sink() -> None:
     assert max(both)[0] + apart_s - latency_s == pytest.approx(2 * (alone[0][0] - latency_s), rel=0.01)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trace=TRACES, failures=FAILURES, kv_mib=st.sampled_from([1, 8]), device=st.sampled_from(["", "h100"]))
 def test_nothing_is_lost(trace: list[TraceRequest], failures: list[Failure], kv_mib: int, device: str) -> None:
     """Whatever fails when: every request ends, the served ones whole, and nobody holds anything at the end."""
@@ -145,7 +145,7 @@ def test_nothing_is_lost(trace: list[TraceRequest], failures: list[Failure], kv_
     assert len(served) == len(trace) or failures
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trace=TRACES, failures=FAILURES, device=st.sampled_from(["", "h100", "cs3"]), decode=st.integers(1, 2))
 def test_runs_of_steps_are_single_steps(
     trace: list[TraceRequest], failures: list[Failure], device: str, decode: int
