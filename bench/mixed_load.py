@@ -154,8 +154,9 @@ def seen(records: Sequence[Record]) -> Seen:
     good = [one for one in records if one.error is None]
     first = sorted(one.ttft_s for one in good if one.ttft_s is not None)
     gaps = sorted(gap for one in good for gap in gaps_s(one))
-    quantiles = [percentile(times, percent) for times in (first, gaps) for percent in (50, 99, 100)]
-    return Seen(len(good), len(records) - len(good), *quantiles, dict(Counter(one.route for one in good)))
+    ttft, itl = ([percentile(times, percent) for percent in (50, 99, 100)] for times in (first, gaps))
+    routes = dict(Counter(one.route for one in good))
+    return Seen(len(good), len(records) - len(good), ttft[0], ttft[1], ttft[2], itl[0], itl[1], itl[2], routes)
 
 
 class System:

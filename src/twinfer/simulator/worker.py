@@ -118,7 +118,6 @@ class Incarnation:
             life.network.tokens(life, Spoken(tokens, run.end(1), end), done=tokens[0].request_id in done)
         for failure in outcome.failed:
             life.network.to_gateway(life, Failed(failure.request_id, failure.kind, failure.reason))
-        self.sink.admit()
         self.changed()
 
     def changed(self) -> None:

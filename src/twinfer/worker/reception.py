@@ -80,7 +80,6 @@ class Reception:
         for failure in outcome.failed:
             self.sink.forget(failure.request_id)
             self._sessions.tell(failure.request_id, Failed(failure.request_id, failure.kind, failure.reason))
-        self.sink.admit()
 
     def tick(self) -> None:
         """End what is overdue on both sides; the reclaimer's call, from its own thread."""
