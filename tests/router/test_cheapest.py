@@ -200,7 +200,11 @@ def test_a_fetch_pays_where_the_link_beats_the_device() -> None:
 
 
 COSTS = st.none() | st.builds(
-    StepCost, *[st.floats(0, 1)] * 5, pace=st.floats(1e-3, 1e3), chunk_tokens=st.integers(1, 4096)
+    StepCost,
+    *[st.floats(0, 1)] * 5,
+    pace=st.floats(1e-3, 1e3),
+    chunk_tokens=st.integers(1, 4096),
+    hides=st.floats(0, 1),
 )
 WORKERS = st.builds(
     lambda role, cost, rows, tokens, free, share, link: {

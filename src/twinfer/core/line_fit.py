@@ -72,6 +72,10 @@ class LineFit:
         expected = self._expected(features) if features is not None else 0.0
         return max(pace, min(age_s / expected, math.exp(MAX_LOG_RATIO))) if expected > TINY else pace
 
+    def seconds(self, features: Sequence[float]) -> float:
+        """How long it would take now."""
+        return self.pace() * self._expected(features)
+
     def observe(self, features: Sequence[float], seconds: float, idle_s: float = 0.0) -> None:
         """It took that long, after so long of nothing, in which whoever asks for the pace has begun to forget it."""
         if seconds <= 0.0:

@@ -2,9 +2,10 @@
 
     ahead    = prompts on the worker that are not computed yet, worse tiers left out (``router/prompt_queue.py``)
     chunks   = steps that ahead and the uncached part of the prompt take
-    wait     = pace * (chunks * decode step of those there + prefill(ahead))
+    added    = what prompts add to decode steps of those there, which may hide a part of them (``core/cost.py``)
+    ttft     = pace * (chunks * decode step + added(ahead and uncached part)) + delay until the decode worker has room
     service  = pace * prefill(uncached part)
-    ttft     = wait + service + delay until the decode worker has room
+    holds    = pace * (added(ahead and uncached part) - added(ahead)); the service where nobody decodes
     step     = pace * decode step with one more row and its context
     slack    = tpot goal - step / (1 - share of prompts in the worker's time)
     exposed  = what of the transfer is not hidden behind the prompt's computation, at least what the prompt's last step
@@ -15,11 +16,11 @@ An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is 
 is not waited for here; so the lengths of answers tell how many are. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
-    held up  = rows * (how many more of them are late by ``service`` more of a stall, and a tenth of the share that it
-               is of what a mean answer may take)
+    held up  = rows * (how many more of them are late by ``holds`` more of a stall, and a tenth of the share that it is
+               of what a mean answer may take)
     crowded  = rows * (how many more of them are late with the step that one more row makes, and a tenth of the share
                that it grows by of what a token may take)
-    behind   = service / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
+    behind   = holds / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
     cost     = own + held up + crowded + behind + a tenth of (ttft / ttft goal + tpot / tpot goal)
 
 A prompt on a worker that decodes holds up its rows: that is what disaggregation avoids. On a prefill worker there are
@@ -65,17 +66,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class PrefillSide:
-    """One worker as the place where the prompt is computed; ``last_tokens`` of it in its last step."""
+    """One worker as the place where the prompt is computed: until when, how long, and how much in its last step."""
 
     state: WorkerState
-    wait_s: float
+    ttft_s: float
     service_s: float
     last_tokens: int
     burden: float
 
     def price(self, ask: Ask) -> float:
         """Its part of the cost, about."""
-        ttft = (self.wait_s + self.service_s) / ask.ttft_s
+        ttft = self.ttft_s / ask.ttft_s
         return _late(ttft) + EARLY * ttft + self.burden
 
 
@@ -107,17 +108,19 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     if load.decode_rows or ahead.tokens:
         chunks += 0.5  # of the step under way
     step = cost.decode_s(load.decode_rows, load.decode_context)
-    wait = cost.pace * (step * chunks + cost.prefill_s(ahead))
-    service = cost.pace * cost.prefill_s(work)
-    share = min(state.prefill_share, FULL)
-    late = _late((wait + service) / ask.ttft_s)
-    behind = service / ask.ttft_s * share / (1.0 - share) * (EARLY + late)
-    stall = cost.pace * cost.prefill_s(load.backlog + state.unreported)
-    slack = ask.tpot_s - cost.pace * step / (1.0 - share)
     rows = max(load.decode_rows, state.answering)
-    held_up = rows * (_stalled(ask, stall + service, slack) - _stalled(ask, stall, slack))
-    held_up += EARLY * rows * service / (ask.answers.mean * ask.tpot_s)
-    return PrefillSide(state, wait, service, min(work.tokens, cost.chunk_tokens), held_up + behind)
+    added = cost.added_s(ahead + work, step)
+    ttft = cost.pace * (step * chunks + added)
+    service = cost.pace * cost.prefill_s(work)
+    holds = cost.pace * (added - cost.added_s(ahead, step)) if rows else service
+    share = min(state.prefill_share, FULL)
+    behind = holds / ask.ttft_s * share / (1.0 - share) * (EARLY + _late(ttft / ask.ttft_s))
+    stall = cost.pace * cost.added_s(load.backlog + state.unreported, step)
+    slack = ask.tpot_s - cost.pace * step / (1.0 - share)
+    held_up = rows * (_stalled(ask, stall + holds, slack) - _stalled(ask, stall, slack))
+    held_up += EARLY * rows * holds / (ask.answers.mean * ask.tpot_s)
+    last = min(work.tokens, cost.chunk_tokens)
+    return PrefillSide(state, ttft, service, last, held_up + behind)
 
 
 def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> DecodeSide:
@@ -126,10 +129,11 @@ def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Decod
     rows = max(load.decode_rows, state.answering)
     context = load.decode_context + (rows - load.decode_rows) * state.in_flight_tokens / max(state.in_flight, 1)
     own = ask.prompt_tokens + ask.answers.mean / 2
-    step = cost.pace * cost.decode_s(rows + 1, context + own)
+    plain = cost.decode_s(rows + 1, context + own)
+    step = cost.pace * plain
     growth = cost.pace * (cost.row_s + cost.context_s * own)
     share = min(state.prefill_share, FULL)
-    stall = step + cost.pace * cost.prefill_s(state.ahead)
+    stall = step + cost.pace * cost.added_s(state.ahead, plain)
     slack = ask.tpot_s - step / (1.0 - share)
     crowded = rows * (_stalled(ask, stall, slack) - _stalled(ask, stall, slack + growth))
     crowded += EARLY * rows * growth / ask.tpot_s
@@ -139,7 +143,7 @@ def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Decod
 
 def aggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimate:
     """Both phases on one worker."""
-    ttft = prefill.wait_s + prefill.service_s + decode.delay_s
+    ttft = prefill.ttft_s + decode.delay_s
     return _estimate(prefill, decode, (None, ttft, 0.0), ask)
 
 
@@ -151,7 +155,7 @@ def disaggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimat
     token_s = link.pace * link.byte_s * source.capabilities.layout.token_bytes
     last_s = token_s * min(num_tokens, prefill.last_tokens)
     exposed = link.pace * link.fixed_s + max(token_s * num_tokens - prefill.service_s, last_s) + decode.step_s / 2
-    ttft = prefill.wait_s + prefill.service_s + decode.delay_s + link.fixed_s
+    ttft = prefill.ttft_s + decode.delay_s + link.fixed_s
     return _estimate(prefill, decode, (source.worker, ttft, exposed), ask)
 
 
