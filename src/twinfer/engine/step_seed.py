@@ -17,8 +17,8 @@ CONTEXTS = (256, 2048, 16384)
 PROMPTS = (32, 128, 512, 2048, 8192)
 BESIDE = (32, 256, 1024)
 """Chunks of prompts in steps that decode too."""
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-ROUNDS = 4
+SHARES = (0.0, 0.5, 0.75, 0.9)
+ROUNDS = 3
 
 
 def step_fit(pool: PoolConfig, cache_dir: Path) -> StepFit | None:
