@@ -41,13 +41,19 @@ class StepCost(msgspec.Struct, frozen=True):
 
     def added_s(self, work: "Backlog", decode_s: float) -> float:
         """What prompts add to steps that would take so long without, as full as may be; before the pace."""
-        computing = self.prefill_s(work)
+        return self.shown_s(work.tokens, self.prefill_s(work), decode_s)
+
+    def shown_s(self, tokens: int, computing_s: float, decode_s: float) -> float:
+        """The same for so many prompt positions that take so long to compute."""
         hidden = self.hides * decode_s
-        if not hidden or not work.tokens:
-            return computing
-        full = computing * self.chunk_tokens / work.tokens
-        steps = work.tokens // self.chunk_tokens
-        return steps * max(0.0, full - hidden) + max(0.0, computing - steps * full - hidden)
+        if not hidden or not tokens:
+            return computing_s
+        if tokens <= self.chunk_tokens:
+            return computing_s - hidden if computing_s > hidden else 0.0
+        steps = tokens // self.chunk_tokens
+        full = computing_s * self.chunk_tokens / tokens
+        rest = computing_s - steps * full
+        return steps * max(0.0, full - hidden) + max(0.0, rest - hidden)
 
 
 class LinkCost(msgspec.Struct, frozen=True):

@@ -109,16 +109,19 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
         chunks += 0.5  # of the step under way
     step = cost.decode_s(load.decode_rows, load.decode_context)
     rows = max(load.decode_rows, state.answering)
-    added = cost.added_s(ahead + work, step)
+    own, before = cost.prefill_s(work), cost.prefill_s(ahead)
+    added = cost.shown_s(ahead.tokens + work.tokens, before + own, step)
     ttft = cost.pace * (step * chunks + added)
-    service = cost.pace * cost.prefill_s(work)
-    holds = cost.pace * (added - cost.added_s(ahead, step)) if rows else service
+    service = cost.pace * own
+    holds = cost.pace * (added - cost.shown_s(ahead.tokens, before, step)) if rows else service
     share = min(state.prefill_share, FULL)
     behind = holds / ask.ttft_s * share / (1.0 - share) * (EARLY + _late(ttft / ask.ttft_s))
-    stall = cost.pace * cost.added_s(load.backlog + state.unreported, step)
-    slack = ask.tpot_s - cost.pace * step / (1.0 - share)
-    held_up = rows * (_stalled(ask, stall + holds, slack) - _stalled(ask, stall, slack))
-    held_up += EARLY * rows * holds / (ask.answers.mean * ask.tpot_s)
+    held_up = 0.0
+    if rows and holds:
+        stall = cost.pace * cost.added_s(load.backlog + state.unreported, step)
+        slack = ask.tpot_s - cost.pace * step / (1.0 - share)
+        held_up = rows * (_stalled(ask, stall + holds, slack) - _stalled(ask, stall, slack))
+        held_up += EARLY * rows * holds / (ask.answers.mean * ask.tpot_s)
     last = min(work.tokens, cost.chunk_tokens)
     return PrefillSide(state, ttft, service, last, held_up + behind)
 
@@ -181,7 +184,9 @@ def _estimate(
 
 def _late(share: float) -> float:
     """How likely an objective is missed of which that share is predicted."""
-    return min(1.0, max(0.0, (share - SURE) / (HOPELESS - SURE)))
+    if share <= SURE:
+        return 0.0
+    return 1.0 if share >= HOPELESS else (share - SURE) / (HOPELESS - SURE)
 
 
 def _stalled(ask: Ask, stall_s: float, slack_s: float) -> float:
