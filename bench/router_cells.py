@@ -1,8 +1,7 @@
 """Fleets and traces on which ways of routing are compared."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -10,7 +9,6 @@ import msgspec
 from twinfer.cli.emulation import Surroundings, simulated_pair
 from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, PoolConfig
-from twinfer.core.cost import StepCost, prompt_work
 from twinfer.core.traces import TraceRequest
 from twinfer.simulator.hardware import hardware
 from twinfer.simulator.scenario import Overheads, Scenario
@@ -19,11 +17,6 @@ from twinfer.simulator.summary import Slo
 OVERHEADS = Overheads(message_s=200e-6, step_s=500e-6, gateway_s=1e-3)
 MAX_REQUESTS = 1 << 20
 """In work at a time: routes are compared, not what a gateway refuses."""
-PIECE_S = 45.0
-"""A piece of a trace lasts about so long at the rate that a fleet could serve if steps were free: many times as long as
-reports of workers lag, and as first tokens may take."""
-LEAST = 400
-"""Requests in a piece at least, or its share in time says little."""
 ROLES = (Role.PREFILL, Role.BOTH, Role.DECODE)
 Shape = tuple[tuple[int, int, int], ...]
 """Of each kind of device, how many workers only prefill, do both, and only decode."""
@@ -42,6 +35,7 @@ class Fleet:
         shrink: prompts and answers are that many times as short as in the traces.
         ttft_share: by which a trace's time to the first token is multiplied.
         time_scale: by which a device's times are.
+        ttft_s: what the first token may take, by the names of traces that need another goal.
     """
 
     name: str
@@ -54,6 +48,7 @@ class Fleet:
     shrink: int = 1
     ttft_share: float = 1.0
     time_scale: float = 1.0
+    ttft_s: Mapping[str, float] = field(default_factory=dict)
 
     def scenario(self, shape: Shape, routing: Mapping[str, object]) -> Scenario:
         """A deployment of that shape which routes like that."""
@@ -109,8 +104,10 @@ XEON = Fleet(
     {"xeon-amx": "shm"},
     shrink=4,
     time_scale=28.0,
+    ttft_s={"Mooncake conversation": 30.0},
 )
-"""The profile is of 56 cores."""
+"""The profile is of 56 cores. Ten or more of Mooncake's prompts come at once, which keep a worker busy for up to half a
+minute however long it rested before."""
 FLEETS = {"h100": H100, "wafers": WAFERS, "xeon": XEON}
 
 
@@ -137,34 +134,15 @@ def halves(trace: Sequence[TraceRequest], number: int, shrink: int) -> tuple[lis
     return _piece(trace[:middle][:number], shrink), _piece(trace[middle:][:number], shrink)
 
 
-def free_rate(fleet: Fleet, requests: Sequence[TraceRequest]) -> float:
-    """Requests per second that a fleet could serve at most if steps took nothing by themselves."""
-    rate = 0.0
-    for part in fleet.scenario(fleet.whole, {}).hardware.values():
-        assert part.seed is not None
-        rate += part.pool.workers * len(requests) / sum(_busy_s(part.seed, one) for one in requests)
-    return rate
-
-
-def enough(fleet: Fleet, trace: Sequence[TraceRequest]) -> int:
-    """Requests that a piece should have of a trace whose lengths are divided already."""
-    return max(LEAST, math.ceil(PIECE_S * free_rate(fleet, trace)))
-
-
 def slo(fleet: Fleet, trace: Trace) -> Slo:
     """What is good enough."""
-    return Slo(trace.ttft_s * fleet.ttft_share, fleet.tpot_s)
+    return Slo(fleet.ttft_s.get(trace.name, trace.ttft_s * fleet.ttft_share), fleet.tpot_s)
 
 
 def _piece(requests: Sequence[TraceRequest], shrink: int) -> list[TraceRequest]:
     first, last = requests[0].arrival_s, requests[-1].arrival_s
     stretch = len(requests) / max(last - first, 1e-9)
     return [_short(replace(one, arrival_s=(one.arrival_s - first) * stretch), shrink) for one in requests]
-
-
-def _busy_s(cost: StepCost, one: TraceRequest) -> float:
-    prompt, context = prompt_work(0, one.input_tokens), one.input_tokens + one.output_tokens / 2
-    return cost.prefill_s(prompt) + one.output_tokens * (cost.row_s + cost.context_s * context)
 
 
 def _short(one: TraceRequest, shrink: int) -> TraceRequest:

@@ -80,7 +80,7 @@ class World:
 
     def _load(self) -> LoadReport:
         rows = self._chance.randrange(64)
-        cost = StepCost(0.004, 2e-5, 1e-10, 5e-5, 1e-9, self._chance.choice([1.0, 1.1, 5.0]), 2048)
+        cost = StepCost(0.004, 2e-5, 1e-10, 5e-5, 1e-9, self._chance.choice([1.0, 1.1, 5.0]), 2048, 0.9)
         links = {identity.worker: LinkCost(0.001, 1e-10, 1.0, 3) for identity in self.identities}
         return LoadReport(
             BlockCounts(4000, 3000, 500, 500),

@@ -39,5 +39,7 @@ class Misses:
     def _is_late(self, journey: Journey, now: float) -> bool:
         if journey.outcome:
             return not self._goals.holds(journey)
-        first = now if journey.first_token is None else journey.first_token
-        return self._goals.ttft_s is not None and first - journey.arrived > self._goals.ttft_s
+        first, goals = now if journey.first_token is None else journey.first_token, self._goals
+        if goals.ttft_s is not None and first - journey.arrived > goals.ttft_s:
+            return True
+        return goals.tpot_s is not None and now - first > goals.tpot_s * (journey.output_tokens - 1)

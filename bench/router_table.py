@@ -20,15 +20,18 @@ from typing import Any
 import msgspec
 
 from bench.markdown import table
-from bench.router_cells import FLEETS, TRACES, Fleet, Shape, Trace, enough, free_rate, halves, slo
+from bench.router_cells import FLEETS, TRACES, Fleet, Shape, Trace, halves, slo
 from bench.router_misses import Misses
+from bench.router_rate import enough, usual_rate
 from twinfer.core.traces import TraceRequest, faster, read_trace
 from twinfer.simulator.run import simulate
 from twinfer.simulator.scenario import Scenario
 
 ATTAINED = 0.9
 MAX_RATE = 4096.0
-STEPS = 3
+RISE = 1.25
+"""From one guess at a rate to the next one."""
+STEPS = 2
 """Halvings of the interval in which a rate is looked for."""
 THRESHOLDS = (512, 2048)
 FIXED = ("aggregated", "disaggregated", "threshold")
@@ -52,13 +55,20 @@ class Cell:
     first: Sequence[TraceRequest]
     second: Sequence[TraceRequest]
     _scenarios: dict[Shape, Scenario] = field(default_factory=dict)
+    _known: dict[tuple[str, bool, float], float] = field(default_factory=dict)
 
     def attained(self, way: Way, requests: Sequence[TraceRequest], rate: float, least: float = 0.0) -> float:
         """Share of the requests within the SLO, at so many per second; less than that where it is below ``least``."""
+        asked = str(way), requests is self.first, rate
+        if asked in self._known:
+            return self._known[asked]
         goals = slo(self.fleet, self.trace)
         misses = Misses(goals, at_most=(1.0 - least) * len(requests) + 1e-6)
         recorder = simulate(self._scenario(way), faster(requests, rate), enough=misses.too_many)
-        return sum(map(goals.holds, recorder.journeys)) / len(requests)
+        share = sum(map(goals.holds, recorder.journeys)) / len(requests)
+        if len(recorder.journeys) == len(requests):
+            self._known[asked] = share
+        return share
 
     def ways(self, policy: str) -> list[Way]:
         """All choices for a policy."""
@@ -110,10 +120,10 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
     """Requests per second up to which something is served, from a guess on."""
     low = high = start
     if serves(start):
-        while high < MAX_RATE and serves(high := high * 1.5):
+        while high < MAX_RATE and serves(high := high * RISE):
             low = high
     else:
-        while low > 1 / MAX_RATE and not serves(low := low / 1.5):
+        while low > 1 / MAX_RATE and not serves(low := low / RISE):
             high = low
     for _ in range(STEPS):
         middle = (low * high) ** 0.5
@@ -127,7 +137,9 @@ def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     best = [cell.best(cell.ways(policy), first) for policy in FIXED]
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
-    row["seconds"] = cell.second[-1].arrival_s / rate
+    goals = slo(cell.fleet, cell.trace)
+    row |= {"requests": len(cell.second), "seconds": cell.second[-1].arrival_s / rate}
+    row |= {"ttft_s": goals.ttft_s, "tpot_s": goals.tpot_s}
     for way in best:
         row |= goodput(cell, way, rate)
     return row
@@ -144,8 +156,9 @@ def page(rows: Iterable[Mapping[str, Any]]) -> str:
     head = (
         "fleet",
         "trace",
-        ">requests/s",
-        ">of seconds",
+        ">within",
+        ">pieces",
+        ">rate",
         ">aggregated",
         ">disaggregated",
         ">threshold",
@@ -156,8 +169,9 @@ def page(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         values = [row[policy] for policy in (*FIXED, "cost")]
         gain = values[3] / max(max(values[:3]), 1e-9) - 1
-        rate, seconds = row["rate"], row["seconds"]
-        figures = [f"{rate:.3g}", f"{seconds:.0f}", *(f"{value:.3g}" for value in values), f"{gain:+.1%}"]
+        goals = f"{row['ttft_s']:g} s, {row['tpot_s'] * 1e3:g} ms"
+        piece = f"{row['requests']:,} ({row['seconds']:.0f} s)"
+        figures = [goals, piece, *(f"{value:.3g}" for value in (row["rate"], *values)), f"{gain:+.1%}"]
         lines.append((row["fleet"], row["trace"], *figures))
     return "\n".join(table(head, lines))
 
@@ -167,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
-    parser.add_argument("--requests", type=int, default=5000, help="of either half of a trace at most")
+    parser.add_argument("--requests", type=int, default=2000, help="of either half of a trace at most")
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
     arguments = parser.parse_args()
@@ -191,8 +205,8 @@ def cell_of(name: str, traces: Path, most: int) -> tuple[Cell, float]:
     fleet, trace = FLEETS[name.split(":")[0]], TRACES[name.split(":")[1]]
     requests = read_trace(traces / trace.file)
     whole = [one for half in halves(requests, len(requests), fleet.shrink) for one in half]
-    pieces = halves(requests, min(most, enough(fleet, whole)), fleet.shrink)
-    return Cell(fleet, trace, *pieces), free_rate(fleet, whole) / 2
+    rate = usual_rate(fleet, whole)
+    return Cell(fleet, trace, *halves(requests, min(most, enough(rate)), fleet.shrink)), rate
 
 
 if __name__ == "__main__":

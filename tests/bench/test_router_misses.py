@@ -20,10 +20,10 @@ def many(*journeys: Journey) -> Recorder:
 
 
 def test_late_are_those_that_cannot_hold_any_more() -> None:
-    """Slow ones that ended, and those whose first token is late or still to come though it is time."""
-    late = [a_journey(0.0, 0.5, 5.0), a_journey(0.0, 1.5), a_journey(0.0)]
-    good = [a_journey(0.0, 0.5, 1.0), a_journey(0.0, 0.9), a_journey(1.5)]
-    assert (False, True) == tuple(Misses(GOALS, most).too_many(many(*late, *good), 2.0) for most in (3, 2))
+    """Slow ones that ended, and those whose first token, or last one, is late or still to come though it is time."""
+    late = [a_journey(0.0, 0.5, 5.0), a_journey(0.0, 1.5), a_journey(0.0), a_journey(0.0, 0.9)]
+    good = [a_journey(0.0, 0.5, 1.0), a_journey(0.5, 1.4), a_journey(1.5)]
+    assert (False, True) == tuple(Misses(GOALS, most).too_many(many(*late, *good), 2.0) for most in (4, 3))
 
 
 def test_none_is_counted_twice() -> None:

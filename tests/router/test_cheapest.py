@@ -200,8 +200,22 @@ def test_a_fetch_pays_where_the_link_beats_the_device() -> None:
     assert fetch_threshold(split, ClusterSnapshot((BUSY, far)), threshold) == 0
 
 
+def test_what_a_step_hides_holds_nobody_up() -> None:
+    """A prompt stays beside answers, rather than wait elsewhere, where most of it goes on while these are read."""
+    found = []
+    for hides in (0.0, 0.9):
+        cost = msgspec.structs.replace(STEPS, token_s=2e-5, hides=hides)
+        near = a_worker("d", Role.DECODE, decode_rows=32, decode_context=64_000, answering=32, cost=cost)
+        found.append(ends(route(1000, near, a_worker("p", Role.PREFILL, cost=cost, backlog=Backlog(1000)))))
+    assert [("d", "p"), ("d", None)] == found
+
+
 COSTS = st.none() | st.builds(
-    StepCost, *[st.floats(0, 1)] * 5, pace=st.floats(1e-3, 1e3), chunk_tokens=st.integers(1, 4096)
+    StepCost,
+    *[st.floats(0, 1)] * 5,
+    pace=st.floats(1e-3, 1e3),
+    chunk_tokens=st.integers(1, 4096),
+    hides=st.floats(0, 1),
 )
 WORKERS = st.builds(
     lambda role, cost, rows, tokens, free, share, link: {

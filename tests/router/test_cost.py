@@ -2,6 +2,9 @@
 
 import math
 
+import msgspec
+import pytest
+
 from twinfer.core.cost import LinkCost, StepCost
 from twinfer.core.ids import WorkerId
 from twinfer.core.load import BlockCounts, Counters, LoadReport
@@ -58,6 +61,15 @@ def test_share_of_prompts_in_a_workers_time() -> None:
         book.reported(WORKER, report(second, prefill_tokens=5000 * second), float(second))
     assert abs(book.prefill_share(WORKER, 99.0) - 0.5) < 0.01
     assert book.prefill_share(WORKER, 199.0) < 0.01
+
+
+def test_what_steps_hide_takes_no_time() -> None:
+    """A chunk of each second is computed in 51 ms, of which a step that decodes anyway hides nine."""
+    book, cost = CostBook(), StepCost(0.01, 0.0001, 0.0, 0.0, 0.0, hides=0.9)
+    for second in range(100):
+        load = report(second, prefill_tokens=512 * second)
+        book.reported(WORKER, msgspec.structs.replace(load, cost=cost, decode_rows=1), float(second))
+    assert book.prefill_share(WORKER, 99.0) == pytest.approx(0.0512 - 0.009)
 
 
 def test_another_start_of_a_worker_is_another_worker() -> None:

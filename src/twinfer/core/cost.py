@@ -7,14 +7,19 @@ from twinfer.core.service import NUM_RANKS
 
 
 class StepCost(msgspec.Struct, frozen=True):
-    """The time of a worker's steps, as a line over what is in them; all in seconds.
+    """The time of a worker's steps, from what is in them; all in seconds.
 
-        step = pace * (fixed + token * prompt positions + pair * prompt positions times those before each
-                       + row * decoding sequences + context * positions that these look back to)
+        decode = fixed + row * decoding sequences + context * positions that these look back to
+        prompt = token * prompt positions + pair * prompt positions times those before each
+        step = pace * (decode + max(0, prompt - hides * decode))
+
+    Where weights and KV are read while prompts are multiplied, the longer of the two counts; where one waits for the
+    other, their sum.
 
     Args:
-        pace: how much slower than the line the latest steps were; 1 when they were as it says.
+        pace: how much slower than that the latest steps were; 1 when they were as it says.
         chunk_tokens: positions in one step at most.
+        hides: share of a decode step in which a prompt's computation goes on for nothing; 0 where parts add up.
     """
 
     fixed_s: float
@@ -24,14 +29,31 @@ class StepCost(msgspec.Struct, frozen=True):
     context_s: float
     pace: float = 1.0
     chunk_tokens: int = 512
+    hides: float = 0.0
 
     def decode_s(self, rows: float, context: float) -> float:
         """A step that only decodes, before the pace."""
         return self.fixed_s + self.row_s * rows + self.context_s * context
 
     def prefill_s(self, work: "Backlog") -> float:
-        """What prompts add to the steps they are in, before the pace."""
+        """What prompts take to compute, before the pace."""
         return self.token_s * work.tokens + self.pair_s * work.pairs
+
+    def added_s(self, work: "Backlog", decode_s: float) -> float:
+        """What prompts add to steps that would take so long without, as full as may be; before the pace."""
+        return self.shown_s(work.tokens, self.prefill_s(work), decode_s)
+
+    def shown_s(self, tokens: int, computing_s: float, decode_s: float) -> float:
+        """The same for so many prompt positions that take so long to compute."""
+        hidden = self.hides * decode_s
+        if not hidden or not tokens:
+            return computing_s
+        if tokens <= self.chunk_tokens:
+            return computing_s - hidden if computing_s > hidden else 0.0
+        steps = tokens // self.chunk_tokens
+        full = computing_s * self.chunk_tokens / tokens
+        rest = computing_s - steps * full
+        return steps * max(0.0, full - hidden) + max(0.0, rest - hidden)
 
 
 class LinkCost(msgspec.Struct, frozen=True):

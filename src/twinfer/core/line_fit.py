@@ -9,6 +9,7 @@ is not another device.
 
 import math
 from collections.abc import Sequence
+from operator import mul
 
 from twinfer.core.pace import left_after
 
@@ -72,11 +73,14 @@ class LineFit:
         expected = self._expected(features) if features is not None else 0.0
         return max(pace, min(age_s / expected, math.exp(MAX_LOG_RATIO))) if expected > TINY else pace
 
+    def seconds(self, features: Sequence[float]) -> float:
+        """How long it would take now."""
+        return self.pace() * self._expected(features)
+
     def observe(self, features: Sequence[float], seconds: float, idle_s: float = 0.0) -> None:
         """It took that long, after so long of nothing, in which whoever asks for the pace has begun to forget it."""
         if seconds <= 0.0:
             return
-        self._num_observed += 1
         self._log_pace *= left_after(idle_s)
         if self.knows:
             if self._num_observed < MANY:
@@ -87,9 +91,10 @@ class LineFit:
             self._log_pace += (1.0 - math.exp(-seconds / PACE_MEMORY_S)) * (ratio - self._log_pace)
             self._log_pace *= PACE_REST
         self._learn(features, seconds, FAR_WEIGHT if abs(self._log_pace) > FAR else 1.0)
+        self._num_observed += 1
 
     def _expected(self, features: Sequence[float]) -> float:
-        return sum(term * feature for term, feature in zip(self._line, features, strict=True))
+        return sum(map(mul, self._line, features))
 
     def _learn(self, features: Sequence[float], seconds: float, weight: float) -> None:
         keep = 1.0 - (1.0 - KEEP) * weight
@@ -101,10 +106,12 @@ class LineFit:
 
     def _fit(self) -> None:
         """Coordinate descent, which leaves alone what was never seen."""
+        if self._num_fitted == self._num_observed:
+            return
         self._num_fitted = self._num_observed
         line = self._line
         for _ in range(SWEEPS):
             for index, row in enumerate(self._moments):
                 if row[index] > TINY:
-                    residual = self._targets[index] - sum(a * x for a, x in zip(row, line, strict=True))
+                    residual = self._targets[index] - sum(map(mul, row, line))
                     line[index] = max(0.0, line[index] + residual / row[index])

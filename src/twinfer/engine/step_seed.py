@@ -1,19 +1,24 @@
-"""What steps cost before the first one: the line through the times that a device's profile gives."""
+"""What steps cost before the first one, from the times that a device's profile gives."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from twinfer.core.config import PoolConfig
 from twinfer.core.cost import StepCost
+from twinfer.core.line_fit import LineFit
 from twinfer.devices.placement import Work
 from twinfer.devices.step_time import step_seconds
-from twinfer.engine.step_fit import Features, StepFit
+from twinfer.engine.step_fit import UNKNOWN, Features, StepFit, counted
 from twinfer.engine.step_times import DeviceTimes, device_times
 
 ROWS = (1, 4, 16, 64)
 CONTEXTS = (256, 2048, 16384)
 PROMPTS = (32, 128, 512, 2048, 8192)
-ROUNDS = 8
+BESIDE = (32, 256, 1024)
+"""Chunks of prompts in steps that decode too."""
+SHARES = (0.0, 0.5, 0.75, 0.9)
+ROUNDS = 3
 
 
 def step_fit(pool: PoolConfig, cache_dir: Path) -> StepFit | None:
@@ -30,16 +35,34 @@ def step_fit(pool: PoolConfig, cache_dir: Path) -> StepFit | None:
 
 
 def seed_cost(times: DeviceTimes, chunk_tokens: int) -> StepCost:
-    """The line through a device's times for steps of usual sizes."""
-    fit = StepFit(chunk_tokens)
+    """What explains a device's times for steps of usual sizes best, whatever share of a step hides prompts."""
+    seen = []
+    for rows, prompts in _steps(chunk_tokens):
+        seconds = times.scale * step_seconds(times.profile, times.shape, times.placement, [*rows, *prompts])
+        seen.append((_features(rows, prompts), seconds))
+    line, found = UNKNOWN, []
+    for hides in SHARES:
+        line = _line(seen, line, hides)
+        found.append((_error(seen, line, hides), hides, line))
+    _, hides, line = min(found)
+    return StepCost(*line, 1.0, chunk_tokens, hides)
+
+
+def _line(seen: Sequence[tuple[Features, float]], line: Sequence[float], hides: float) -> tuple[float, ...]:
+    """Fitted anew, from another one on, until it is known well which prompts are hidden."""
     for _ in range(ROUNDS):
-        for rows, prompts in _steps(chunk_tokens):
-            work = [*rows, *prompts]
-            seconds = times.scale * step_seconds(times.profile, times.shape, times.placement, work)
-            fit.observe(_features(rows, prompts), seconds)
-    cost = fit.cost()
-    assert cost is not None
-    return StepCost(cost.fixed_s, cost.token_s, cost.pair_s, cost.row_s, cost.context_s, 1.0, chunk_tokens)
+        fit = LineFit(UNKNOWN)
+        for step, seconds in seen:
+            fit.observe(counted(step, line, hides, seconds), seconds)
+        line = fit.line
+    return tuple(line)
+
+
+def _error(seen: Sequence[tuple[Features, float]], line: Sequence[float], hides: float) -> float:
+    """Mean square of the logarithm."""
+    fit = LineFit(line)
+    errors = [math.log(fit.seconds(counted(step, line, hides)) / seconds) for step, seconds in seen]
+    return sum(error * error for error in errors) / len(errors)
 
 
 def _steps(chunk_tokens: int) -> Iterator[tuple[list[Work], list[Work]]]:
@@ -48,7 +71,8 @@ def _steps(chunk_tokens: int) -> Iterator[tuple[list[Work], list[Work]]]:
         for context in CONTEXTS:
             decoding = [Work(1, context)] * rows
             yield decoding, []
-            yield decoding, [Work(max(2, chunk_tokens // 2), context)]
+            for length in BESIDE:
+                yield decoding, [Work(max(2, min(length, chunk_tokens // 2)), context)]
     for length in {min(length, chunk_tokens) for length in PROMPTS}:
         for context in (0, *CONTEXTS):
             if length > 1:

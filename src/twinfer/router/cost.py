@@ -13,7 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from twinfer.core.answers import UNKNOWN_LENGTHS, AnswerLengths, bin_of, lengths
-from twinfer.core.cost import LinkCost, StepCost
+from twinfer.core.cost import Backlog, LinkCost, StepCost
 from twinfer.core.ids import WorkerId
 from twinfer.core.load import LoadReport
 from twinfer.core.pace import faded
@@ -102,8 +102,10 @@ class CostBook:
         return 0.0 if known is None else known.share * 0.5 ** (max(now - known.steps_at, 0.0) / SHARE_MEMORY_S)
 
     def _share(self, known: _Worker, load: LoadReport, now: float) -> float:
-        elapsed = max(now - known.steps_at, 1e-3)
-        tokens = load.counters.prefill_tokens - known.prefill_tokens
-        rate = 0.0 if load.cost is None else load.cost.pace * load.cost.token_s
+        elapsed, busy = max(now - known.steps_at, 1e-3), 0.0
+        if load.cost is not None:
+            computed = Backlog(load.counters.prefill_tokens - known.prefill_tokens)
+            hidden = load.cost.decode_s(load.decode_rows, load.decode_context) if load.decode_rows else 0.0
+            busy = load.cost.pace * load.cost.added_s(computed, hidden)
         keep: float = 0.5 ** (elapsed / SHARE_MEMORY_S)
-        return keep * known.share + (1.0 - keep) * min(1.0, tokens * rate / elapsed)
+        return keep * known.share + (1.0 - keep) * min(1.0, busy / elapsed)

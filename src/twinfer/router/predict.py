@@ -2,24 +2,27 @@
 
     ahead    = prompts on the worker that are not computed yet, worse tiers left out (``router/prompt_queue.py``)
     chunks   = steps that ahead and the uncached part of the prompt take
-    wait     = pace * (chunks * decode step of those there + prefill(ahead))
+    added    = what prompts add to decode steps of those there, which may hide a part of them (``core/cost.py``)
+    ttft     = pace * (chunks * decode step + added(ahead and uncached part)) + delay until the decode worker has room
     service  = pace * prefill(uncached part)
-    ttft     = wait + service + delay until the decode worker has room
+    holds    = pace * (added(ahead and uncached part) - added(ahead)); the service where nobody decodes
     step     = pace * decode step with one more row and its context
-    slack    = tpot goal - step / (1 - share of prompts in the worker's time)
+    token    = step / (1 - share of prompts in the worker's time)
     exposed  = what of the transfer is not hidden behind the prompt's computation, at least what the prompt's last step
                computes; and half a step
-    tpot     = step / (1 - share) + (ahead + exposed) / mean answer
+    tpot     = token + (ahead + exposed) / mean answer
 
-An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is more than the slack, for its first token
-is not waited for here; so the lengths of answers tell how many are. All costs are numbers of requests that become late:
+An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is more than the slack, tpot goal - token,
+for its first token is not waited for here; so the lengths of answers tell how many are. Near the goal nobody knows which
+side of it a token falls on: the share that is late whatever happens is a ramp around it, and only the others can be
+made late. All costs are numbers of requests that become late:
 
-    own      = late by ttft, a ramp around the goal; and the share of answers shorter than (ahead + exposed) / slack
-    held up  = rows * (how many more of them are late by ``service`` more of a stall, and a tenth of the share that it
-               is of what a mean answer may take)
+    own      = late by ttft, a ramp around the goal; and the share of answers late by (ahead + exposed)
+    held up  = rows * (how many more of them are late by ``holds`` more of a stall, and a tenth of the share that it is
+               of what a mean answer may take)
     crowded  = rows * (how many more of them are late with the step that one more row makes, and a tenth of the share
                that it grows by of what a token may take)
-    behind   = service / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
+    behind   = holds / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
     cost     = own + held up + crowded + behind + a tenth of (ttft / ttft goal + tpot / tpot goal)
 
 A prompt on a worker that decodes holds up its rows: that is what disaggregation avoids. On a prefill worker there are
@@ -27,6 +30,7 @@ none, and the transfer is what it costs instead.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twinfer.core.answers import AnswerLengths
@@ -41,6 +45,10 @@ EARLY = 0.1
 """What a share of an objective counts, in late requests, as long as it is kept."""
 SURE, HOPELESS = 0.7, 1.2
 """A predicted time to the first token of that many objectives is kept, or is not, whatever the error."""
+SURE_TOKEN, HOPELESS_TOKEN = 0.85, 1.15
+"""Of a predicted time per token, which is better known."""
+LEAST_SLACK = 0.075
+"""Of an objective: what is left, about, where it is kept although that was not sure."""
 UNMEASURED = LinkCost(0.0005, 1 / 25e9)
 """A link of which nothing is known is taken for a fast one, so that it is tried."""
 
@@ -65,17 +73,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class PrefillSide:
-    """One worker as the place where the prompt is computed; ``last_tokens`` of it in its last step."""
+    """One worker as the place where the prompt is computed: until when, how long, and how much in its last step."""
 
     state: WorkerState
-    wait_s: float
+    ttft_s: float
     service_s: float
     last_tokens: int
     burden: float
 
     def price(self, ask: Ask) -> float:
         """Its part of the cost, about."""
-        ttft = (self.wait_s + self.service_s) / ask.ttft_s
+        ttft = self.ttft_s / ask.ttft_s
         return _late(ttft) + EARLY * ttft + self.burden
 
 
@@ -89,13 +97,13 @@ class DecodeSide:
     step_s: float
     tpot_s: float
     stall_s: float
-    slack_s: float
+    token_s: float
     burden: float
 
     def price(self, ask: Ask) -> float:
         """Its part of the cost, about."""
         early = EARLY * (self.delay_s / ask.ttft_s + self.tpot_s / ask.tpot_s)
-        return _late(self.delay_s / ask.ttft_s) + _stalled_new(ask, self.stall_s, self.slack_s) + self.burden + early
+        return _late(self.delay_s / ask.ttft_s) + _stalled_new(ask, self.stall_s, self.token_s) + self.burden + early
 
 
 def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> PrefillSide:
@@ -107,17 +115,22 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     if load.decode_rows or ahead.tokens:
         chunks += 0.5  # of the step under way
     step = cost.decode_s(load.decode_rows, load.decode_context)
-    wait = cost.pace * (step * chunks + cost.prefill_s(ahead))
-    service = cost.pace * cost.prefill_s(work)
-    share = min(state.prefill_share, FULL)
-    late = _late((wait + service) / ask.ttft_s)
-    behind = service / ask.ttft_s * share / (1.0 - share) * (EARLY + late)
-    stall = cost.pace * cost.prefill_s(load.backlog + state.unreported)
-    slack = ask.tpot_s - cost.pace * step / (1.0 - share)
     rows = max(load.decode_rows, state.answering)
-    held_up = rows * (_stalled(ask, stall + service, slack) - _stalled(ask, stall, slack))
-    held_up += EARLY * rows * service / (ask.answers.mean * ask.tpot_s)
-    return PrefillSide(state, wait, service, min(work.tokens, cost.chunk_tokens), held_up + behind)
+    own, before = cost.prefill_s(work), cost.prefill_s(ahead)
+    added = cost.shown_s(ahead.tokens + work.tokens, before + own, step)
+    ttft = cost.pace * (step * chunks + added)
+    service = cost.pace * own
+    holds = cost.pace * (added - cost.shown_s(ahead.tokens, before, step)) if rows else service
+    share = min(state.prefill_share, FULL)
+    behind = holds / ask.ttft_s * share / (1.0 - share) * (EARLY + _late(ttft / ask.ttft_s))
+    held_up = 0.0
+    if rows and holds:
+        stall = cost.pace * cost.added_s(load.backlog + state.unreported, step)
+        token = cost.pace * step / (1.0 - share)
+        held_up = rows * (_stalled(ask, stall + holds, token) - _stalled(ask, stall, token))
+        held_up += EARLY * rows * holds / (ask.answers.mean * ask.tpot_s)
+    last = min(work.tokens, cost.chunk_tokens)
+    return PrefillSide(state, ttft, service, last, held_up + behind)
 
 
 def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> DecodeSide:
@@ -126,20 +139,21 @@ def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Decod
     rows = max(load.decode_rows, state.answering)
     context = load.decode_context + (rows - load.decode_rows) * state.in_flight_tokens / max(state.in_flight, 1)
     own = ask.prompt_tokens + ask.answers.mean / 2
-    step = cost.pace * cost.decode_s(rows + 1, context + own)
+    plain = cost.decode_s(rows + 1, context + own)
+    step = cost.pace * plain
     growth = cost.pace * (cost.row_s + cost.context_s * own)
     share = min(state.prefill_share, FULL)
-    stall = step + cost.pace * cost.prefill_s(state.ahead)
-    slack = ask.tpot_s - step / (1.0 - share)
-    crowded = rows * (_stalled(ask, stall, slack) - _stalled(ask, stall, slack + growth))
+    stall = step + cost.pace * cost.added_s(state.ahead, plain)
+    token = step / (1.0 - share)
+    crowded = rows * (_stalled(ask, stall, token) - _stalled(ask, stall, token - growth))
     crowded += EARLY * rows * growth / ask.tpot_s
-    tpot = step / (1.0 - share) + (stall - step) / ask.answers.mean
-    return DecodeSide(state, hit, _delay(state, step, hit, ask), step, tpot, stall, slack, crowded)
+    tpot = token + (stall - step) / ask.answers.mean
+    return DecodeSide(state, hit, _delay(state, step, hit, ask), step, tpot, stall, token, crowded)
 
 
 def aggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimate:
     """Both phases on one worker."""
-    ttft = prefill.wait_s + prefill.service_s + decode.delay_s
+    ttft = prefill.ttft_s + decode.delay_s
     return _estimate(prefill, decode, (None, ttft, 0.0), ask)
 
 
@@ -151,7 +165,7 @@ def disaggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimat
     token_s = link.pace * link.byte_s * source.capabilities.layout.token_bytes
     last_s = token_s * min(num_tokens, prefill.last_tokens)
     exposed = link.pace * link.fixed_s + max(token_s * num_tokens - prefill.service_s, last_s) + decode.step_s / 2
-    ttft = prefill.wait_s + prefill.service_s + decode.delay_s + link.fixed_s
+    ttft = prefill.ttft_s + decode.delay_s + link.fixed_s
     return _estimate(prefill, decode, (source.worker, ttft, exposed), ask)
 
 
@@ -169,7 +183,7 @@ def _estimate(
     source, ttft, exposed = way
     tpot = decode.tpot_s + exposed / ask.answers.mean
     burden = prefill.burden + decode.burden
-    own = _late(ttft / ask.ttft_s) + _stalled_new(ask, decode.stall_s + exposed, decode.slack_s)
+    own = _late(ttft / ask.ttft_s) + _stalled_new(ask, decode.stall_s + exposed, decode.token_s)
     cost = own + burden + EARLY * (ttft / ask.ttft_s + tpot / ask.tpot_s)
     holds = ttft <= ask.ttft_s and tpot <= ask.tpot_s
     return Estimate(decode.state.identity.worker, source, ttft, tpot, burden, cost, holds)
@@ -177,17 +191,31 @@ def _estimate(
 
 def _late(share: float) -> float:
     """How likely an objective is missed of which that share is predicted."""
-    return min(1.0, max(0.0, (share - SURE) / (HOPELESS - SURE)))
+    return _ramp(share, SURE, HOPELESS)
 
 
-def _stalled(ask: Ask, stall_s: float, slack_s: float) -> float:
-    """Of answers under way, those that a stall makes late."""
-    return 1.0 if slack_s <= 0.0 else ask.answers.weight_shorter(1.0 + stall_s / slack_s)
+def _stalled(ask: Ask, stall_s: float, token_s: float) -> float:
+    """Of answers under way, those that are late with a stall."""
+    return _late_answers(ask.answers.weight_shorter, stall_s, token_s, ask.tpot_s)
 
 
-def _stalled_new(ask: Ask, stall_s: float, slack_s: float) -> float:
-    """How likely a stall makes a new answer late."""
-    return 1.0 if slack_s <= 0.0 else ask.answers.share_shorter(1.0 + stall_s / slack_s)
+def _stalled_new(ask: Ask, stall_s: float, token_s: float) -> float:
+    """How likely a new answer is late with a stall."""
+    return _late_answers(ask.answers.share_shorter, stall_s, token_s, ask.tpot_s)
+
+
+def _late_answers(shorter: Callable[[float], float], stall_s: float, token_s: float, goal_s: float) -> float:
+    share = token_s / goal_s
+    late = _ramp(share, SURE_TOKEN, HOPELESS_TOKEN)
+    if late == 1.0:
+        return 1.0
+    return late + (1.0 - late) * shorter(1.0 + stall_s / (goal_s * max(1.0 - share, LEAST_SLACK)))
+
+
+def _ramp(share: float, sure: float, hopeless: float) -> float:
+    if share <= sure:
+        return 0.0
+    return 1.0 if share >= hopeless else (share - sure) / (hopeless - sure)
 
 
 def _delay(state: WorkerState, step_s: float, hit: int, ask: Ask) -> float:

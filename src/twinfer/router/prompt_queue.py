@@ -54,4 +54,5 @@ def _drained(work: Backlog, passed_s: float, cost: StepCost, load: LoadReport) -
 def busy_s(cost: StepCost, load: LoadReport, work: Backlog) -> float:
     """How long prompts take a worker beside the answers that it reported."""
     steps = -(-work.tokens // cost.chunk_tokens)
-    return cost.pace * (steps * cost.decode_s(load.decode_rows, load.decode_context) + cost.prefill_s(work))
+    step = cost.decode_s(load.decode_rows, load.decode_context)
+    return cost.pace * (steps * step + cost.added_s(work, step))

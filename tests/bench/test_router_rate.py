@@ -1,0 +1,39 @@
+"""The closed form of a fleet's rate: in proportion to workers and to work, and nothing where a goal cannot be kept."""
+
+from dataclasses import replace
+
+import pytest
+from bench.router_cells import FLEETS
+from bench.router_rate import LEAST, enough, usual_rate
+
+from twinfer.core.traces import TraceRequest
+
+CHATS = [TraceRequest(float(n), 1000, 200, (), 1000) for n in range(10)]
+H100 = FLEETS["h100"]
+
+
+def test_twice_the_workers_bear_twice_the_rate() -> None:
+    """Of the same roles in the same shares."""
+    few, many = (replace(H100, shapes=(((n, 0, n),),)) for n in (2, 4))
+    assert usual_rate(many, CHATS) == pytest.approx(2.0 * usual_rate(few, CHATS))
+
+
+def test_workers_that_do_both_do_what_is_short() -> None:
+    """Beside prompts' own workers they answer."""
+    neither, some, more = (
+        usual_rate(replace(H100, shapes=((shape,),)), CHATS) for shape in ((4, 0, 0), (4, 2, 0), (4, 4, 0))
+    )
+    assert 0.0 == neither < some < more
+
+
+def test_what_takes_longer_bears_less() -> None:
+    """Longer prompts, longer answers, and a goal per token that allows no step at all."""
+    rate = usual_rate(H100, CHATS)
+    assert usual_rate(H100, [replace(one, input_tokens=8000) for one in CHATS]) < rate
+    assert usual_rate(H100, [replace(one, output_tokens=4000) for one in CHATS]) < rate
+    assert 0.0 == usual_rate(replace(H100, tpot_s=1e-6), CHATS)
+
+
+def test_a_piece_is_long_enough_in_time_and_number() -> None:
+    """At least so many requests, and more where they come fast."""
+    assert (LEAST, 4500) == (enough(0.1), enough(100.0))
