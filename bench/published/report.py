@@ -82,7 +82,7 @@ def _summary(standing: Standing) -> Iterator[str]:
             if not duels:
                 continue
             mean = overall(duels)
-            said = f"**{mean:.2f} times the best peer** over all workloads" if mean else "no mean over all workloads"
+            said = f"**{mean:.2f} times the best peer** over all workloads" if mean else "no mean, as one is at nothing"
             parts = [f"{one.workload.title} {_times(one)}{_named(one)}" for one in duels]
             yield f"- {precision}, {objectives} objectives: {said}; {', '.join(parts)}."
     for system in standing.systems:
@@ -96,7 +96,7 @@ def _named(duel: Duel) -> str:
 
 
 def _times(duel: Duel) -> str:
-    return "from nothing" if duel.ratio == float("inf") else f"{duel.ratio:.2f}"
+    return "alone" if duel.ratio == float("inf") else f"{duel.ratio:.2f}"
 
 
 def _duels(standing: Standing) -> list[str]:
