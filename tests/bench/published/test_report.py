@@ -31,9 +31,13 @@ def test_a_page(tmp_path: Path) -> None:
     lines = text.splitlines()
     assert "$" not in text
     duels = [line for line in lines if line.endswith(("| ahead |", "| **behind** |"))]
-    assert ["| chat | bf16 | Twinfer ", "| code | bf16 | Twinfer "] == [line[:24] for line in duels]
-    assert [" 3.00 ", " 0.33 "] == [line.split("|")[7] for line in duels]
-    assert "- bf16: **1.00 times the best peer** over all workloads; chat 3.00, code 0.33 (**Vllm is ahead**)." in lines
+    heads = [f"| {workload} | bf16 | {how} |" for how in ("stated", "interactive") for workload in ("chat", "code")]
+    assert heads == [line[: len(head)] for line, head in zip(duels, heads, strict=True)]
+    assert [" 3.00 ", " 0.33 "] * 2 == [line.split("|")[8] for line in duels]
+    said = "**1.00 times the best peer** over all workloads; chat 3.00, code 0.33 (**Vllm is ahead**)."
+    assert [f"- bf16, {how} objectives: {said}" for how in ("stated", "interactive")] == [
+        line for line in lines if line.startswith("- bf16, ")
+    ]
     assert "- Llama (bf16) is missing, left out: it needs a compiler." in lines
     assert 2 == sum("| left out: it needs a compiler |" in line for line in lines)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from bench.published.cells import Cell, Manner
-from bench.published.outcome import outcome
+from bench.published.outcome import interactive, outcome
 from bench.published.standing import Duel, Entry, Standing, best, overall
 
 from tests.bench.published import made
@@ -19,7 +19,7 @@ def run(
 ) -> Entry:
     """A system with so many good requests of 60."""
     system = made.system(name, role, precision)
-    return Entry(system, outcome(made.measured(Cell(system, CHAT), folder, [made.trial(good, 10.0, slower)])))
+    return Entry(system, outcome(made.measured(Cell(system, CHAT), folder, [made.trial(good, 10.0, slower)]), CHAT.interactive))
 
 
 def test_goodput(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_a_search(tmp_path: Path) -> None:
     def found(best_rate: float | None) -> Result:
         return made.measured(Cell(made.system("one"), CHAT), tmp_path, trials, best_rate)
 
-    goodput = outcome(found(11.0)).goodput
+    goodput = outcome(found(11.0), CHAT.interactive).goodput
     assert (11.0, 11.0, 16.0) == (goodput.value, goodput.low, goodput.high)
-    assert 58 / 60 == pytest.approx(outcome(found(11.0)).attained)
-    assert 0.0 == outcome(found(None)).goodput.value
+    assert 58 / 60 == pytest.approx(outcome(found(11.0), CHAT.interactive).attained)
+    assert 0.0 == outcome(found(None), CHAT.interactive).goodput.value
 
 
 def test_the_better_of_two(tmp_path: Path) -> None:
@@ -66,6 +66,27 @@ def test_a_duel(ours: int, theirs: int, verdict: str, ratio: float, tmp_path: Pa
     """Ahead or behind only where the intervals are apart."""
     duel = Duel(CHAT, "bf16", run(tmp_path, "a", ours, role="routed"), run(tmp_path, "b", theirs))
     assert (verdict, pytest.approx(ratio)) == (duel.verdict, duel.ratio)
+
+
+def test_faster_answers(tmp_path: Path) -> None:
+    """Two systems that keep what is stated alike differ where answers have to be faster, and the faster one wins."""
+    slow, fast = run(tmp_path, "a", 50, slower=2.5), run(tmp_path, "b", 50, role="routed")
+    duels = Standing([Cell(one.system, CHAT) for one in (slow, fast)], Manner(), tmp_path).duels
+    assert ["level"] == [one.verdict for one in duels("bf16")]
+    assert ["ahead"] == [one.verdict for one in duels("bf16", interactive)]
+    assert fast == best([slow, fast], interactive)
+    assert fast.outcome.interactive == fast.outcome.goodput
+    assert slow.outcome.interactive is not None
+    assert slow.outcome.interactive.value < slow.outcome.goodput.value
+
+
+def test_a_search_says_nothing_of_faster_answers(tmp_path: Path) -> None:
+    """The rate was searched for with the stated objectives; others would have found another one."""
+    ours, theirs = made.system("a", "routed"), made.system("b")
+    for system in (ours, theirs):
+        made.measured(Cell(system, CHAT), tmp_path, [made.trial(60, 8.0), made.trial(58, 11.0)], 11.0)
+    standing = Standing([Cell(ours, CHAT), Cell(theirs, CHAT)], Manner(search=True), tmp_path)
+    assert (1, 0) == (len(standing.duels("bf16")), len(standing.duels("bf16", interactive)))
 
 
 def test_against_nothing(tmp_path: Path) -> None:
