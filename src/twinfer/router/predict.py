@@ -19,7 +19,7 @@ made late. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers late by (ahead + exposed)
     held up  = rows * (how many more of them are late by ``holds`` more of a stall, and a tenth of the share that it is
-               of what a mean answer may take)
+               of what a mean answer may take, and of the ttft goal: whoever reads waits as for a first token)
     crowded  = rows * (how many more of them are late with the step that one more row makes, and a tenth of the share
                that it grows by of what a token may take)
     behind   = holds / ttft goal * share / (1 - share), for the prompts that will come: a tenth, more when it is late
@@ -128,7 +128,7 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
         stall = cost.pace * cost.added_s(load.backlog + state.unreported, step)
         token = cost.pace * step / (1.0 - share)
         held_up = rows * (_stalled(ask, stall + holds, token) - _stalled(ask, stall, token))
-        held_up += EARLY * rows * holds / (ask.answers.mean * ask.tpot_s)
+        held_up += EARLY * rows * holds * (1.0 / (ask.answers.mean * ask.tpot_s) + 1.0 / ask.ttft_s)
     last = min(work.tokens, cost.chunk_tokens)
     return PrefillSide(state, ttft, service, last, held_up + behind)
 
