@@ -10,6 +10,7 @@ at random, long prompts about every so many seconds. All systems are asked the s
 They all run from the beginning, so that nothing is started in between; whoever is not asked has nothing to do. Times
 are what clients see: to the first text, and between arrivals of text. A percentile is one of the requests, or gaps, of
 all rounds together.
+
 Before the first round, a short one that does not count lets the router learn what steps cost.
 """
 
