@@ -181,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
-    parser.add_argument("--requests", type=int, default=2000, help="of either half of a trace at most")
+    parser.add_argument("--requests", type=int, default=1200, help="of either half of a trace at most")
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
     arguments = parser.parse_args()
