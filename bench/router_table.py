@@ -31,6 +31,8 @@ ATTAINED = 0.9
 MAX_RATE = 4096.0
 RISE = 1.25
 """From one guess at a rate to the next one."""
+BETTER = 1.02
+"""A way that serves no more than so many times the rate of another one is not looked at more closely."""
 STEPS = 2
 """Halvings of the interval in which a rate is looked for."""
 THRESHOLDS = (512, 2048)
@@ -100,8 +102,8 @@ class Cell:
             def serves(rate: float, way: Way = way) -> bool:
                 return self.attained(way, requests, rate, ATTAINED) >= ATTAINED
 
-            if not low or serves(low * 1.02):
-                low = highest_rate(serves, low or start)
+            if not low or serves(low * BETTER):
+                low = highest_rate(serves, low * BETTER or start)
         return low
 
     def _scenario(self, way: Way) -> Scenario:
@@ -133,7 +135,7 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
 
 def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
-    first = cell.highest_rate([way for policy in FIXED for way in cell.ways(policy)], cell.first, start)
+    first = cell.highest_rate([way for policy in reversed(FIXED) for way in cell.ways(policy)], cell.first, start)
     best = [cell.best(cell.ways(policy), first) for policy in FIXED]
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
@@ -201,12 +203,13 @@ def main() -> int:
 
 
 def cell_of(name: str, traces: Path, most: int) -> tuple[Cell, float]:
-    """A cell with pieces of its trace that are long enough, and a guess at its rate."""
+    """A cell with pieces of its trace that are long enough, half as long to choose on, and a guess at its rate."""
     fleet, trace = FLEETS[name.split(":")[0]], TRACES[name.split(":")[1]]
     requests = read_trace(traces / trace.file)
     whole = [one for half in halves(requests, len(requests), fleet.shrink) for one in half]
     rate = usual_rate(fleet, whole)
-    return Cell(fleet, trace, *halves(requests, min(most, enough(rate)), fleet.shrink)), rate
+    first, second = halves(requests, min(most, enough(rate)), fleet.shrink)
+    return Cell(fleet, trace, first[: len(first) // 2], second), rate
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ class LineFit:
         self._num_observed += 1
 
     def _expected(self, features: Sequence[float]) -> float:
-        return sum(map(mul, self._line, features))
+        seconds: float = sum(map(mul, self._line, features))
+        return seconds
 
     def _learn(self, features: Sequence[float], seconds: float, weight: float) -> None:
         keep = 1.0 - (1.0 - KEEP) * weight
