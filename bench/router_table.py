@@ -184,6 +184,7 @@ def main() -> int:
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
     parser.add_argument("--requests", type=int, default=1200, help="of either half of a trace at most")
+    parser.add_argument("--divide", type=int, default=1, help="so many times fewer workers of each role")
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
     arguments = parser.parse_args()
@@ -191,7 +192,7 @@ def main() -> int:
     rows: dict[str, dict[str, Any]] = json.loads(arguments.json.read_text()) if there else {}
     for name in arguments.cells:
         began = time.perf_counter()
-        cell, start = cell_of(name, arguments.traces, arguments.requests)
+        cell, start = cell_of(name, arguments.traces, arguments.requests, arguments.divide)
         row = rows[name] if arguments.again and name in rows else fixed_ways(cell, start)
         best = cell.best(cell.ways("cost"), row["first rate"])
         rows[name] = row | goodput(cell, best, row["rate"])
@@ -202,14 +203,13 @@ def main() -> int:
     return 0
 
 
-def cell_of(name: str, traces: Path, most: int) -> tuple[Cell, float]:
+def cell_of(name: str, traces: Path, most: int, divide: int) -> tuple[Cell, float]:
     """A cell with pieces of its trace that are long enough, half as long to choose on, and a guess at its rate."""
-    fleet, trace = FLEETS[name.split(":")[0]], TRACES[name.split(":")[1]]
+    fleet, trace = FLEETS[name.split(":")[0]].part(divide), TRACES[name.split(":")[1]]
     requests = read_trace(traces / trace.file)
     whole = [one for half in halves(requests, len(requests), fleet.shrink) for one in half]
-    rate = usual_rate(fleet, whole)
-    first, second = halves(requests, min(most, enough(rate)), fleet.shrink)
-    return Cell(fleet, trace, first[: len(first) // 2], second), rate
+    first, second = halves(requests, min(most, enough(fleet, whole)), fleet.shrink)
+    return Cell(fleet, trace, first[: len(first) // 2], second), usual_rate(fleet, whole)
 
 
 if __name__ == "__main__":

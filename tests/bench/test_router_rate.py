@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from bench.router_cells import FLEETS
-from bench.router_rate import LEAST, enough, usual_rate
+from bench.router_rate import LEAST, MAX_ROWS, PIECE_S, enough, usual_rate
 
 from twinfer.core.traces import TraceRequest
 
@@ -35,5 +35,17 @@ def test_what_takes_longer_bears_less() -> None:
 
 
 def test_a_piece_is_long_enough_in_time_and_number() -> None:
-    """At least so many requests, and more where they come fast."""
-    assert (LEAST, 4500) == (enough(0.1), enough(100.0))
+    """At least so many requests, more where they come fast, and more than can be answered at once."""
+    few = [replace(one, input_tokens=50_000, output_tokens=2) for one in CHATS]
+    assert LEAST == enough(replace(H100, tpot_s=0.010), few)
+    fast = [replace(one, output_tokens=2) for one in CHATS]
+    assert PIECE_S * usual_rate(H100, fast) == pytest.approx(enough(H100, fast), abs=1)
+    assert 2.5 * 8 * MAX_ROWS == enough(replace(H100, tpot_s=1.0), [replace(one, output_tokens=9000) for one in CHATS])
+
+
+def test_a_part_of_a_fleet_has_its_ratios() -> None:
+    """Half of the H100s in the same shapes; three and one cannot be halved."""
+    assert (((0, 4, 0),), (((2, 0, 2),), ((3, 0, 1),), ((2, 2, 0),))) == (H100.part(2).whole, H100.part(2).shapes)
+    assert [((2, 0, 0), (0, 0, 1)), ((1, 1, 0), (0, 0, 1)), ((1, 0, 1), (0, 0, 1))] == [
+        *FLEETS["wafers"].part(2).shapes
+    ]
