@@ -36,10 +36,9 @@ def test_what_takes_longer_bears_less() -> None:
 
 def test_a_piece_is_long_enough_in_time_and_number() -> None:
     """At least so many requests, more where they come fast, and more than can be answered at once."""
-    few = [replace(one, input_tokens=50_000, output_tokens=2) for one in CHATS]
-    assert LEAST == enough(replace(H100, tpot_s=0.010), few)
-    fast = [replace(one, output_tokens=2) for one in CHATS]
-    assert PIECE_S * usual_rate(H100, fast) == pytest.approx(enough(H100, fast), abs=1)
+    urgent, short = replace(H100, tpot_s=0.010), [replace(one, output_tokens=2) for one in CHATS]
+    assert LEAST == enough(urgent, [replace(one, input_tokens=50_000) for one in short])
+    assert PIECE_S * usual_rate(urgent, short) == pytest.approx(enough(urgent, short), abs=1)
     assert 2.5 * 8 * MAX_ROWS == enough(replace(H100, tpot_s=1.0), [replace(one, output_tokens=9000) for one in CHATS])
 
 
