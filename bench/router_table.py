@@ -68,8 +68,11 @@ class Cell:
         misses = Misses(goals, at_most=(1.0 - least) * len(requests) + 1e-6)
         recorder = simulate(self._scenario(way), faster(requests, rate), enough=misses.too_many)
         share = sum(map(goals.holds, recorder.journeys)) / len(requests)
-        if len(recorder.journeys) == len(requests):
+        is_whole = len(recorder.journeys) == len(requests)
+        if is_whole:
             self._known[asked] = share
+        said = f"{share:.1%}" if is_whole else f"below {least:.1%}"
+        print(f"{way.policy} {way.shape} {dict(way.routing)} {rate:.3g}/s: {said}", file=sys.stderr, flush=True)
         return share
 
     def ways(self, policy: str) -> list[Way]:
