@@ -4,7 +4,8 @@ Everything that is a matter of choice (how many workers have which role, from wh
 chosen on the first half of a trace for each way, and what is shown is the second half, at the rate at which the best of
 the three fixed ways still serves 90 % of the requests within the SLO.
 
-1. On the first half: the highest rate that any fixed way serves, and at that rate the best choice of each way.
+1. On the first half: the fixed way that serves most at a rate from a closed form, the highest rate that this one
+   serves, and at that rate the best choice of each way.
 2. On the second half: the highest rate that any of these fixed ways serves, and what each way serves at that rate.
 """
 
@@ -138,7 +139,8 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
 
 def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
-    first = cell.highest_rate([way for policy in reversed(FIXED) for way in cell.ways(policy)], cell.first, start)
+    leader = cell.best([way for policy in reversed(FIXED) for way in cell.ways(policy)], start)
+    first = cell.highest_rate([leader], cell.first, start)
     best = [cell.best(cell.ways(policy), first) for policy in FIXED]
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
@@ -171,7 +173,7 @@ def page(rows: Iterable[Mapping[str, Any]]) -> str:
         ">to the best fixed",
     )
     lines = []
-    for row in rows:
+    for row in (row for row in rows if "cost" in row):
         values = [row[policy] for policy in (*FIXED, "cost")]
         gain = values[3] / max(max(values[:3]), 1e-9) - 1
         goals = f"{row['ttft_s']:g} s, {row['tpot_s'] * 1e3:g} ms"
