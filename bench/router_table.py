@@ -142,6 +142,7 @@ def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     leader = cell.best([way for policy in reversed(FIXED) for way in cell.ways(policy)], start)
     first = cell.highest_rate([leader], cell.first, start)
     best = [cell.best(cell.ways(policy), first) for policy in FIXED]
+    best.sort(key=lambda way: -cell.attained(way, cell.first, first))
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
     goals = slo(cell.fleet, cell.trace)
