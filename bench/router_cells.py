@@ -50,6 +50,17 @@ class Fleet:
     time_scale: float = 1.0
     ttft_s: Mapping[str, float] = field(default_factory=dict)
 
+    def part(self, divide: int) -> "Fleet":
+        """So many times fewer workers of each role; shapes that cannot be divided are left out."""
+        if divide == 1:
+            return self
+        whole, *shapes = (
+            tuple(tuple(workers // divide for workers in counts) for counts in shape)
+            for shape in (self.whole, *self.shapes)
+            if not any(workers % divide for counts in shape for workers in counts)
+        )
+        return replace(self, name=f"{self.name}, 1/{divide} of it", whole=whole, shapes=tuple(shapes))
+
     def scenario(self, shape: Shape, routing: Mapping[str, object]) -> Scenario:
         """A deployment of that shape which routes like that."""
         surroundings = Surroundings(time_scale=self.time_scale)

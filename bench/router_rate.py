@@ -18,6 +18,8 @@ PIECE_S = 45.0
 """A piece of a trace lasts about so long, which is many times as long as reports of workers lag."""
 LEAST = 400
 """Requests in a piece at least, or its share in time says little."""
+TURNS = 2.5
+"""A piece has so many times as many requests as can be answered at once, or a fleet bears any rate by taking all in."""
 MAX_ROWS = 256
 
 
@@ -34,9 +36,13 @@ def usual_rate(fleet: Fleet, requests: Sequence[TraceRequest]) -> float:
     return USUAL * max(_at_most(fleet, shape, requests) for shape in fleet.shapes)
 
 
-def enough(rate: float) -> int:
-    """Requests in a piece that comes at such a rate."""
-    return max(LEAST, math.ceil(PIECE_S * rate))
+def enough(fleet: Fleet, requests: Sequence[TraceRequest]) -> int:
+    """Requests in a piece."""
+    at_once = 0.0
+    for part in fleet.scenario(fleet.whole, {}).hardware.values():
+        assert part.seed is not None
+        at_once += part.pool.workers * max(0.0, _rows(part.seed, requests, fleet.tpot_s)[0])
+    return max(LEAST, math.ceil(PIECE_S * usual_rate(fleet, requests)), math.ceil(TURNS * at_once))
 
 
 def _at_most(fleet: Fleet, shape: Shape, requests: Sequence[TraceRequest]) -> float:
@@ -64,10 +70,14 @@ def _prompt_s(cost: StepCost, requests: Sequence[TraceRequest]) -> float:
 
 def _answers_per_s(cost: StepCost, requests: Sequence[TraceRequest], tpot_s: float) -> float:
     """With as many rows as the goal allows on a worker that does nothing else."""
+    rows, step = _rows(cost, requests, tpot_s)
+    return rows / step * len(requests) / sum(one.output_tokens for one in requests) if rows >= 1.0 else 0.0
+
+
+def _rows(cost: StepCost, requests: Sequence[TraceRequest], tpot_s: float) -> tuple[float, float]:
+    """How many a step may have within the goal, and how long it takes then."""
     tokens = sum(one.output_tokens for one in requests)
     positions = sum(one.output_tokens * (one.input_tokens + one.output_tokens / 2) for one in requests)
     row = cost.row_s + cost.context_s * positions / tokens
     rows = min(float(MAX_ROWS), (tpot_s - cost.fixed_s) / row) if row else float(MAX_ROWS)
-    if rows < 1.0:
-        return 0.0
-    return rows / (cost.fixed_s + rows * row) / (tokens / len(requests))
+    return rows, cost.fixed_s + rows * row

@@ -4,7 +4,8 @@ Everything that is a matter of choice (how many workers have which role, from wh
 chosen on the first half of a trace for each way, and what is shown is the second half, at the rate at which the best of
 the three fixed ways still serves 90 % of the requests within the SLO.
 
-1. On the first half: the highest rate that any fixed way serves, and at that rate the best choice of each way.
+1. On the first half: the fixed way that serves most at a rate from a closed form, the highest rate that this one
+   serves, and at that rate the best choice of each way.
 2. On the second half: the highest rate that any of these fixed ways serves, and what each way serves at that rate.
 """
 
@@ -31,6 +32,8 @@ ATTAINED = 0.9
 MAX_RATE = 4096.0
 RISE = 1.25
 """From one guess at a rate to the next one."""
+BETTER = 1.02
+"""A way that serves no more than so many times the rate of another one is not looked at more closely."""
 STEPS = 2
 """Halvings of the interval in which a rate is looked for."""
 THRESHOLDS = (512, 2048)
@@ -66,8 +69,11 @@ class Cell:
         misses = Misses(goals, at_most=(1.0 - least) * len(requests) + 1e-6)
         recorder = simulate(self._scenario(way), faster(requests, rate), enough=misses.too_many)
         share = sum(map(goals.holds, recorder.journeys)) / len(requests)
-        if len(recorder.journeys) == len(requests):
+        is_whole = len(recorder.journeys) == len(requests)
+        if is_whole:
             self._known[asked] = share
+        said = f"{share:.1%}" if is_whole else f"below {least:.1%}"
+        print(f"{way.policy} {way.shape} {dict(way.routing)} {rate:.3g}/s: {said}", file=sys.stderr, flush=True)
         return share
 
     def ways(self, policy: str) -> list[Way]:
@@ -100,8 +106,8 @@ class Cell:
             def serves(rate: float, way: Way = way) -> bool:
                 return self.attained(way, requests, rate, ATTAINED) >= ATTAINED
 
-            if not low or serves(low * 1.02):
-                low = highest_rate(serves, low or start)
+            if not low or serves(low * BETTER):
+                low = highest_rate(serves, low * BETTER or start)
         return low
 
     def _scenario(self, way: Way) -> Scenario:
@@ -133,8 +139,10 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
 
 def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
-    first = cell.highest_rate([way for policy in FIXED for way in cell.ways(policy)], cell.first, start)
+    leader = cell.best([way for policy in reversed(FIXED) for way in cell.ways(policy)], start)
+    first = cell.highest_rate([leader], cell.first, start)
     best = [cell.best(cell.ways(policy), first) for policy in FIXED]
+    best.sort(key=lambda way: -cell.attained(way, cell.first, first))
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
     goals = slo(cell.fleet, cell.trace)
@@ -166,7 +174,7 @@ def page(rows: Iterable[Mapping[str, Any]]) -> str:
         ">to the best fixed",
     )
     lines = []
-    for row in rows:
+    for row in (row for row in rows if "cost" in row):
         values = [row[policy] for policy in (*FIXED, "cost")]
         gain = values[3] / max(max(values[:3]), 1e-9) - 1
         goals = f"{row['ttft_s']:g} s, {row['tpot_s'] * 1e3:g} ms"
@@ -181,7 +189,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
-    parser.add_argument("--requests", type=int, default=2000, help="of either half of a trace at most")
+    parser.add_argument("--requests", type=int, default=1200, help="of either half of a trace at most")
+    parser.add_argument("--divide", type=int, default=1, help="so many times fewer workers of each role")
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
     arguments = parser.parse_args()
@@ -189,7 +198,7 @@ def main() -> int:
     rows: dict[str, dict[str, Any]] = json.loads(arguments.json.read_text()) if there else {}
     for name in arguments.cells:
         began = time.perf_counter()
-        cell, start = cell_of(name, arguments.traces, arguments.requests)
+        cell, start = cell_of(name, arguments.traces, arguments.requests, arguments.divide)
         row = rows[name] if arguments.again and name in rows else fixed_ways(cell, start)
         best = cell.best(cell.ways("cost"), row["first rate"])
         rows[name] = row | goodput(cell, best, row["rate"])
@@ -200,13 +209,13 @@ def main() -> int:
     return 0
 
 
-def cell_of(name: str, traces: Path, most: int) -> tuple[Cell, float]:
-    """A cell with pieces of its trace that are long enough, and a guess at its rate."""
-    fleet, trace = FLEETS[name.split(":")[0]], TRACES[name.split(":")[1]]
+def cell_of(name: str, traces: Path, most: int, divide: int) -> tuple[Cell, float]:
+    """A cell with pieces of its trace that are long enough, half as long to choose on, and a guess at its rate."""
+    fleet, trace = FLEETS[name.split(":")[0]].part(divide), TRACES[name.split(":")[1]]
     requests = read_trace(traces / trace.file)
     whole = [one for half in halves(requests, len(requests), fleet.shrink) for one in half]
-    rate = usual_rate(fleet, whole)
-    return Cell(fleet, trace, *halves(requests, min(most, enough(rate)), fleet.shrink)), rate
+    first, second = halves(requests, min(most, enough(fleet, whole)), fleet.shrink)
+    return Cell(fleet, trace, first[: len(first) // 2], second), usual_rate(fleet, whole)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 from bench.router_cells import FLEETS
-from bench.router_rate import LEAST, enough, usual_rate
+from bench.router_rate import LEAST, MAX_ROWS, PIECE_S, enough, usual_rate
 
 from twinfer.core.traces import TraceRequest
 
 CHATS = [TraceRequest(float(n), 1000, 200, (), 1000) for n in range(10)]
-H100 = FLEETS["h100"]
+H100 = replace(FLEETS["h100"], shapes=(((4, 0, 4),),))
 
 
 def test_twice_the_workers_bear_twice_the_rate() -> None:
@@ -35,5 +35,17 @@ def test_what_takes_longer_bears_less() -> None:
 
 
 def test_a_piece_is_long_enough_in_time_and_number() -> None:
-    """At least so many requests, and more where they come fast."""
-    assert (LEAST, 4500) == (enough(0.1), enough(100.0))
+    """At least so many requests, more where they come fast, and more than can be answered at once."""
+    urgent, short = replace(H100, tpot_s=0.010), [replace(one, output_tokens=2) for one in CHATS]
+    assert LEAST == enough(urgent, [replace(one, input_tokens=50_000) for one in short])
+    assert PIECE_S * usual_rate(urgent, short) == pytest.approx(enough(urgent, short), abs=1)
+    assert 2.5 * 8 * MAX_ROWS == enough(replace(H100, tpot_s=1.0), [replace(one, output_tokens=9000) for one in CHATS])
+
+
+def test_a_part_of_a_fleet_has_its_ratios() -> None:
+    """Half of the H100s in the same shapes; three and one cannot be halved."""
+    half = FLEETS["h100"].part(2)
+    assert (((0, 4, 0),), (((2, 0, 2),), ((3, 0, 1),), ((2, 2, 0),))) == (half.whole, half.shapes)
+    assert [((2, 0, 0), (0, 0, 1)), ((1, 1, 0), (0, 0, 1)), ((1, 0, 1), (0, 0, 1))] == [
+        *FLEETS["wafers"].part(2).shapes
+    ]

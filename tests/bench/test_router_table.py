@@ -2,7 +2,7 @@
 
 import pytest
 from bench.router_cells import FLEETS, TRACES, halves
-from bench.router_table import Cell, highest_rate
+from bench.router_table import Cell, highest_rate, page
 
 from twinfer.core.traces import TraceRequest
 
@@ -32,3 +32,21 @@ def test_a_lost_simulation_says_less_than_was_asked_for() -> None:
     easy, hard = (cell.attained(way, cell.first, rate) for rate in (0.2, 1000.0))
     assert (1.0, True) == (easy, hard < 0.9)
     assert (1.0, True) == (cell.attained(way, cell.first, 0.2, 0.9), cell.attained(way, cell.first, 1000.0, 0.9) < 0.9)
+
+
+def test_a_simulation_is_not_run_twice() -> None:
+    """What is known of a way at a rate is known of that half, of that way and of that rate only."""
+    cell = Cell(FLEETS["xeon"], TRACES["conv"], *halves(REQUESTS, 60, 4))
+    way, other = cell.ways("threshold")[:2]
+    shares = [cell.attained(way, cell.first, rate) for rate in (0.2, 3.0, 3.0, 0.2)]
+    assert shares[:2] == shares[:1:-1]
+    assert shares[0] != shares[1]
+    simulations = [(way, cell.second, 0.2), (other, cell.first, 0.2)]
+    assert [3, 4] == [len(cell._known) for one in simulations if cell.attained(*one) >= 0.0]
+
+
+def test_a_row_says_what_was_asked_for_and_compares_with_the_best() -> None:
+    """Goals, pieces and rate; the router against the best of the fixed ways."""
+    row = {"fleet": "f", "trace": "t", "ttft_s": 2.0, "tpot_s": 0.03, "requests": 1200, "seconds": 60.2, "rate": 20.0}
+    row |= {"aggregated": 10.0, "disaggregated": 16.0, "threshold": 18.0, "cost": 19.8}
+    assert "| f | t | 2 s, 30 ms | 1,200 (60 s) | 20 | 10 | 16 | 18 | 19.8 | +10.0% |" == page([row]).splitlines()[-1]

@@ -27,9 +27,8 @@ SEED_WEIGHT = 4.0
 """Observations that each term of the line to begin with counts for."""
 FEW = 6
 """Observations before which nothing is known, unless there was a line to begin with."""
-MANY = 64
-EVERY = 16
-"""Once there were many, the line is fitted anew after so many more."""
+SOON, EVERY = 8, 16
+"""The line is fitted anew once there is an eighth more to fit it to, or that many more."""
 TINY = 1e-12
 
 
@@ -63,8 +62,7 @@ class LineFit:
     @property
     def line(self) -> tuple[float, ...]:
         """The terms, fitted to what was observed."""
-        if self._num_observed < MANY or self._num_observed - self._num_fitted >= EVERY:
-            self._fit()
+        self._fit()
         return tuple(self._line)
 
     def pace(self, features: Sequence[float] | None = None, age_s: float = 0.0) -> float:
@@ -83,8 +81,7 @@ class LineFit:
             return
         self._log_pace *= left_after(idle_s)
         if self.knows:
-            if self._num_observed < MANY:
-                self._fit()
+            self._fit()
             expected = self._expected(features)
             ratio = math.log(seconds / expected) if expected > TINY else 0.0
             ratio = max(-MAX_LOG_RATIO, min(MAX_LOG_RATIO, ratio))
@@ -94,7 +91,8 @@ class LineFit:
         self._num_observed += 1
 
     def _expected(self, features: Sequence[float]) -> float:
-        return sum(map(mul, self._line, features))
+        seconds: float = sum(map(mul, self._line, features))
+        return seconds
 
     def _learn(self, features: Sequence[float], seconds: float, weight: float) -> None:
         keep = 1.0 - (1.0 - KEEP) * weight
@@ -106,7 +104,7 @@ class LineFit:
 
     def _fit(self) -> None:
         """Coordinate descent, which leaves alone what was never seen."""
-        if self._num_fitted == self._num_observed:
+        if self._num_observed - self._num_fitted < min(EVERY, max(1, self._num_observed // SOON)):
             return
         self._num_fitted = self._num_observed
         line = self._line

@@ -44,21 +44,22 @@ def seed_cost(times: DeviceTimes, chunk_tokens: int) -> StepCost:
     for hides in SHARES:
         line = _line(seen, line, hides)
         found.append((_error(seen, line, hides), hides, line))
-    _, hides, line = min(found)
-    return StepCost(*line, 1.0, chunk_tokens, hides)
+    _, hides, (fixed, token, pair, row, context) = min(found)
+    return StepCost(fixed, token, pair, row, context, 1.0, chunk_tokens, hides)
 
 
-def _line(seen: Sequence[tuple[Features, float]], line: Sequence[float], hides: float) -> tuple[float, ...]:
+def _line(seen: Sequence[tuple[Features, float]], line: Features, hides: float) -> Features:
     """Fitted anew, from another one on, until it is known well which prompts are hidden."""
     for _ in range(ROUNDS):
         fit = LineFit(UNKNOWN)
         for step, seconds in seen:
             fit.observe(counted(step, line, hides, seconds), seconds)
-        line = fit.line
-    return tuple(line)
+        fixed, token, pair, row, context = fit.line
+        line = fixed, token, pair, row, context
+    return line
 
 
-def _error(seen: Sequence[tuple[Features, float]], line: Sequence[float], hides: float) -> float:
+def _error(seen: Sequence[tuple[Features, float]], line: Features, hides: float) -> float:
     """Mean square of the logarithm."""
     fit = LineFit(line)
     errors = [math.log(fit.seconds(counted(step, line, hides)) / seconds) for step, seconds in seen]
