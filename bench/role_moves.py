@@ -94,8 +94,8 @@ class Case:
 
 TRN3 = dataclasses.replace(FLEETS["wafers"], kinds=("trn3",), links={})
 CASES = {
-    "h100": Case(FLEETS["h100"], 8, (Half(160, 1500, 25), Half(66, 150, 1500)), Slo(2.0, 0.030)),
-    "trn3": Case(TRN3, 8, (Half(100, 1500, 25), Half(75, 150, 400)), Slo(2.0, 0.030)),
+    "h100": Case(FLEETS["h100"], 8, (Half(54, 4000, 50), Half(66, 200, 1500)), Slo(2.0, 0.030)),
+    "trn3": Case(TRN3, 8, (Half(35, 4000, 50), Half(46, 200, 600)), Slo(2.0, 0.030)),
 }
 
 
@@ -119,6 +119,7 @@ def served(case: Case, scenario: Scenario, requests: Sequence[TraceRequest], lea
 def best(case: Case, requests: Sequence[TraceRequest], likely: int) -> tuple[int, int]:
     """The ratio that serves most well, by its prefill workers, and how many; the likely one is tried first."""
     found, most = likely, served(case, case.scenario(likely), requests)
+    print(f"  {likely} of {case.workers} for prompts: {most} of {len(requests)}", file=sys.stderr)
     for ratio in sorted(set(case.ratios) - {likely}, key=lambda ratio: abs(ratio - likely)):
         well = served(case, case.scenario(ratio), requests, most + 1)
         if well > most:
@@ -164,10 +165,10 @@ def rows(name: str, seed: int, half_s: float, *, verbose: bool) -> list[tuple[st
     case = CASES[name]
     halves = load(case.halves, half_s, seed)
     fixed = [best(case, half, likely) for half, likely in zip(halves, (case.workers - 1, 1), strict=True)]
-    runs = [moving(case, halves, prefill) for prefill in (case.workers // 2, fixed[0][0])]
-    for run in runs:
-        _tell(run.recorder, verbose=verbose)
-    found = []
+    runs, found = [], []
+    for prefill in (case.workers // 2, fixed[0][0]):
+        runs.append(moving(case, halves, prefill))
+        _tell(runs[-1], verbose=verbose)
     for index, (half, (ratio, most)) in enumerate(zip(halves, fixed, strict=True)):
         others = (served(case, case.scenario(case.workers // 2), half), served(case, case.whole(), half))
         share = [f"{count / most - 1:+.1%}" for count in (*others, *(run.well[index] for run in runs))]
@@ -220,14 +221,12 @@ def _is_late(slo: Slo, one: Journey, now: float) -> bool:
     return one.first_token is None and slo.ttft_s is not None and now - one.arrived > slo.ttft_s
 
 
-def _tell(recorder: Recorder, *, verbose: bool) -> None:
+def _tell(run: Moved, *, verbose: bool) -> None:
     """What moved, how long that took, and whether a request was lost by it."""
-    moves, lost = recorder.moves, sum(one.outcome != "ok" for one in recorder.journeys)
-    longest = max((move.took_s or 0.0 for move in moves), default=0.0)
-    print(
-        f"  {len(moves)} moves of at most {longest:.2f} s; {lost} of {len(recorder.journeys)} lost; {recorder.replans}",
-        file=sys.stderr,
-    )
+    journeys, moves = run.recorder.journeys, run.recorder.moves
+    lost, longest = sum(one.outcome != "ok" for one in journeys), max((one.took_s or 0.0 for one in moves), default=0.0)
+    text = f"{len(moves)} moves of at most {longest:.2f} s; {lost} of {len(journeys)} lost; {run.well} served well"
+    print(f"  {text}", file=sys.stderr)
     for move in moves if verbose else ():
         print(f"  {move.at_s:7.1f} s: {move.worker} to {move.role.value}: {move.reason}", file=sys.stderr)
 

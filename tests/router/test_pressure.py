@@ -13,7 +13,7 @@ from tests.router.test_elastic import CONFIG, GOALS, D, P, fleet, measured
 from twinfer.core.cost import Backlog
 from twinfer.router.pressure import Gauge, Pressure
 
-A_LOAD = Pressure(prefill=1.5, decoders=2.0, step=0.6, growing=0.5, held=0.3)
+A_LOAD = Pressure(prefill=1.5, decoders=2.0, idle=0.3, rows=0.3, held=0.3)
 
 
 def test_without_costs():
@@ -29,7 +29,7 @@ def test_with_costs():
     found = Gauge(CONFIG, GOALS).now([measured(P, 0, 0, 0), measured(D, 1, 0, 40), measured(D, 2, 0, 60)])
     step_s = 0.005 + 50 * 1e-4 + 50_000 * 1e-7
     waits = 1000 * (1e-5 + 0.005 / 512)
-    expected = Pressure(waits / 1.0, 2.0, step_s / 0.02, 1.0 - 0.005 / step_s, 0.25)
+    expected = Pressure(waits / 1.0, 2.0, 0.005 / 0.02, (step_s - 0.005) / 0.02, 0.25)
     assert pytest.approx(dataclasses.astuple(expected)) == dataclasses.astuple(found)
 
 
@@ -51,17 +51,17 @@ def test_other_numbers():
     assert pytest.approx(0.6 * 0.75) == A_LOAD.on_decode(4)
     assert pytest.approx(0.6 * 0.5 / (1 - 0.5 * 4 / 3)) == replace(A_LOAD, decoders=4.0).on_decode(3)
     assert float("inf") == A_LOAD.on_decode(1)
-    assert pytest.approx(0.9) == replace(A_LOAD, step=0.0, growing=0.0, held=0.45).on_decode(1)
+    assert pytest.approx(0.9) == replace(A_LOAD, idle=0.0, rows=0.0, held=0.45).on_decode(1)
     assert (1.5, 0.6) == (A_LOAD.worst(1, 2), A_LOAD.worst(3, 2))
 
 
-shares = st.floats(0.0, 1.0)
+parts = st.floats(0.0, 10.0)
 
 
-@given(st.integers(1, 64), st.floats(0.0, 10.0), shares, st.floats(0.0, 100.0))
-def test_more_workers_press_less(decoders, step, growing, held):
+@given(st.integers(1, 64), parts, parts, st.floats(0.0, 100.0))
+def test_more_workers_press_less(decoders, idle, rows, held):
     """Of any load: one more worker never adds pressure, and the number of workers there are leaves it as it is."""
-    load = Pressure(1.0, decoders, step, growing, held)
-    assert max(step, held) == pytest.approx(load.on_decode(decoders))
+    load = Pressure(1.0, decoders, idle, rows, held)
+    assert max(idle + rows, held) == load.on_decode(decoders)
     found = [load.on_decode(workers) for workers in range(1, 65)]
     assert all(fewer >= more * (1 - 1e-9) for fewer, more in pairwise(found))

@@ -72,8 +72,8 @@ class ElasticPolicy:
         return Pressure(
             max(comes, 0.0) + sum(one.prefill for one in seen) / len(seen),
             sum(one.decoders for one in seen) / len(seen),
-            sum(one.step for one in seen) / len(seen),
-            sum(one.growing for one in seen) / len(seen),
+            sum(one.idle for one in seen) / len(seen),
+            sum(one.rows for one in seen) / len(seen),
             sum(one.held for one in seen) / len(seen),
         )
 

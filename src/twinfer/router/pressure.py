@@ -5,12 +5,13 @@
 
 1 is as much as the goals bear. With ``m'`` decode workers in place of ``m``, where rows take the share ``u`` of a step:
 
-    step' / step = 1 - u + u m/m'               if as many rows are under way then as now
-                   (1 - u) / (1 - u m/m')       if as many tokens come per second: without end where u m/m' >= 1
-    held' / held = m/m' max(1, step' / step)
+    step' / step = 1 - u + u m/m'             with more workers: as many rows are under way as now
+                   (1 - u) / (1 - u m/m')     with fewer: as many tokens are made per second; endless where u m/m' >= 1
+    held' / held = m/m'                       with more workers
+                   m/m' step' / step          with fewer
 
-The slower one counts: the first with more workers, for rows that still pile up do not show in the tokens yet, and the
-second with fewer, for rows pile up until they are as fast as they come. Workers that report no costs count by what
+Each is the larger of what either would say of rows and tokens: rows that still pile up do not show in the tokens yet,
+and with fewer workers rows pile up until they are as fast as they come. Workers that report no costs count by what
 waits for a phase or is under way in it, over what is configured as much.
 """
 
@@ -30,15 +31,15 @@ class Pressure:
     Attributes:
         prefill: as many prefill workers as would be under a pressure of 1.
         decoders: how many decode workers there are.
-        step: a step of theirs, over its goal.
-        growing: share of that step that their rows take.
+        idle: a step of theirs without rows, over its goal.
+        rows: what their rows add to it.
         held: share of their KV blocks in use, or what stands for it.
     """
 
     prefill: float
     decoders: float
-    step: float
-    growing: float
+    idle: float
+    rows: float
     held: float
 
     def on_prefill(self, workers: int) -> float:
@@ -47,12 +48,14 @@ class Pressure:
 
     def on_decode(self, workers: int) -> float:
         """If so many workers generated the answers; infinite if they could never keep up."""
-        ratio = self.decoders / workers
-        if self.growing * ratio >= 1.0 and ratio > 1.0:
+        ratio, step = self.decoders / workers, self.idle + self.rows
+        if ratio <= 1.0:
+            return max(self.idle + self.rows * ratio, self.held * ratio)
+        room = step - self.rows * ratio
+        if room <= 0.0 < self.rows:
             return float("inf")
-        same_rows = 1.0 - self.growing + self.growing * ratio
-        slower = same_rows if ratio <= 1.0 else (1.0 - self.growing) / (1.0 - self.growing * ratio)
-        return max(self.step * slower, self.held * ratio * max(1.0, slower))
+        slower = self.idle / room if self.rows > 0.0 else 1.0
+        return max(step * slower, self.held * ratio * slower)
 
     def worst(self, prefillers: int, decoders: int) -> float:
         """The larger of the two."""
@@ -90,12 +93,11 @@ class Gauge:
         if not costs:
             return Pressure(waits, len(decoders), 0.0, 0.0, rows / self._config.decode_requests)
         context = sum(state.load.decode_context for state in decoders) / len(decoders)
+        idle_s = sum(cost.pace * cost.fixed_s for cost in costs) / len(costs)
         step_s = sum(cost.pace * cost.decode_s(rows, context) for cost in costs) / len(costs)
-        fixed_s = sum(cost.pace * cost.fixed_s for cost in costs) / len(costs)
         held = sum((one.live + one.promised) / max(one.total, 1) for one in (state.load.blocks for state in decoders))
-        growing = 1.0 - fixed_s / step_s if step_s > 0.0 else 0.0
-        step = step_s / (self._goals.tpot_goal_ms * 1e-3)
-        return Pressure(waits, len(decoders), step, growing, held / len(decoders))
+        goal_s = self._goals.tpot_goal_ms * 1e-3
+        return Pressure(waits, len(decoders), idle_s / goal_s, (step_s - idle_s) / goal_s, held / len(decoders))
 
     def _waits(self, state: WorkerState) -> float:
         if state.cost is None:
