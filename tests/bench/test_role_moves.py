@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bench.role_moves import CASES, Half, load, served
+from bench.role_moves import CASES, LOOK_EVERY, Half, load, served
 
 from twinfer.simulator.recorder import Recorder
 from twinfer.simulator.run import simulate
@@ -26,11 +26,13 @@ def test_load_is_what_was_asked_for() -> None:
 
 def test_ends_early_only_without_hope() -> None:
     """A simulation that ends because too few are served well would not have served enough, and it is shorter."""
-    requests = CROWD.requests(6.0, 0)
+    requests = CROWD.requests(3.0, 0)
     well = served(PAIR, PAIR.scenario(1), requests)
+    assert LOOK_EVERY < len(requests)
     assert 0 < well < len(requests) / 2
     assert well == served(PAIR, PAIR.scenario(1), requests, least=well)
-    assert served(PAIR, PAIR.scenario(1), requests, least=len(requests) // 2) < len(requests) // 2
+    hoped_for = len(requests) - 50
+    assert served(PAIR, PAIR.scenario(1), requests, least=hoped_for) < hoped_for
 
 
 def test_no_request_is_lost_by_a_move() -> None:
