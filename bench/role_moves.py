@@ -94,8 +94,8 @@ class Case:
 
 TRN3 = dataclasses.replace(FLEETS["wafers"], kinds=("trn3",), links={})
 CASES = {
-    "h100": Case(FLEETS["h100"], 8, (Half(54, 4000, 50), Half(66, 200, 1500)), Slo(2.0, 0.030)),
-    "trn3": Case(TRN3, 8, (Half(35, 4000, 50), Half(46, 200, 600)), Slo(2.0, 0.030)),
+    "h100": Case(FLEETS["h100"], 8, (Half(50, 4000, 50), Half(66, 200, 1500)), Slo(2.0, 0.030)),
+    "trn3": Case(TRN3, 8, (Half(35, 4000, 50), Half(50, 200, 600)), Slo(2.0, 0.030)),
 }
 
 
