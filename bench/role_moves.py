@@ -2,7 +2,8 @@
 
 The first half of the made load is like Azure's code trace (long prompts, short answers), the second like reasoning
 (short prompts, long answers). For each half all fixed ratios are simulated on that half alone; the best of them knows
-what comes. The elastic fleet starts as half and half, and sees both halves in one run.
+what comes. The elastic fleet sees both halves in one run, from half and half on, and from the best ratio of the first
+half on. Either half comes at a rate at which the best fixed ratio serves 90 % well: ``--find-rates`` looks for it.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import dataclasses
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -25,6 +26,14 @@ from twinfer.simulator.summary import Slo
 
 SPREAD = 0.6
 """Of the logarithms of lengths."""
+ATTAINED = 0.9
+"""Share of the requests that the best fixed ratio serves well."""
+REACH, PRECISION = 1.2, 1.01
+"""How far from those below rates are looked for, and how closely they are found."""
+LOOK_EVERY = 500
+"""Requests between two looks whether a simulation is still of use."""
+WELL_S = 180.0
+"""Rates are looked for with halves of that length and seed 0; those below are where the search begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,18 @@ class Half:
     rate: float
     prompt_tokens: int
     answer_tokens: int
+
+    def requests(self, seconds: float, seed: int, start: float = 0.0, first: int = 0) -> list[TraceRequest]:
+        """So many seconds of it; requests are numbered from ``first`` on, so that no two prompts have a common part."""
+        drawn, now = random.Random(f"{seed} {first}"), start
+        found: list[TraceRequest] = []
+        while (now := now + drawn.expovariate(self.rate)) < start + seconds:
+            prompt, answer = (
+                max(2, round(median * drawn.lognormvariate(0.0, SPREAD)))
+                for median in (self.prompt_tokens, self.answer_tokens)
+            )
+            found.append(TraceRequest(now, prompt, answer, (first + len(found),), prompt))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,85 +66,114 @@ class Case:
     halves: tuple[Half, Half]
     slo: Slo
 
+    @property
+    def ratios(self) -> range:
+        """Numbers of workers that compute prompts, when the others generate answers."""
+        return range(1, self.workers)
+
     def scenario(self, prefill: int, *, elastic: bool = False) -> Scenario:
         """So many workers of the fleet compute prompts, at first or for good."""
-        shape: Shape = ((prefill, 0, self.workers - prefill),)
+        return self._scenario(((prefill, 0, self.workers - prefill),), "disaggregated", elastic=elastic)
+
+    def whole(self) -> Scenario:
+        """All do both, and the router chooses by cost."""
+        return self._scenario(((0, self.workers, 0),), "cost", elastic=False)
+
+    def within(self, journeys: Iterable[Journey]) -> int:
+        """How many were served well."""
+        return sum(map(self.slo.holds, journeys))
+
+    def _scenario(self, shape: Shape, policy: str, *, elastic: bool) -> Scenario:
         assert self.slo.ttft_s is not None
         assert self.slo.tpot_s is not None
         goals = {"ttft_goal_ms": self.slo.ttft_s * 1e3, "tpot_goal_ms": self.slo.tpot_s * 1e3}
-        scenario = self.fleet.scenario(shape, {"policy": "disaggregated", **goals})
+        scenario = self.fleet.scenario(shape, {"policy": policy, **goals})
         shaped = msgspec.structs.replace(scenario.config.elastic, enabled=elastic)
         return dataclasses.replace(scenario, config=msgspec.structs.replace(scenario.config, elastic=shaped))
-
-    def within(self, journeys: Sequence[Journey]) -> int:
-        """How many were served well."""
-        return sum(map(self.slo.holds, journeys))
 
 
 TRN3 = dataclasses.replace(FLEETS["wafers"], kinds=("trn3",), links={})
 CASES = {
-    "h100": Case(FLEETS["h100"], 4, (Half(80, 1500, 25), Half(60, 150, 400)), Slo(2.0, 0.030)),
-    "trn3": Case(TRN3, 4, (Half(45, 1500, 25), Half(45, 150, 400)), Slo(2.0, 0.030)),
+    "h100": Case(FLEETS["h100"], 8, (Half(50, 4000, 50), Half(66, 200, 1500)), Slo(2.0, 0.030)),
+    "trn3": Case(TRN3, 8, (Half(35, 4000, 50), Half(46, 200, 600)), Slo(2.0, 0.030)),
 }
 
 
 def load(halves: Sequence[Half], half_s: float, seed: int) -> list[list[TraceRequest]]:
     """The requests of each half, one half beginning where the one before ends."""
-    drawn, found, number = random.Random(seed), [], 0
-    for index, half in enumerate(halves):
-        requests, now = [], index * half_s
-        while (now := now + drawn.expovariate(half.rate)) < (index + 1) * half_s:
-            number += 1
-            prompt, answer = (
-                max(2, round(median * drawn.lognormvariate(0.0, SPREAD)))
-                for median in (half.prompt_tokens, half.answer_tokens)
-            )
-            requests.append(TraceRequest(now, prompt, answer, (number,), prompt))
-        found.append(requests)
+    found: list[list[TraceRequest]] = []
+    for half in halves:
+        found.append(half.requests(half_s, seed, len(found) * half_s, sum(map(len, found))))
     return found
 
 
-def fixed(case: Case, requests: Sequence[TraceRequest]) -> dict[int, int]:
-    """Requests served well for each number of prefill workers."""
+def served(case: Case, scenario: Scenario, requests: Sequence[TraceRequest], least: int = 0) -> int:
+    """How many of these requests are served well; any number below ``least`` if fewer are."""
     start = requests[0].arrival_s
     alone = [dataclasses.replace(one, arrival_s=one.arrival_s - start) for one in requests]
-    return {
-        prefill: case.within(simulate(case.scenario(prefill), alone).journeys) for prefill in range(1, case.workers)
-    }
+    spare = len(requests) - least
+    recorder = simulate(scenario, alone, enough=_beyond(case.slo, spare) if least else None)
+    return case.within(recorder.journeys)
 
 
-def moving(case: Case, halves: Sequence[Sequence[TraceRequest]]) -> tuple[list[int], Recorder]:
-    """Requests of each half served well while roles move, and all that happened."""
-    recorder = simulate(case.scenario(case.workers // 2, elastic=True), [one for half in halves for one in half])
+def best(case: Case, requests: Sequence[TraceRequest], likely: int) -> tuple[int, int]:
+    """The ratio that serves most well, by its prefill workers, and how many; the likely one is tried first."""
+    found, most = likely, served(case, case.scenario(likely), requests)
+    print(f"  {likely} of {case.workers} for prompts: {most} of {len(requests)}", file=sys.stderr)
+    for ratio in sorted(set(case.ratios) - {likely}, key=lambda ratio: abs(ratio - likely)):
+        well = served(case, case.scenario(ratio), requests, most + 1)
+        if well > most:
+            found, most = ratio, well
+    return found, most
+
+
+def find_rate(case: Case, half: Half, likely: int) -> tuple[float, int]:
+    """The highest rate at which a ratio serves enough well, and its prefill workers, near those that are given."""
+    low, high = half.rate / REACH, half.rate * REACH
+    while high / low > PRECISION:
+        rate = (low * high) ** 0.5
+        requests = dataclasses.replace(half, rate=rate).requests(WELL_S, 0)
+        least = round(ATTAINED * len(requests))
+        near = [likely, *({likely - 1, likely + 1} & set(case.ratios))]
+        held = next((ratio for ratio in near if served(case, case.scenario(ratio), requests, least) >= least), None)
+        low, high = (low, rate) if held is None else (rate, high)
+        likely = held or likely
+        print(f"  {rate:.1f}/s: held with {held} of {case.workers} workers for prompts", file=sys.stderr)
+    return low, likely
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A run in which roles moved: requests of each half that were served well, and all that happened."""
+
+    well: tuple[int, ...]
+    recorder: Recorder
+
+
+def moving(case: Case, halves: Sequence[Sequence[TraceRequest]], prefill: int) -> Moved:
+    """From so many prefill workers on."""
+    recorder = simulate(case.scenario(prefill, elastic=True), [one for half in halves for one in half])
     found, begin = [], 0
     for half in halves:
         found.append(case.within(recorder.journeys[begin : begin + len(half)]))
         begin += len(half)
-    return found, recorder
+    return Moved(tuple(found), recorder)
 
 
 def rows(name: str, seed: int, half_s: float, *, verbose: bool) -> list[tuple[str, ...]]:
     """Both halves as lines of a table."""
     case = CASES[name]
     halves = load(case.halves, half_s, seed)
-    served, recorder = moving(case, halves)
-    if verbose:
-        for move in recorder.moves:
-            print(f"  {move.at_s:7.1f} s: {move.worker} to {move.role.value}: {move.reason}", file=sys.stderr)
-    found = []
-    for index, (half, well) in enumerate(zip(halves, served, strict=True)):
-        by_prefill = fixed(case, half)
-        best = max(by_prefill, key=lambda prefill: by_prefill[prefill])
-        moves = sum(index * half_s <= move.at_s < (index + 1) * half_s for move in recorder.moves)
-        static = by_prefill[case.workers // 2]
-        figures = [f"{count / half_s:.1f}" for count in (len(half), by_prefill[best], static, well)]
-        label = ("prompts", "answers")[index]
-        ratio = f"{best}:{case.workers - best}"
-        found.append(
-            (name, str(seed), label, figures[0], ratio, *figures[1:], f"{well / by_prefill[best] - 1:+.1%}", str(moves))
-        )
-        if verbose:
-            print(f"  {label}: {by_prefill} of {len(half)}, elastic {well}", file=sys.stderr)
+    fixed = [best(case, half, likely) for half, likely in zip(halves, (case.workers - 1, 1), strict=True)]
+    runs, found = [], []
+    for prefill in (case.workers // 2, fixed[0][0]):
+        runs.append(moving(case, halves, prefill))
+        _tell(runs[-1], verbose=verbose)
+    for index, (half, (ratio, most)) in enumerate(zip(halves, fixed, strict=True)):
+        others = (served(case, case.scenario(case.workers // 2), half), served(case, case.whole(), half))
+        share = [f"{count / most - 1:+.1%}" for count in (*others, *(run.well[index] for run in runs))]
+        figures = f"{len(half) / half_s:.1f}", f"{ratio}:{case.workers - ratio}", f"{most / half_s:.1f}"
+        found.append((name, str(seed), ("prompts", "answers")[index], *figures, *share))
     return found
 
 
@@ -132,18 +182,53 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fleets", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--half-s", type=float, default=180.0, help="length of a half")
-    parser.add_argument("--verbose", action="store_true", help="print moves and all ratios too")
+    parser.add_argument("--half-s", type=float, default=WELL_S, help="length of a half")
+    parser.add_argument("--verbose", action="store_true", help="print moves too")
+    parser.add_argument("--find-rates", action="store_true", help="look for the rates instead, from those here on")
     arguments = parser.parse_args()
     lines = []
     for name in arguments.fleets:
+        if arguments.find_rates:
+            for half, likely in zip(CASES[name].halves, (CASES[name].workers - 1, 1), strict=True):
+                rate, ratio = find_rate(CASES[name], half, likely)
+                print(f"{name}: {rate:.1f}/s with {ratio} prefill workers of {CASES[name].workers}: {half}")
+            continue
         for seed in arguments.seeds:
             began = time.perf_counter()
             lines += rows(name, seed, arguments.half_s, verbose=arguments.verbose)
             print(f"{name}, seed {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    head = ("fleet", ">seed", "half", ">requests/s", ">best ratio", ">its goodput", ">half and half", ">moving")
-    print("\n".join(table((*head, ">to the best", ">moves"), lines)))
+    head = "fleet", ">seed", "half", ">requests/s", ">best ratio", ">its goodput"
+    others = ">half and half", ">all both, by cost", ">moving from half and half", ">moving from the best"
+    if lines:
+        print("\n".join(table((*head, *others), lines)))
     return 0
+
+
+def _beyond(slo: Slo, spare: int) -> Callable[[Recorder, float], bool]:
+    """Whether more than so many requests are not served well already, whatever else happens."""
+
+    def enough(recorder: Recorder, now: float) -> bool:
+        if len(recorder.journeys) % LOOK_EVERY:
+            return False
+        return sum(_is_late(slo, one, now) for one in recorder.journeys) > spare
+
+    return enough
+
+
+def _is_late(slo: Slo, one: Journey, now: float) -> bool:
+    if one.outcome:
+        return not slo.holds(one)
+    return one.first_token is None and slo.ttft_s is not None and now - one.arrived > slo.ttft_s
+
+
+def _tell(run: Moved, *, verbose: bool) -> None:
+    """What moved, how long that took, and whether a request was lost by it."""
+    journeys, moves = run.recorder.journeys, run.recorder.moves
+    lost, longest = sum(one.outcome != "ok" for one in journeys), max((one.took_s or 0.0 for one in moves), default=0.0)
+    text = f"{len(moves)} moves of at most {longest:.2f} s; {lost} of {len(journeys)} lost; {run.well} served well"
+    print(f"  {text}", file=sys.stderr)
+    for move in moves if verbose else ():
+        print(f"  {move.at_s:7.1f} s: {move.worker} to {move.role.value}: {move.reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def test_roles_follow_the_load() -> None:
     roles = [move.role for move in recorder.moves]
     assert {Role.PREFILL, Role.DECODE} == set(roles)
     assert Role.PREFILL is roles[0]
+    assert all(move.took_s is not None and move.took_s < 5.0 for move in recorder.moves)
     expected = [("ok", one.output_tokens) for one in PROMPTS + ANSWERS]
     assert expected == [(one.outcome, one.num_tokens) for one in recorder.journeys]
     assert [] == unrest(cluster)

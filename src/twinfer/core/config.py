@@ -266,10 +266,10 @@ class ElasticConfig(_Table, frozen=True):
     decode_requests: int = 16
     """Answers under way on each decode worker that are a pressure of 1 on decode, if it tells no costs."""
     high: float = 0.8
-    """A phase gets a worker when the pressure on it is at least that, on average over ``window_s``,"""
+    """Workers change their role when the pressure on a phase is at least that, on average over ``window_s``,"""
     bearable: float = 0.8
-    """and that on the other phase, without the worker, would be at most this share of it."""
-    window_s: float = 2.0
+    """and that on either phase would be at most this share of it afterwards; as many as is best."""
+    window_s: float = 1.0
     """How long is looked back."""
     cooldown_s: float = 5.0
     """How long nothing is changed after a change."""

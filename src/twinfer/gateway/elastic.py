@@ -26,8 +26,7 @@ async def keep_in_shape(
     while True:
         snapshot = fleet.snapshot()
         for model, policy in policies.items():
-            wish = policy.see(snapshot.serving(model), clock.now())
-            if wish is not None:
+            for wish in policy.see(snapshot.serving(model), clock.now()):
                 logger.info("%s turns to %s: %s", wish.worker, wish.role.value, wish.reason)
                 fleet.link(wish.worker).send(Become(RequestId(f"turn-{secrets.token_hex(8)}"), wish.role))
         await asyncio.sleep(LOOK_S)

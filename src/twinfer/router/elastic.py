@@ -1,12 +1,9 @@
-"""Which worker should change its role, as the load tells: a policy with hysteresis, without a clock of its own.
+"""Which workers should change their role, as the load tells: a policy with hysteresis, without a clock of its own.
 
-    prefill pressure = share of prefill workers' time that prompts took + seconds of prompts that wait / ttft goal
-    decode pressure  = the larger of step with its rows and contexts / tpot goal, and the KV blocks in use of all
-
-Both are of the workers of a phase on average, and both can be asked for one worker less. Where workers report no costs,
-what waits for a phase or is under way in it counts instead, over what is configured as much. A worker moves when, on
-average over a window, the pressure on one phase is high and that on the other would be clearly lower even without it;
-then nothing moves for a while. So the same load never asks for the worker back.
+Of all ways to deal the workers out to the two phases that is best under which the worse of the two pressures is least
+(``router/pressure.py``). When the worse one is high now, on average over a window, and would be clearly lower then, as
+many workers as that takes change at once; then nothing changes for a while. Under the same load the best way stays the
+best, so no worker is ever asked for back.
 """
 
 from collections import deque
@@ -15,9 +12,9 @@ from dataclasses import dataclass
 
 from twinfer.core.capabilities import Role
 from twinfer.core.config import ElasticConfig, RoutingConfig
-from twinfer.core.cost import StepCost
 from twinfer.core.ids import WorkerId
 from twinfer.core.snapshot import WorkerState
+from twinfer.router.pressure import Gauge, Pressure
 
 DEFAULT_GOALS = RoutingConfig()
 
@@ -32,31 +29,11 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Pressure:
-    """On the two phases, at one moment or on average; ``without`` is with one worker less, infinite if it is the last.
-
-    1 is as much as the goals bear, or what is configured as much.
-    """
-
-    prefill: float
-    decode: float
-    prefill_without: float
-    decode_without: float
-
-    @classmethod
-    def of(
-        cls, states: Sequence[WorkerState], config: ElasticConfig, goals: RoutingConfig = DEFAULT_GOALS
-    ) -> "Pressure":
-        """That of the workers of one model, both phases served."""
-        prefillers = [state for state in states if state.identity.role.prefills]
-        decoders = [state for state in states if state.identity.role.decodes]
-        prefill = sum(_prefill(state, config, goals) for state in prefillers)
-        return cls(
-            _shared(prefill, len(prefillers)),
-            _decode(decoders, len(decoders), config, goals),
-            _shared(prefill, len(prefillers) - 1),
-            _decode(decoders, len(decoders) - 1, config, goals),
-        )
+class _Look:
+    at: float
+    came_s: float
+    """Worker-seconds of prompts that came since the look before."""
+    pressure: Pressure
 
 
 class ElasticPolicy:
@@ -64,11 +41,11 @@ class ElasticPolicy:
 
     def __init__(self, config: ElasticConfig, goals: RoutingConfig = DEFAULT_GOALS) -> None:
         self._config = config
-        self._goals = goals
-        self._seen: deque[tuple[float, Pressure]] = deque()
+        self._gauge = Gauge(config, goals)
+        self._looks: deque[_Look] = deque()
         self._quiet_until = float("-inf")
 
-    def see(self, states: Sequence[WorkerState], now: float) -> Wish | None:
+    def see(self, states: Sequence[WorkerState], now: float) -> tuple[Wish, ...]:
         """What the workers are now, and what should be changed.
 
         Whatever is wished leaves each phase with a worker. While a model's weights are being changed nothing is:
@@ -77,71 +54,54 @@ class ElasticPolicy:
         kinds = {state.identity.capabilities.fingerprint for state in states}
         roles = [state.identity.role for state in states]
         if len(kinds) > 1 or not any(role.prefills for role in roles) or not any(role.decodes for role in roles):
-            self._seen.clear()
-            return None
-        self._seen.append((now, Pressure.of(states, self._config, self._goals)))
-        if now - self._seen[0][0] < self._config.window_s or now < self._quiet_until:
-            return None
-        mean = self._mean(now)
-        wish = self._between(Role.DECODE, Role.PREFILL, mean.decode_without, mean.prefill, states)
-        wish = wish or self._between(Role.PREFILL, Role.DECODE, mean.prefill_without, mean.decode, states)
-        if wish is not None:
+            self._looks.clear()
+            return ()
+        self._looks.append(_Look(now, self._gauge.came(states), self._gauge.now(states)))
+        if now - self._looks[0].at < self._config.window_s or now < self._quiet_until:
+            return ()
+        wishes = self._wishes(self._mean(now), states)
+        if wishes:
             self._quiet_until = now + self._config.cooldown_s
-            self._seen.clear()
-        return wish
+            self._looks.clear()
+        return wishes
 
     def _mean(self, now: float) -> Pressure:
-        while len(self._seen) > 1 and now - self._seen[1][0] >= self._config.window_s:
-            self._seen.popleft()
-        seen, total = [pressure for _, pressure in self._seen], len(self._seen)
+        looks, config = self._looks, self._config
+        while len(looks) > 1 and now - looks[1].at >= config.window_s:
+            looks.popleft()
+        comes = sum(look.came_s for look in list(looks)[1:]) / max(now - looks[0].at, 1e-3)
+        seen = [look.pressure for look in looks]
         return Pressure(
-            sum(one.prefill for one in seen) / total,
-            sum(one.decode for one in seen) / total,
-            sum(one.prefill_without for one in seen) / total,
-            sum(one.decode_without for one in seen) / total,
+            max(comes, 0.0) + sum(one.prefill for one in seen) / len(seen),
+            sum(one.decoders for one in seen) / len(seen),
+            sum(one.idle for one in seen) / len(seen),
+            sum(one.rows for one in seen) / len(seen),
+            sum(one.held for one in seen) / len(seen),
         )
 
-    def _between(
-        self, giver: Role, taker: Role, without: float, of_taker: float, states: Sequence[WorkerState]
-    ) -> Wish | None:
-        """Whether a worker of one phase alone should serve the other phase alone."""
-        givers = [state for state in states if state.identity.role is giver]
-        num_serving = len(givers) + sum(state.identity.role is Role.BOTH for state in states)
-        if not givers or num_serving < 2 or of_taker < self._config.high:
-            return None
-        if without > of_taker * self._config.bearable:
-            return None
-        least = min(givers, key=lambda state: (state.load.running + state.load.waiting, state.identity.worker))
-        reason = f"pressure is {of_taker:.2f} on {taker.value}, and would be {without:.2f} on {giver.value} without it"
-        return Wish(least.identity.worker, taker, reason)
+    def _wishes(self, pressure: Pressure, states: Sequence[WorkerState]) -> tuple[Wish, ...]:
+        """To deal the workers out in the best way, if that is worth it."""
+        by_role = {role: [state for state in states if state.identity.role is role] for role in Role}
+        prefillers, decoders = (len(by_role[Role.BOTH]) + len(by_role[role]) for role in (Role.PREFILL, Role.DECODE))
+
+        def worst(moved: int) -> float:
+            return pressure.worst(prefillers + moved, decoders - moved)
+
+        least = max(-len(by_role[Role.PREFILL]), 1 - prefillers)
+        most = min(len(by_role[Role.DECODE]), decoders - 1)
+        more = min(range(least, most + 1), key=lambda moved: (worst(moved), abs(moved)))
+        is_now, would_be = worst(0), worst(more)
+        if is_now < self._config.high or would_be > is_now * self._config.bearable:
+            return ()
+        giver, taker = (Role.DECODE, Role.PREFILL) if more > 0 else (Role.PREFILL, Role.DECODE)
+        reason = (
+            f"pressure is {pressure.on_prefill(prefillers):.2f} on {prefillers} that prefill and "
+            f"{pressure.on_decode(decoders):.2f} on {decoders} that decode, and would be at most {would_be:.2f} "
+            f"on {prefillers + more} and {decoders - more}"
+        )
+        idlest = sorted(by_role[giver], key=_work)[: abs(more)]
+        return tuple(Wish(state.identity.worker, taker, reason) for state in idlest)
 
 
-def _prefill(state: WorkerState, config: ElasticConfig, goals: RoutingConfig) -> float:
-    """One worker's part of the pressure on prefill."""
-    cost = state.cost
-    if cost is None:
-        return state.load.waiting_tokens / config.prefill_tokens
-    waits_s = cost.pace * cost.prefill_s(state.load.backlog + state.unreported)
-    return state.prefill_share + waits_s / (goals.ttft_goal_ms * 1e-3)
-
-
-def _decode(states: Sequence[WorkerState], workers: int, config: ElasticConfig, goals: RoutingConfig) -> float:
-    """The pressure on decode, if so many workers bore what these bear."""
-    if workers < 1:
-        return float("inf")
-    costs = [state.cost for state in states if state.cost is not None]
-    rows = sum(state.load.running + state.load.waiting for state in states)
-    if not costs:
-        return rows / workers / config.decode_requests
-    context = sum(state.load.decode_context for state in states)
-    step_s = sum(_step_s(cost, rows / workers, context / workers) for cost in costs) / len(costs)
-    used = sum((one.live + one.promised) / max(one.total, 1) for one in (state.load.blocks for state in states))
-    return max(step_s / (goals.tpot_goal_ms * 1e-3), used / workers)
-
-
-def _step_s(cost: StepCost, rows: float, context: float) -> float:
-    return cost.pace * cost.decode_s(rows, context)
-
-
-def _shared(amount: float, workers: int) -> float:
-    return amount / workers if workers > 0 else float("inf")
+def _work(state: WorkerState) -> tuple[int, WorkerId]:
+    return (state.load.running + state.load.waiting, state.identity.worker)

@@ -150,6 +150,7 @@ class Cluster:
             return
         if isinstance(message, Hello):
             self.fleet.turned(message.identity)
+            self._recorder.turned(worker, message.identity.role, self.schedule.now())
         elif isinstance(message, Load):
             self.fleet.reported(worker, message.report, self.schedule.now())
         elif isinstance(message, Blocks):

@@ -36,8 +36,7 @@ class Shaper:
         if is_over():
             return
         now, moves = self._schedule.now(), self._recorder.moves
-        wish = self._policy.see(self._fleet.snapshot(now).serving(self._model), now)
-        if wish is not None:
+        for wish in self._policy.see(self._fleet.snapshot(now).serving(self._model), now):
             moves.append(Move(now, wish.worker, wish.role, wish.reason))
             self._send(wish.worker, Become(RequestId(f"turn-{len(moves)}"), wish.role))
         self._schedule.after(LOOK_S, self.look, is_over)

@@ -75,14 +75,19 @@ class WorkerRecord:
             self.peak_held = max(self.peak_held, num_blocks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Move:
-    """A change of role, from when it was wished; in seconds since the trace began."""
+    """A change of role, from when it was wished; in seconds since the trace began.
+
+    Attributes:
+        took_s: until the gateway had heard that it was done; ``None`` before.
+    """
 
     at_s: float
     worker: WorkerId
     role: Role
     reason: str
+    took_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +103,12 @@ class Recorder:
     replans: dict[str, int] = field(default_factory=dict)
     fetches: dict[str, int] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
+
+    def turned(self, worker: WorkerId, role: Role, now: float) -> None:
+        """A worker says what its role is."""
+        for move in self.moves:
+            if (move.worker, move.role, move.took_s) == (worker, role, None):
+                move.took_s = now - move.at_s
 
     def worker(self, name: str, num_blocks: int) -> WorkerRecord:
         """A new worker's record."""
