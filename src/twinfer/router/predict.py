@@ -13,8 +13,8 @@
     tpot     = token + (ahead + exposed) / mean answer
 
 An answer of n tokens that is stalled for s seconds is late when s / (n - 1) is more than the slack, tpot goal - token,
-for its first token is not waited for here; so the lengths of answers tell how many are. Near the goal nobody knows which
-side of it a token falls on: the share that is late whatever happens is a ramp around it, and only the others can be
+for its first token is not waited for here; so the lengths of answers tell how many are. Near the goal nobody knows on
+which side of it a token falls: the share that is late whatever happens is a ramp around it, and only the others can be
 made late. All costs are numbers of requests that become late:
 
     own      = late by ttft, a ramp around the goal; and the share of answers late by (ahead + exposed)

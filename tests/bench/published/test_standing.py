@@ -19,7 +19,8 @@ def run(
 ) -> Entry:
     """A system with so many good requests of 60."""
     system = made.system(name, role, precision)
-    return Entry(system, outcome(made.measured(Cell(system, CHAT), folder, [made.trial(good, 10.0, slower)]), CHAT.interactive))
+    result = made.measured(Cell(system, CHAT), folder, [made.trial(good, 10.0, slower)])
+    return Entry(system, outcome(result, CHAT.interactive))
 
 
 def test_goodput(tmp_path: Path) -> None:
