@@ -98,7 +98,7 @@ bench-full: $(SHAPE)/config.json ## the same with the highest rate of each searc
 bench-engine: $(SHAPE)/config.json ## prefill and decode of a 0.5 B shape, next to vLLM, llama.cpp and transformers
 	$(BIN)/python -m bench.engine $(SHAPE) $(ARGS)
 
-bench-mixed: $(SHAPE)/config.json ## chats and long prompts on two cores: both fixed ways and the router; 12 minutes
+bench-mixed: $(SHAPE)/config.json ## chats and long prompts on two cores: both fixed ways and the router; 7 minutes
 	$(BIN)/python -m bench.mixed_load $(SHAPE) $(ARGS)
 
 GPU_SHAPE := .venv/llama-3.1-8b

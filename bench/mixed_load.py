@@ -5,7 +5,7 @@
     python -m bench.mixed_load /tmp/half-a-billion --rate 0.5 --every 20 --seconds 40 --rounds 1 --json /tmp/mixed.json
 
 Each system has two native workers of one core: `aggregated` two for both phases, `disaggregated` one for either, and
-`router` the same two as that, where the decode worker may compute prompts too, in pieces of 64 positions. Chats arrive
+`router` the same two as that, where the decode worker may compute prompts too, in pieces of 32 positions. Chats arrive
 at random, long prompts about every so many seconds. All systems are asked the same in a round, one after the other.
 They all run from the beginning, so that nothing is started in between; whoever is not asked has nothing to do. Times
 are what clients see: to the first text, and between arrivals of text. A percentile is one of the requests, or gaps, of
@@ -50,7 +50,7 @@ from twinfer.loadtest.work import Session, Turn
 TWO_FOR_BOTH = 'pool=[{name="both",role="both",workers=2,speculation="off"}]'
 ONE_FOR_EITHER = (
     'pool=[{name="prefill",role="prefill",speculation="off"},'
-    '{name="decode",role="decode",speculation="off",max_step_tokens=64}]'
+    '{name="decode",role="decode",speculation="off",max_step_tokens=32}]'
 )
 SYSTEMS = {
     "aggregated": (TWO_FOR_BOTH, "routing.policy=aggregated"),
@@ -247,16 +247,16 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="a directory with one file of weights")
     parser.add_argument("--rate", type=float, default=1.0, help="chats per second (default: 1)")
     parser.add_argument("--chat", default="60..200", help="tokens of their prompts (default: 60..200)")
-    parser.add_argument("--chat-answer", type=int, default=60, help="and of their answers (default: 60)")
-    parser.add_argument("--every", type=float, default=25.0, help="seconds between long prompts (default: 25)")
+    parser.add_argument("--chat-answer", type=int, default=32, help="and of their answers (default: 32)")
+    parser.add_argument("--every", type=float, default=200.0, help="seconds between long prompts (default: 200)")
     parser.add_argument("--long", type=int, default=4096, help="tokens of these (default: 4096)")
     parser.add_argument("--long-answer", type=int, default=20, help="and of their answers (default: 20)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each system in a round (default: 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="in which all systems have their turn (default: 3)")
+    parser.add_argument("--seconds", type=float, default=110.0, help="of each system in a round (default: 110)")
+    parser.add_argument("--rounds", type=int, default=1, help="in which all systems have their turn (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of the first round's requests (default: 1)")
     parser.add_argument("--ttft-goal-ms", type=float, default=2000.0, help="that the router knows (default: 2000)")
-    parser.add_argument("--tpot-goal-ms", type=float, default=250.0, help="that the router knows (default: 250)")
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--tpot-goal-ms", type=float, default=150.0, help="that the router knows (default: 150)")
+    parser.add_argument("--systems", nargs="+", default=[*FIXED, "router"], choices=list(SYSTEMS))
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to twinfer serve")
     parser.add_argument("--json", type=Path, help="write everything there, each request with its moments")
     return parser
