@@ -3,7 +3,8 @@
 The first half of the made load is like Azure's code trace (long prompts, short answers), the second like reasoning
 (short prompts, long answers). For each half all fixed ratios are simulated on that half alone; the best of them knows
 what comes. The elastic fleet sees both halves in one run, from half and half on, and from the best ratio of the first
-half on. Either half comes at a rate at which the best fixed ratio serves 90 % well: ``--find-rates`` looks for it.
+half on. Either half should come at a rate at which the best fixed ratio serves 90 % well, for which ``--find-rates``
+looks.
 """
 
 import argparse
@@ -224,8 +225,9 @@ def _is_late(slo: Slo, one: Journey, now: float) -> bool:
 def _tell(run: Moved, *, verbose: bool) -> None:
     """What moved, how long that took, and whether a request was lost by it."""
     journeys, moves = run.recorder.journeys, run.recorder.moves
-    lost, longest = sum(one.outcome != "ok" for one in journeys), max((one.took_s or 0.0 for one in moves), default=0.0)
-    text = f"{len(moves)} moves of at most {longest:.2f} s; {lost} of {len(journeys)} lost; {run.well} served well"
+    lost, took = sum(one.outcome != "ok" for one in journeys), [one.took_s for one in moves if one.took_s is not None]
+    text = f"{len(moves)} moves of at most {max(took, default=0.0):.2f} s, {len(moves) - len(took)} not finished; "
+    text += f"{lost} of {len(journeys)} lost; {run.well} served well"
     print(f"  {text}", file=sys.stderr)
     for move in moves if verbose else ():
         print(f"  {move.at_s:7.1f} s: {move.worker} to {move.role.value}: {move.reason}", file=sys.stderr)

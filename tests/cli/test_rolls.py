@@ -1,12 +1,14 @@
 """What may be changed in a deployment that serves, and how new workers are named."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from twinfer.cli.rolls import free_name, ordered
+from twinfer.cli.rolls import Served, checked, free_name, ordered
 from twinfer.cluster.orders import Roll
 from twinfer.core.capabilities import Role
-from twinfer.core.config import Config, ModelConfig, PoolConfig
+from twinfer.core.config import Config, ElasticConfig, ModelConfig, PoolConfig
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId, WorkerId
 
@@ -45,12 +47,31 @@ def test_pools() -> None:
         (Roll(sets=("gateway.port=7",)), "a roll changes a model's SOURCE and its pools, nothing else"),
         (Roll(sets=("model.0.source='/new'",)), "nothing else"),
         (Roll(sets=("pool.one.kv_mip=7",)), "did you mean 'kv_mib'"),
+        (Roll(sets=("pool=[]",)), "a roll changes pools that there are"),
     ],
 )
 def test_refusals(order: Roll, reason: str) -> None:
     """Each says what is wrong."""
     with pytest.raises(ConfigError, match=reason):
         ordered(CONFIG, order)
+
+
+def test_in_place_roles_must_stay() -> None:
+    """The last worker that decodes could go while its successor loads."""
+    config = msgspec.structs.replace(CONFIG, elastic=ElasticConfig(enabled=True))
+    assert FIRST.id == ordered(config, Roll("/new"))[1].id
+    with pytest.raises(ConfigError, match="roles change with --elastic"):
+        ordered(config, Roll("/new", in_place=True))
+
+
+def test_the_directory_that_is_served(tmp_path: Path) -> None:
+    """It cannot be told from itself, whatever was changed in it, by whatever name."""
+    (tmp_path / "again").symlink_to(tmp_path)
+    model = msgspec.structs.replace(FIRST, source=str(tmp_path / "again"))
+    (tmp_path / "config.json").write_text("{}")
+    served = Served(CONFIG, {ModelId(FIRST.id): str(tmp_path)})
+    with pytest.raises(ConfigError, match="is what is served"):
+        checked(served, CONFIG, model, other=True)
 
 
 def test_names() -> None:

@@ -20,8 +20,8 @@ from twinfer.core.capabilities import Role
 from twinfer.core.ids import WorkerId
 from twinfer.core.process import WorkerSpec
 
-OLD, NEW, BAD, UNMET = (a_spec(Role.DECODE, name, "demo") for name in ("old", "new", "bad", "unmet"))
-GATEWAY = Play(reaches=(WorkerId("new"), WorkerId("bad")))
+OLD, NEW, BAD, UNMET, BACK = (a_spec(Role.DECODE, name, "demo") for name in ("old", "new", "bad", "unmet", "back"))
+GATEWAY = Play(reaches=(WorkerId("new"), WorkerId("bad"), WorkerId("back")))
 
 
 def to_command(spec: WorkerSpec) -> Command:
@@ -47,7 +47,7 @@ def crew(supervisor: Supervisor, tmp_path: Path) -> Crew:
 
 async def test_one_takes_anothers_place(crew: Crew, supervisor: Supervisor, tmp_path: Path) -> None:
     """Gateways are told of the new one once it is ready, and no more of the old one once it has left."""
-    await crew.start([NEW])
+    await crew.start([NEW], 1.0)
     assert read_registry(tmp_path, encrypted=False) == {"new": NEW.listen}
     assert (crew.specs, set(supervisor.pids)) == ({"old": OLD, "new": NEW}, {"old", "new", "gateway"})
     await crew.retire(NEW, 60.0)
@@ -58,7 +58,7 @@ async def test_one_takes_anothers_place(crew: Crew, supervisor: Supervisor, tmp_
 async def test_nothing_is_left_of_those_that_do_not_start(crew: Crew, supervisor: Supervisor, tmp_path: Path) -> None:
     """Their companions go, too, and the reason is their own."""
     with pytest.raises(StartError, match=r"^bad weights$"):
-        await crew.start([NEW, BAD])
+        await crew.start([NEW, BAD], 1.0)
     assert (crew.specs, set(supervisor.pids)) == ({"old": OLD}, {"old", "gateway"})
     assert read_registry(tmp_path, encrypted=False) == {}
 
@@ -69,13 +69,13 @@ async def test_a_worker_that_gateways_do_not_reach(
     """It is no use that it serves."""
     monkeypatch.setattr(crew_module, "MEET_S", 0.1)
     with pytest.raises(StartError, match="not every gateway reached unmet"):
-        await crew.start([UNMET])
+        await crew.start([UNMET], 1.0)
     assert set(supervisor.pids) == {"old", "gateway"}
 
 
 async def test_a_new_worker_that_dies_is_missed(crew: Crew, supervisor: Supervisor) -> None:
     """Even when it is started again; an old one that dies is not, nor is anybody once all is over."""
-    await crew.start([NEW])
+    await crew.start([NEW], 1.0)
     assert crew.fallen() is None
     os.kill(supervisor.pids["old"], signal.SIGKILL)
     os.kill(supervisor.pids["new"], signal.SIGKILL)
@@ -83,3 +83,13 @@ async def test_a_new_worker_that_dies_is_missed(crew: Crew, supervisor: Supervis
     assert crew.fallen() == "new died at its first requests"
     crew.forget_fresh()
     assert crew.fallen() is None
+
+
+async def test_the_way_back_is_open_when_a_new_worker_died(crew: Crew, supervisor: Supervisor) -> None:
+    """Its fall does not concern those that are started because of it."""
+    await crew.start([NEW], 1.0)
+    os.kill(supervisor.pids["new"], signal.SIGKILL)
+    await told(supervisor).until_ready("new", 2)
+    assert crew.fallen() is not None
+    await crew.start([BACK], 1.0)
+    assert {"old", "new", "back", "gateway"} == set(supervisor.pids)

@@ -99,7 +99,7 @@ def test_in_place_takes_no_room(shape: tuple[int, int, Role]) -> None:
 
 def test_in_place_with_one_decode_worker() -> None:
     """Nobody could answer meanwhile: refused, with what to do."""
-    with pytest.raises(ConfigError, match="in place nobody could answer while D0 loads"):
+    with pytest.raises(ConfigError, match="in place nobody could answer while the only worker that decodes loads"):
         schedule(changes(2, 1), in_place=True)
 
 
@@ -111,7 +111,7 @@ class Told:
         self._cannot = set(cannot)
         self._falls_after = falls_after
 
-    async def start(self, specs: Sequence[WorkerSpec]) -> None:
+    async def start(self, specs: Sequence[WorkerSpec], within_s: float) -> None:
         """Unless it cannot."""
         if wrong := self._cannot & {spec.worker for spec in specs}:
             raise TwinferError(f"{sorted(wrong)[0]} is broken")

@@ -52,7 +52,7 @@ async def test_one_takes_anothers_place(tmp_path: Path) -> None:
 async def test_others_are_left_alone(tmp_path: Path) -> None:
     """A worker that is another directory's is neither dialled again nor forgotten."""
     fleet, _ = a_fleet(OTHER)
-    comings = Comings(fleet, tmp_path, encrypted=False, others=(OTHER,))
+    comings = Comings(fleet, tmp_path, encrypted=False, others=lambda: (OTHER,))
     link = fleet.link(OTHER)
     announce(tmp_path, OTHER, address(OTHER))
     await comings.look()

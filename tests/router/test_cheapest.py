@@ -204,7 +204,7 @@ def test_what_a_step_hides_holds_nobody_up() -> None:
     """A prompt stays beside answers, rather than wait elsewhere, where most of it goes on while these are read."""
     found = []
     for hides in (0.0, 0.9):
-        cost = msgspec.structs.replace(STEPS, token_s=2e-5, hides=hides)
+        cost = msgspec.structs.replace(STEPS, token_s=1.5e-5, hides=hides)
         near = a_worker("d", Role.DECODE, decode_rows=32, decode_context=64_000, answering=32, cost=cost)
         found.append(ends(route(1000, near, a_worker("p", Role.PREFILL, cost=cost, backlog=Backlog(1000)))))
     assert [("d", "p"), ("d", None)] == found

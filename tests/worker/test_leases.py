@@ -3,6 +3,7 @@
 import asyncio
 
 import msgspec
+import pytest
 
 from tests.fakes import MODEL, a_request, expected_output
 from tests.worker.hand_source import hand_source
@@ -12,6 +13,7 @@ from twinfer.core.ids import Epoch, HandoffId, RequestId, WorkerId
 from twinfer.core.messages import Busy, Cancel, Failed, FailureKind, Generate, Granted, Prefill, Reserve
 from twinfer.core.service import Tier
 from twinfer.engine.assemble import emulated_capabilities
+from twinfer.worker.sink_desk import SinkDesk
 
 PROMPT = list(range(1, 31))
 NUM_OUTPUT = 5
@@ -96,6 +98,25 @@ async def test_room_is_waited_for_by_tier():
         caller.send(Cancel(RequestId("default")))
         assert "flex" == (await caller.hear(Granted, 3))[-1].request_id
         caller.send(Cancel(RequestId("flex")))
+        await sink.at_rest()
+
+
+async def test_waiting_for_room_costs_nothing(monkeypatch: pytest.MonkeyPatch):
+    """Where nothing is computed, nobody asks again and again whether there is room now."""
+    num_looks, admit = 0, SinkDesk.admit
+
+    def counted(desk: SinkDesk) -> None:
+        nonlocal num_looks
+        num_looks += 1
+        admit(desk)
+
+    monkeypatch.setattr(SinkDesk, "admit", counted)
+    patient = msgspec.structs.replace(HANDOFF, max_busy_s=0.3)
+    async with station("d", Role.DECODE, num_blocks=16, handoff=patient) as sink, calling(sink) as [caller]:
+        caller.send(reserve("a", num_tokens=60), reserve("b"))
+        await caller.hear(Busy)
+        assert num_looks < 20
+        caller.send(Cancel(RequestId("a")))
         await sink.at_rest()
 
 

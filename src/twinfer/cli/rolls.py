@@ -68,7 +68,7 @@ class Rolls:
             self._echo(text)
 
         config, model = ordered(self._served.config, order)
-        served = await asyncio.to_thread(_checked, self._served, config, model)
+        served = await asyncio.to_thread(checked, self._served, config, model, other=bool(order.source))
         changes = self._changes(served.config, model)
         steps = schedule(changes, in_place=order.in_place)
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
@@ -115,7 +115,13 @@ def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
     if model is None:
         known = ", ".join(model.id for model in config.model)
         raise ConfigError(f"there is no model {order.model!r}; known are {known}")
+    if order.in_place and config.elastic.enabled:
+        raise ConfigError(
+            "roles change with --elastic, so in place the last worker that decodes could go: leave it out"
+        )
     wished = parse_config(dump_config(config), order.sets)
+    if [pool.name for pool in wished.pool] != [pool.name for pool in config.pool]:
+        raise ConfigError("a roll changes pools that there are; start the deployment again with others")
     for before, after in zip(config.pool, wished.pool, strict=True):
         mine = model_of(config, before).id == model.id
         if mine and before.addresses:
@@ -133,10 +139,20 @@ def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
     return msgspec.structs.replace(wished, model=models), model
 
 
-def _checked(old: Served, config: Config, model: ModelConfig) -> Served:
-    """What would be served, once it is known that it can be. Downloads what has to be downloaded."""
+def checked(old: Served, config: Config, model: ModelConfig, *, other: bool) -> Served:
+    """What would be served, once it is known that it can be. Downloads what has to be downloaded.
+
+    Args:
+        other: the model has another source now, and not only its pools are changed.
+
+    Raises:
+        ConfigError: the checkpoint is not one that can take the other's place.
+        CheckpointError: what is broken or missing.
+    """
     key = ModelId(model.id)
     new = locate(model.source)
+    if other and new.resolve() == Path(old.directories[key]).resolve():
+        raise ConfigError(f"{new} is what is served: put other weights into a directory of their own")
     computes = any(pool.engine == "native" for pool in config.pool if model_of(config, pool).id == model.id)
     check_successor(model, Path(old.directories[key]), new, computes=computes)
     directories = old.directories | {key: str(new)}

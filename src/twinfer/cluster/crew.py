@@ -1,7 +1,7 @@
 """The workers that a launcher runs: who they are now, how gateways learn of it, and who died."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from twinfer.cluster.child import Command
@@ -43,23 +43,28 @@ class Crew:
         self._command = command
         self._fresh: dict[WorkerId, int] = {}
 
-    async def start(self, specs: Sequence[WorkerSpec]) -> None:
+    async def start(self, specs: Sequence[WorkerSpec], within_s: float) -> None:
         """Start these together; return when they serve and every gateway reaches them.
+
+        Args:
+            within_s: that they have to end what gateways sent them, where they cannot stay.
 
         Raises:
             StartError: one of them does not; none of them is left.
         """
         names = [spec.worker for spec in specs]
         self.specs |= {spec.worker: spec for spec in specs}
+        drain_s = 0.0
         try:
             await self._supervisor.start([self._command(spec) for spec in specs])
             self._fresh |= {name: self._supervisor.child(name).pid for name in names}
+            drain_s = within_s
             for spec in specs:
                 announce(self._roster, spec.worker, spec.listen)
             await self._until_met(frozenset(names))
-        except StartError:
-            await self._remove(names, 0.0)
-            raise
+        except (StartError, OSError) as error:
+            await self._remove(names, drain_s)
+            raise StartError(str(error)) from error
 
     async def retire(self, spec: WorkerSpec, within_s: float) -> None:
         """Let it end what it has, and forget it; gateways do so once it is gone."""
@@ -71,9 +76,12 @@ class Crew:
 
     def fallen(self) -> str | None:
         """Which of the new workers died since it was started, in words."""
-        for name, pid in self._fresh.items():
+        return self._fallen(self._fresh)
+
+    def _fallen(self, names: Collection[WorkerId]) -> str | None:
+        for name in names:
             child = self._supervisor.child(name)
-            if child.pid != pid or not child.serves:
+            if child.pid != self._fresh[name] or not child.serves:
                 return f"{name} died at its first requests"
         return None
 
@@ -81,7 +89,7 @@ class Crew:
         try:
             async with asyncio.timeout(MEET_S):
                 while not all(names <= self._supervisor.child(gateway).reaches for gateway in self._gateways):
-                    if (fallen := self.fallen()) is not None:
+                    if (fallen := self._fallen(names)) is not None:
                         raise StartError(fallen)
                     await asyncio.sleep(LOOK_S)
         except TimeoutError as error:

@@ -23,7 +23,9 @@ def read_spec(kind: type[Spec]) -> Spec:
         ConfigError: there is none.
     """
     try:
-        return msgspec.json.decode(sys.stdin.buffer.readline(), type=kind)
+        # Unbuffered: what the launcher says next is read from the descriptor.
+        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
+            return msgspec.json.decode(lines.readline(), type=kind)
     except msgspec.DecodeError as error:
         raise ConfigError(f"standard input does not begin with a {kind.__name__} in JSON: {error}") from error
 

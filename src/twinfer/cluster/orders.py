@@ -6,6 +6,7 @@ carried out, even when whoever gave it does not wait for its end.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +16,8 @@ import msgspec
 from twinfer.cluster.deployment import ORDERS
 from twinfer.core.errors import ConfigError, TwinferError
 from twinfer.core.ids import ModelId
+
+logger = logging.getLogger(__name__)
 
 
 class Roll(msgspec.Struct, frozen=True):
@@ -125,5 +128,8 @@ class _Office:
             return Told(end=True, error="the deployment is being stopped")
         failure = work.exception()
         if failure is not None and not isinstance(failure, TwinferError):
-            raise failure
+            logger.error("an order failed", exc_info=failure)
+            return Told(
+                end=True, error="a bug ended this half done; the deployment's own terminal says what serves now"
+            )
         return Told(end=True, error="" if failure is None else str(failure))

@@ -48,8 +48,8 @@ Step: TypeAlias = Start | Retire
 class Crew(Protocol):
     """Whoever starts and retires workers."""
 
-    async def start(self, specs: Sequence[WorkerSpec]) -> None:
-        """Return when these serve.
+    async def start(self, specs: Sequence[WorkerSpec], within_s: float) -> None:
+        """Return when these serve; where they cannot, they have that time to end what they were sent meanwhile.
 
         Raises:
             TwinferError: they do not, and are gone again.
@@ -84,8 +84,8 @@ def schedule(changes: Sequence[Change], *, in_place: bool) -> list[Step]:
     if in_place:
         if len(sinks) < 2:
             raise ConfigError(
-                f"in place nobody could answer while {sinks[0].new.worker} loads: leave out --in-place, or have two "
-                "workers that decode"
+                "in place nobody could answer while the only worker that decodes loads: leave out --in-place, or have "
+                "two of them"
             )
         return [step for one in (*sources, *sinks) for step in (Retire(one.old), Start((one.new,)))]
     first = Start(tuple(phase[0].new for phase in (sinks, sources) if phase))
@@ -144,13 +144,13 @@ async def _undo(
             except TwinferError as error:
                 raise RollFailed(
                     f"the weights were changed in part ({reason}), and that cannot be undone ({error}): both are "
-                    "served; see that their checkpoints can be read, and roll again"
+                    "served; see that their checkpoints can be read, and start the deployment again"
                 ) from error
 
 
 async def _do(crew: Crew, step: Step, within_s: float) -> None:
     if isinstance(step, Start):
-        await crew.start(step.specs)
+        await crew.start(step.specs, within_s)
     else:
         await crew.retire(step.spec, within_s)
 

@@ -117,12 +117,13 @@ class Supervisor:
             patience_s: how long they may then take to end.
         """
         self._ending.update(names)
-        children = [self._children[name] for name in names]
+        children = [self._children[name] for name in names if name in self._children]
         if within_s > 0:
             await asyncio.gather(*(child.leave(within_s) for child in children))
         await self.stop(names, patience_s)
         for name in names:
-            del self._children[name], self._commands[name]
+            self._children.pop(name, None)
+            self._commands.pop(name, None)
         self._changed()
 
     def kill(self) -> None:

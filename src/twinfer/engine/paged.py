@@ -249,8 +249,8 @@ class _Ingests:
 
     def look_again(self) -> None:
         """A step begins, or might: whoever waits for room may ask again."""
-        if self._ask_again is not None:
-            self._ask_again()
+        if (ask_again := self._ask_again) is not None:
+            ask_again()
 
     def bind(self, request_id: RequestId) -> tuple[int, ...]:
         """Turn the promise into blocks."""

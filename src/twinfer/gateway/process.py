@@ -118,7 +118,7 @@ def _comings(fleet: Fleet, spec: GatewaySpec, workers: Mapping[WorkerId, str]) -
     if spec.roster:
         yield Comings(fleet, Path(spec.roster), encrypted=encrypted, joined=workers)
     if directory := spec.config.registry:
-        yield Comings(fleet, check_registry(directory), encrypted=encrypted, others=spec.workers)
+        yield Comings(fleet, check_registry(directory), encrypted=encrypted, others=lambda: _workers(spec))
 
 
 async def _look_around(fleet: Fleet, stop: asyncio.Event) -> None:

@@ -38,8 +38,8 @@ class WaitingRoom:
         self._queue: TurnQueue[Waiting] = TurnQueue()
         self._by_request: dict[RequestId, Waiting] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._queue)
+    def __len__(self) -> int:
+        return len(self._by_request)
 
     def __contains__(self, request_id: RequestId) -> bool:
         return request_id in self._by_request

@@ -2,8 +2,8 @@
 
 Of all ways to deal the workers out to the two phases that is best under which the worse of the two pressures is least
 (``router/pressure.py``). When the worse one is high now, on average over a window, and would be clearly lower then, as
-many workers as that takes change at once; then nothing changes for a while. Under the same load the best way stays the
-best, so no worker is ever asked for back.
+many workers as that takes change at once; then nothing changes for a while, and it settles: by how much a decode worker
+more relieves the others is guessed from the rows that there are, so one of several may be asked for back.
 """
 
 from collections import deque

@@ -117,10 +117,11 @@ def prefill_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Pref
     step = cost.decode_s(load.decode_rows, load.decode_context)
     rows = max(load.decode_rows, state.answering)
     own, before = cost.prefill_s(work), cost.prefill_s(ahead)
-    added = cost.shown_s(ahead.tokens + work.tokens, before + own, step)
+    shown = cost.shown_s(ahead.tokens, before, step)
+    added = max(shown, cost.shown_s(ahead.tokens + work.tokens, before + own, step))
     ttft = cost.pace * (step * chunks + added)
     service = cost.pace * own
-    holds = cost.pace * (added - cost.shown_s(ahead.tokens, before, step)) if rows else service
+    holds = cost.pace * (added - shown) if rows else service
     share = min(state.prefill_share, FULL)
     behind = holds / ask.ttft_s * share / (1.0 - share) * (EARLY + _late(ttft / ask.ttft_s))
     held_up = 0.0

@@ -119,13 +119,15 @@ class SinkDesk:
         if not self._waiting:
             return
         with self._lock:
+            num_waiting = len(self._waiting)
             while (first := self._waiting.first) is not None:
                 answer = self._answer(first.message)
                 if answer is None:
                     break
                 self._waiting.take()
                 self._context.soon(self._outbox.tell, first.message.request.request_id, answer)
-            self._claim()
+            if len(self._waiting) < num_waiting:  # else the engine knows, and to wake it would make it ask again
+                self._claim()
 
     def objection(self, source: WorkerIdentity) -> str | None:
         """Why KV of this source cannot be taken at all, in words; ``None`` when it can."""
