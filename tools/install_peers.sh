@@ -49,7 +49,7 @@ install_vllm() {
 
 install_llama() {
     environment llama
-    CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_CXX_FLAGS='$KEEP_STORES'" pip install "$LLAMA" "$GGUF"
+    CXXFLAGS=$KEEP_STORES CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-cache-dir "$LLAMA" "$GGUF"
 }
 
 # The server is not in that wheel, but its source is in the archive that the wheel is built from.
@@ -65,8 +65,8 @@ install_llama-server() {
 }
 
 compile_server() {
-    cmake -G Ninja -S "$1" -B "$source/server" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
-        -DCMAKE_CXX_FLAGS="$KEEP_STORES" -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF &&
+    CXXFLAGS=$KEEP_STORES cmake -G Ninja -S "$1" -B "$source/server" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+        -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF &&
         cmake --build "$source/server" --target llama-server
 }
 

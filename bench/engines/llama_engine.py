@@ -36,7 +36,6 @@ class LlamaBench:
 
     def __init__(self, path: Path, threads: int, sequences: int) -> None:
         loading = llama_cpp.llama_model_default_params()
-        loading.use_extra_bufts = False  # quantised weights repacked for AMX crash llama.cpp's first product
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), loading)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = max(PREFILL_TOKENS + 1, sequences * (CONTEXT_TOKENS + DECODE_STEPS + 1))

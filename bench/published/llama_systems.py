@@ -33,7 +33,7 @@ def model_file(site: Site, precision: str) -> str:
 
 
 def llama(precision: str) -> System:
-    """One server with both cores. Weights repacked for AMX crash its first product, so they are not."""
+    """One server with both cores."""
 
     def programs(site: Site) -> list[Program]:
         server, port, threads = (
@@ -43,7 +43,7 @@ def llama(precision: str) -> System:
         )
         command = [str(server), "--model", model_file(site, precision), "--alias", MODEL]
         command += ["--host", "127.0.0.1", "--port", str(port), "--threads", threads, "--threads-batch", threads]
-        command += ["--parallel", str(SLOTS), "--kv-unified", "--ctx-size", str(CONTEXT_TOKENS), "--no-repack"]
+        command += ["--parallel", str(SLOTS), "--kv-unified", "--ctx-size", str(CONTEXT_TOKENS)]
         command += ["--batch-size", str(CHUNK_TOKENS), "--ubatch-size", str(CHUNK_TOKENS)]
         return [Program("llama-server", command, port, "/health")]
 
