@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -166,9 +166,9 @@ class Deployment:
         """The answer to a request, waited for with more patience than httpx has by itself."""
         return httpx.post(f"{self.url}{path}", timeout=WAIT_S, **content)
 
-    def wait_idle(self, within_s: float = WAIT_S) -> float:
-        """Seconds until all workers answer and hold nothing for anybody."""
-        started, names, last = time.monotonic(), self.workers, dict[str, float]()
+    def wait_idle(self, within_s: float = WAIT_S, names: Collection[str] | None = None) -> float:
+        """Seconds until all workers, or those named, answer and hold nothing for anybody."""
+        started, names, last = time.monotonic(), set(names or self.workers), dict[str, float]()
 
         def is_idle(scrape: Scrape) -> bool:
             nonlocal last

@@ -94,8 +94,8 @@ async def test_under_load(
         drawn = kinds(crowd, demo_model)
         print(f"{workers} + {workers} workers: {drawn[0]} answers of the old weights, {drawn[1]} of the new ones")
         assert (crowd.broken, min(drawn.values()) >= NUM_CLIENTS) == (0, True)
-        assert set(deployment.scrape().roles) == names
-        await asyncio.to_thread(deployment.wait_idle)
+        await asyncio.to_thread(deployment.wait_for, lambda scrape: set(scrape.roles) == names)
+        await asyncio.to_thread(deployment.wait_idle, names=names)
         said = deployment.kill("gateway")
         await asyncio.to_thread(deployment.output.wait_for, r"gateway(-1)?: ready", said)
         await asyncio.to_thread(deployment.wait_for, lambda scrape: set(scrape.roles) == names)
