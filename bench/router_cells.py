@@ -55,7 +55,7 @@ class Fleet:
         if divide == 1:
             return self
         whole, *shapes = (
-            tuple(tuple(workers // divide for workers in counts) for counts in shape)
+            tuple((prefill // divide, both // divide, decode // divide) for prefill, both, decode in shape)
             for shape in (self.whole, *self.shapes)
             if not any(workers % divide for counts in shape for workers in counts)
         )

@@ -58,7 +58,7 @@ async def test_disaggregated_journey(cluster: Cluster) -> None:
 
 
 async def test_what_is_foreseen_counts_only_what_comes_before(cluster: Cluster) -> None:
-    """Flex prompts on every worker, sent a moment ago or to be sent, delay flex and no better tier."""
+    """Flex prompts on every worker, sent a moment ago or to be sent, delay flex; a better tier at most goes elsewhere."""
     urgent, flex = (msgspec.structs.replace(LONG, tier=tier) for tier in (Tier.PRIORITY, Tier.FLEX))
 
     def foreseen() -> list[float | None]:
@@ -73,7 +73,7 @@ async def test_what_is_foreseen_counts_only_what_comes_before(cluster: Cluster) 
     routes = (RouteKind.AGGREGATED, RouteKind.AGGREGATED, RouteKind.DISAGGREGATED)
     generations = [cluster.dispatcher.start(long, route) for route in routes]
     after = foreseen()
-    assert before[0] == after[0]
+    assert pytest.approx(before[0], abs=0.001) == after[0]
     assert pytest.approx(3.0, abs=0.1) == after[1] - before[1]
     for generation in generations:
         generation.close()
