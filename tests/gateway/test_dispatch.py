@@ -58,7 +58,7 @@ async def test_disaggregated_journey(cluster: Cluster) -> None:
 
 
 async def test_what_is_foreseen_counts_only_what_comes_before(cluster: Cluster) -> None:
-    """Flex prompts on every worker, sent a moment ago or to be sent, delay flex; a better tier at most goes elsewhere."""
+    """Flex prompts on every worker, sent a moment ago or to be sent, delay flex; better tiers at most go elsewhere."""
     urgent, flex = (msgspec.structs.replace(LONG, tier=tier) for tier in (Tier.PRIORITY, Tier.FLEX))
 
     def foreseen() -> list[float | None]:
