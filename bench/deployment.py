@@ -4,6 +4,8 @@ import contextlib
 import re
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 READY = re.compile(r"serves (\S+) at (\S+) \(ready")
@@ -15,12 +17,17 @@ def deployment(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "twinfer", "serve", "--port", "0", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        lines = iter(process.stderr)
+        # Read to its end: whoever logs into a full pipe stands still.
+        reader = threading.Thread(target=deque, args=(lines, 0), daemon=True)
         try:
-            for line in process.stderr:
-                if found := READY.search(line):
-                    yield found[1], found[2]
-                    return
-            raise SystemExit(f"the deployment did not start: {' '.join(command)}")
+            found = next((found for line in lines if (found := READY.search(line))), None)
+            if found is None:
+                raise SystemExit(f"the deployment did not start: {' '.join(command)}")
+            reader.start()
+            yield found[1], found[2]
         finally:
             process.terminate()
-            process.communicate()
+            process.wait()
+            if reader.ident is not None:
+                reader.join()
