@@ -11,8 +11,6 @@ should run on the machine. What was kept can be judged again, say after a change
 
 import argparse
 import contextlib
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.deployment import deployment as serving
 from twinfer.loadtest.compare import MARGIN, Comparison, compare
 from twinfer.loadtest.result import load
 
@@ -48,17 +47,8 @@ def deployment(slower: float) -> Iterator[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
         config.write(DEPLOYMENT.format(prefill=PREFILL_TOKENS_PER_S / slower, step=STEP_MS * slower))
         config.flush()
-        command = [sys.executable, "-m", "twinfer", "serve", "--port", "0", "--config", config.name]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        try:
-            found = next((at for line in process.stderr if (at := re.search(r"http://[\d.]+:\d+", line))), None)
-            if found is None:
-                raise SystemExit("the deployment did not start")
-            yield found[0]
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
+        with serving(["--config", config.name]) as (_, url):
+            yield url
 
 
 def measure(url: str, path: Path, options: argparse.Namespace) -> None:

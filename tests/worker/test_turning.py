@@ -1,12 +1,14 @@
 """Workers that change their role while they are at work: real engines, streams and handoffs."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
 
 from tests.fakes import a_request, expected_output
 from tests.worker.test_service import NUM_OUTPUT, PROMPT, REQUEST, numbered, pair, reserve
-from tests.worker.workplace import HANDOFF, calling, station
+from tests.worker.workplace import HANDOFF, Caller, Station, calling, station
 from twinfer.core.capabilities import Role
 from twinfer.core.ids import RequestId, next_epoch
 from twinfer.core.messages import Become, Busy, Generate, Granted, Hello, Prefill, Refused
@@ -84,8 +86,9 @@ async def test_leaves_at_once_when_idle():
         assert busy.request_id == REQUEST.request_id
 
 
-async def test_leaves_at_leisure():
-    """It takes nothing new, ends what it has however long after its usual time, and goes."""
+@contextlib.asynccontextmanager
+async def leaving_at_leisure() -> AsyncIterator[tuple[Station, Caller, "asyncio.Task[None]"]]:
+    """A decode worker with an answer under way, which was told to go within a minute; its gate is shut."""
     handoff = HANDOFF.__class__(lease_s=1.0, heartbeat_s=0.2, chunk_kib=1, drain_s=0.0)
     async with station("d", Role.DECODE, handoff=handoff) as d, calling(d) as [to_d]:
         d.runner.gate.clear()
@@ -93,6 +96,12 @@ async def test_leaves_at_leisure():
         await d.until(lambda load: load.running > 0)
         leaving = asyncio.create_task(d.service.turning.leave(60.0))
         await d.until(lambda load: load.draining)
+        yield d, to_d, leaving
+
+
+async def test_leaves_at_leisure():
+    """It takes nothing new, ends what it has however long after its usual time, and goes."""
+    async with leaving_at_leisure() as (d, to_d, leaving):
         to_d.send(Generate(REQUEST))
         [busy] = await to_d.hear(Busy)
         assert (busy.request_id, leaving.done()) == (REQUEST.request_id, False)
@@ -105,13 +114,7 @@ async def test_leaves_at_leisure():
 
 async def test_leisure_is_cut_short():
     """A worker that drains at leisure and is then told to stop hands back what it has."""
-    handoff = HANDOFF.__class__(lease_s=1.0, heartbeat_s=0.2, chunk_kib=1, drain_s=0.0)
-    async with station("d", Role.DECODE, handoff=handoff) as d, calling(d) as [to_d]:
-        d.runner.gate.clear()
-        to_d.send(Generate(a_request(PROMPT, NUM_OUTPUT, request_id="long")))
-        await d.until(lambda load: load.running > 0)
-        leaving = asyncio.create_task(d.service.turning.leave(60.0))
-        await d.until(lambda load: load.draining)
+    async with leaving_at_leisure() as (d, to_d, leaving):
         stopping = asyncio.create_task(d.service.turning.leave())
         [busy] = await to_d.hear(Busy)
         assert busy.request_id == "long"
