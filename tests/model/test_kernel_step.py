@@ -31,6 +31,15 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
+TILES: dict[str, tuple[str, dict[str, object]]] = {
+    "two heads share a key": ("tiny-qwen3", {}),
+    "heads of 64, one key": ("tiny-qwen2", {"head_dim": 64, "num_key_value_heads": 1}),
+    "heads of 96, a key each": ("tiny-qwen3", {"head_dim": 96, "num_key_value_heads": 4}),
+    "a window": ("tiny-mistral", {"head_dim": 32}),
+    "a window longer than a run of keys": ("tiny-mistral", {"head_dim": 32, "sliding_window": 70}),
+}
+
+
 def logits(runner: ModelRunner, slices: Sequence[Slice], use_step: bool) -> torch.Tensor:
     """A step's logits, by the kernels or by the general way."""
     step = runner._kernel_step
@@ -42,11 +51,11 @@ def logits(runner: ModelRunner, slices: Sequence[Slice], use_step: bool) -> torc
         runner._kernel_step = step
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES | TILES)
 @pytest.mark.parametrize("weights", ["bf16", "int8", "int4"])
 def test_same_as_the_general_way(family: str, weights: StoredFormat, tiny: TinyCheckpoints, cache_dir: Path) -> None:
     """Steps of one token each give the logits, and store the KV, of ``decoder.forward``, up to rounding in bf16."""
-    shape, changes = FAMILIES[family]
+    shape, changes = (FAMILIES | TILES)[family]
     driver = Driver(tiny(shape, **changes), cache_dir, weights, "bf16")
     assert isinstance(driver.runner._kernel_step, KernelStep)
     numbers = random.Random(5)
@@ -70,21 +79,12 @@ def test_same_as_the_general_way(family: str, weights: StoredFormat, tiny: TinyC
             sequence.draws.append(Draw(int(row.argmax())))
 
 
-PROMPTS: dict[str, tuple[str, dict[str, object]]] = {
-    "two heads share a key": ("tiny-qwen3", {}),
-    "heads of 64, one key": ("tiny-qwen2", {"head_dim": 64, "num_key_value_heads": 1}),
-    "heads of 96, a key each": ("tiny-qwen3", {"head_dim": 96, "num_key_value_heads": 4}),
-    "a window": ("tiny-mistral", {"head_dim": 32}),
-    "a window longer than a run of keys": ("tiny-mistral", {"head_dim": 32, "sliding_window": 70}),
-}
-
-
 @needs_tiles
-@pytest.mark.parametrize("family", PROMPTS)
+@pytest.mark.parametrize("family", TILES)
 @pytest.mark.parametrize("chunk", [33, 70, 150])
 def test_prompts_same_as_the_general_way(family: str, chunk: int, tiny: TinyCheckpoints, cache_dir: Path) -> None:
     """So do prompts in chunks, of several sequences at once and with single tokens of others between them."""
-    shape, changes = PROMPTS[family]
+    shape, changes = TILES[family]
     driver = Driver(tiny(shape, **changes), cache_dir, "bf16", "bf16")
     numbers = random.Random(7)
     sequences = [
@@ -109,8 +109,9 @@ def test_prompts_same_as_the_general_way(family: str, chunk: int, tiny: TinyChec
 
 
 @needs_tiles
-def test_what_is_not_finite_stays_with_its_sequence(tiny: TinyCheckpoints, cache_dir: Path) -> None:
-    """A prompt that sees a value that is no number gives none either, and its neighbour in the batch is as ever."""
+@pytest.mark.parametrize("chunk", [1, 40])
+def test_what_is_not_finite_stays_with_its_sequence(chunk: int, tiny: TinyCheckpoints, cache_dir: Path) -> None:
+    """Whoever sees a value that is no number gets none either, and its neighbour in the batch is as ever."""
     driver = Driver(tiny("tiny-qwen3"), cache_dir, "bf16", "bf16")
     spoilt, sound = (Progress(make_request(name, list(range(80)))) for name in "ab")
     first = [driver.slice_of(sequence, 40) for sequence in (spoilt, sound)]
@@ -118,7 +119,8 @@ def test_what_is_not_finite_stays_with_its_sequence(tiny: TinyCheckpoints, cache
     for sequence in (spoilt, sound):
         sequence.computed = 40
     driver.pool[spoilt.blocks[3]] = torch.nan
-    found = logits(driver.runner, [driver.slice_of(sequence, 40) for sequence in (spoilt, sound)], use_step=True)
+    sound.request, spoilt.request = (make_request(name, list(range(40 + chunk))) for name in "ba")
+    found = logits(driver.runner, [driver.slice_of(sequence, chunk) for sequence in (spoilt, sound)], use_step=True)
     assert [False, True] == [bool(row.isfinite().all()) for row in found]
 
 

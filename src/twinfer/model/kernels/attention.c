@@ -114,5 +114,9 @@ static void units(const void *argument, long first, long last)
 void attend_tokens(const machine *machine, const attention *job, int64_t slice, int64_t count)
 {
     const run all = {job, slice};
+    if (tokens_fit_tiles(job)) {
+        attend_tokens_on_tiles(machine, job, slice, count);
+        return;
+    }
     share(machine, units, &all, count * job->model->kv_heads);
 }

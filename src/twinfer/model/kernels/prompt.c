@@ -1,8 +1,9 @@
-/* Attention of a slice of many queries, on tiles (AMX), straight from the paged pool.
+/* Attention on tiles (AMX), straight from the paged pool: of a slice of many queries, and of slices of one each.
  *
- * A unit of work is one key head and up to 16 tiles of 16 queries, of all heads that share it. It takes the keys 64 at a
- * time: packs them and their values once, and for each tile multiplies, updates a running softmax, and multiplies again.
- * Scores and sums are in fp32; weights are rounded to bf16. Head sizes are multiples of 32.
+ * A unit of work is one key head and up to 16 tiles of 16 queries, of all heads that share it; of slices of one, a tile is
+ * these heads at one position. It takes the keys 64 at a time: packs them and their values once, and for each tile
+ * multiplies, updates a running softmax, and multiplies again. Scores and sums are in fp32; weights are rounded to bf16.
+ * Head sizes are multiples of 32.
  */
 #include "heads.h"
 #include "tiles.h"
@@ -15,9 +16,11 @@ typedef struct {
     long slice, tiles_per_head; /* tiles of each head that a unit has */
 } prompt;
 
-/* Sixteen queries of one head: their positions are first, first + 1, ... */
+/* Sixteen queries: of one head at the positions first, first + 1, ..., or of several heads at one. */
 typedef struct {
-    long row, count, first, head;
+    long count, first, last;
+    bf16 *y;       /* of the first; that of the next one is `stride` further */
+    long stride;
     bf16 query[MAX_HEAD_DIM / 32][SIDE][32] __attribute__((aligned(64)));
     float sums[MAX_HEAD_DIM / SIDE][SIDE][SIDE] __attribute__((aligned(64)));
     __m512 total[SIDE]; /* of exponentials, still by lane */
@@ -28,6 +31,14 @@ typedef struct {
     bf16 keys[KEYS / SIDE][MAX_HEAD_DIM / 32][SIDE][32] __attribute__((aligned(64)));
     bf16 values[KEYS / 32][MAX_HEAD_DIM / SIDE][SIDE][32] __attribute__((aligned(64)));
 } packed;
+
+VECTOR INLINE void turn_query(const attention *a, long position, bf16 *query)
+{
+    float turned[MAX_HEAD_DIM];
+    normalise_and_turn(a->model, a->model->layers[a->layer].q_norm, position, query, turned);
+    for (long j = 0; j < a->model->head_dim; j++)
+        query[j] = narrow(turned[j]);
+}
 
 VECTOR static void place_rows(const void *argument, long first, long last)
 {
@@ -41,25 +52,18 @@ VECTOR static void place_rows(const void *argument, long first, long last)
         bf16 *heads = a->heads + (begin + i) * (m->heads + 2 * m->kv_heads) * dim;
         for (long h = 0; h < m->kv_heads; h++)
             keep(a, table, position, heads, h);
-        for (long h = 0; h < m->heads; h++) {
-            float turned[MAX_HEAD_DIM];
-            normalise_and_turn(m, m->layers[a->layer].q_norm, position, heads + h * dim, turned);
-            for (long j = 0; j < dim; j++)
-                heads[h * dim + j] = narrow(turned[j]);
-        }
+        for (long h = 0; h < m->heads; h++)
+            turn_query(a, position, heads + h * dim);
     }
 }
 
-VECTOR static void load_tile(const attention *a, long row, long count, long position, long head, tile *t)
+/* Queries that are `apart` from each other. */
+VECTOR static void load_tile(const bf16 *from, long apart, long dim, tile *t)
 {
-    const model *m = a->model;
-    const long dim = m->head_dim, stride = (m->heads + 2 * m->kv_heads) * dim;
-    t->row = row, t->count = count, t->first = position, t->head = head;
     for (long part = 0; part < dim / 32; part++)
         for (long q = 0; q < SIDE; q++)
-            _mm512_store_si512(t->query[part][q],
-                               q < count ? _mm512_loadu_si512(a->heads + (row + q) * stride + head * dim + part * 32)
-                                         : _mm512_setzero_si512());
+            _mm512_store_si512(t->query[part][q], q < t->count ? _mm512_loadu_si512(from + q * apart + part * 32)
+                                                               : _mm512_setzero_si512());
     memset(t->sums, 0, (size_t)dim * SIDE * sizeof(float));
     for (long q = 0; q < SIDE; q++) {
         t->total[q] = _mm512_setzero_ps();
@@ -148,7 +152,7 @@ VECTOR INLINE void weigh(tile *t, long q, long key, long window, float scale, lo
 {
     __m512 s[KEYS / SIDE], largest = _mm512_set1_ps(-3e38f);
     for (int g = 0; g < KEYS / SIDE; g++) {
-        const unsigned mask = seen(t->first + q, window, key + g * SIDE);
+        const unsigned mask = seen(least(t->first + q, t->last), window, key + g * SIDE);
         s[g] = _mm512_mask_mul_ps(_mm512_set1_ps(-3e38f), mask, _mm512_load_ps(scores[g][q]), _mm512_set1_ps(scale));
         largest = _mm512_max_ps(s[g], largest); /* of two, the second where one is not a number */
     }
@@ -194,20 +198,34 @@ VECTOR static void see(tile *t, const packed *keys, long key, long window, long 
     bf16 weights[KEYS / 32][SIDE][32] __attribute__((aligned(64)));
     const float scale = 1.44269504f / sqrtf((float)dim); /* of powers of two */
     score(t, keys, dim / 32, scores);
-    for (long q = 0; q < SIDE; q++)
+    for (long q = 0; q < t->count; q++)
         weigh(t, q, key, window, scale, dim, scores, weights);
     gather(t, keys, dim / SIDE, weights);
 }
 
-VECTOR static void store_tile(const attention *a, const tile *t)
+VECTOR static void store_tile(const tile *t, long dim)
 {
-    const model *m = a->model;
     for (long q = 0; q < t->count; q++) {
         const __m512 share = _mm512_set1_ps(1 / _mm512_reduce_add_ps(t->total[q]));
-        bf16 *y = a->y + ((t->row + q) * m->heads + t->head) * m->head_dim;
-        for (long part = 0; part < m->head_dim / SIDE; part++)
-            narrow16(y + part * SIDE, 0xffff, _mm512_mul_ps(_mm512_load_ps(t->sums[part][q]), share));
+        for (long part = 0; part < dim / SIDE; part++)
+            narrow16(t->y + q * t->stride + part * SIDE, 0xffff, _mm512_mul_ps(_mm512_load_ps(t->sums[part][q]), share));
     }
+}
+
+/* Tiles whose queries are at the positions [start, last] and share a key head; their results are stored. */
+static void attend_tiles(const attention *a, const int64_t *table, long kv_head, long start, long last, tile *tiles, long count)
+{
+    const long window = a->model->layers[a->layer].window, dim = a->model->head_dim;
+    packed keys;
+    const long earliest = window && start >= window ? start - window + 1 : 0;
+    for (long key = earliest; key <= last; key += KEYS) {
+        pack_keys(a, table, kv_head, key, least(KEYS, last + 1 - key), &keys);
+        for (tile *t = tiles; t < tiles + count; t++)
+            if (key <= t->last && (!window || key + KEYS > t->first - window + 1))
+                see(t, &keys, key, window, dim);
+    }
+    for (tile *t = tiles; t < tiles + count; t++)
+        store_tile(t, dim);
 }
 
 /* The heads [first_head, last_head) of one key head, and of each the queries [query, query + count) of the slice. */
@@ -215,23 +233,19 @@ static void attend_some(const prompt *job, long first_head, long last_head, long
 {
     const attention *a = job->attention;
     const model *m = a->model;
-    const long window = m->layers[a->layer].window, start = a->batch->starts[job->slice] + query;
-    const long row = a->batch->begins[job->slice] + query, last = start + count - 1;
+    const long dim = m->head_dim, width = (m->heads + 2 * m->kv_heads) * dim, stride = m->heads * dim;
+    const long start = a->batch->starts[job->slice] + query, row = a->batch->begins[job->slice] + query;
     const int64_t *table = a->batch->tables + job->slice * a->batch->table_width;
     long num_tiles = 0;
     for (long head = first_head; head < last_head; head++)
-        for (long at = 0; at < count; at += SIDE)
-            load_tile(a, row + at, least(SIDE, count - at), start + at, head, tiles + num_tiles++);
-    packed keys;
-    const long earliest = window && start >= window ? start - window + 1 : 0;
-    for (long key = earliest; key <= last; key += KEYS) {
-        pack_keys(a, table, first_head / (m->heads / m->kv_heads), key, least(KEYS, last + 1 - key), &keys);
-        for (tile *t = tiles; t < tiles + num_tiles; t++)
-            if (key <= t->first + t->count - 1 && (!window || key + KEYS > t->first - window + 1))
-                see(t, &keys, key, window, m->head_dim);
-    }
-    for (tile *t = tiles; t < tiles + num_tiles; t++)
-        store_tile(a, t);
+        for (long at = 0; at < count; at += SIDE) {
+            tile *t = tiles + num_tiles++;
+            const long queries = least(SIDE, count - at);
+            t->count = queries, t->first = start + at, t->last = start + at + queries - 1;
+            t->y = a->y + (row + at) * stride + head * dim, t->stride = stride;
+            load_tile(a->heads + (row + at) * width + head * dim, width, dim, t);
+        }
+    attend_tiles(a, table, first_head / (m->heads / m->kv_heads), start, start + count - 1, tiles, num_tiles);
 }
 
 static void attend_units(const void *argument, long first, long last)
@@ -260,7 +274,50 @@ void attend_prompt(const machine *machine, const attention *attention, int64_t s
     share(machine, place_rows, &job, rows);
     share(machine, attend_units, &job, m->kv_heads * ((rows + each * SIDE - 1) / (each * SIDE)));
 }
+
+/* Units are key heads of slices. */
+TILES static void token_units(const void *argument, long first, long last)
+{
+    const prompt *job = argument;
+    const attention *a = job->attention;
+    const model *m = a->model;
+    const long dim = m->head_dim, group = m->heads / m->kv_heads;
+    tile t;
+    use_tiles();
+    for (long unit = first; unit < last; unit++) {
+        const long slice = job->slice + unit / m->kv_heads, kv_head = unit % m->kv_heads, head = kv_head * group;
+        const long row = a->batch->begins[slice], position = a->batch->starts[slice];
+        const int64_t *table = a->batch->tables + slice * a->batch->table_width;
+        bf16 *heads = a->heads + row * (m->heads + 2 * m->kv_heads) * dim;
+        keep(a, table, position, heads, kv_head);
+        for (long h = head; h < head + group; h++)
+            turn_query(a, position, heads + h * dim);
+        t.count = group, t.first = t.last = position;
+        t.y = a->y + (row * m->heads + head) * dim, t.stride = dim;
+        load_tile(heads + head * dim, dim, dim, &t);
+        attend_tiles(a, table, kv_head, position, position, &t, 1);
+    }
+    leave_tiles();
+}
+
+int tokens_fit_tiles(const attention *a)
+{
+    return a->isa == AMX && a->model->head_dim % 32 == 0 && a->model->heads / a->model->kv_heads <= SIDE;
+}
+
+void attend_tokens_on_tiles(const machine *machine, const attention *attention, int64_t slice, int64_t count)
+{
+    const prompt job = {attention, slice, 1};
+    share(machine, token_units, &job, count * attention->model->kv_heads);
+}
 #else
+int tokens_fit_tiles(const attention *a) { return (void)a, 0; }
+
+void attend_tokens_on_tiles(const machine *machine, const attention *attention, int64_t slice, int64_t count)
+{
+    (void)machine, (void)attention, (void)slice, (void)count; /* never asked for without tiles */
+}
+
 void attend_prompt(const machine *machine, const attention *attention, int64_t slice)
 {
     (void)machine, (void)attention, (void)slice; /* never asked for without tiles */

@@ -46,6 +46,9 @@ void gate_rows(const machine *machine, const bf16 *gate_up, int64_t rows, int64_
  * `count` such slices follow each other, and for one of many. */
 void attend_tokens(const machine *machine, const attention *job, int64_t slice, int64_t count);
 void attend_prompt(const machine *machine, const attention *job, int64_t slice);
+/* How slices of one are done where heads have the right sizes. */
+int tokens_fit_tiles(const attention *job);
+void attend_tokens_on_tiles(const machine *machine, const attention *job, int64_t slice, int64_t count);
 
 int multiply(const machine *machine, const matrix *w, const bf16 *x, int64_t m, const bf16 *bias, const bf16 *residual,
              void *y, int32_t wide);

@@ -102,19 +102,43 @@ VECTOR static void copy(const matrix *w, long output, long tile, long tiles, cha
     }
 }
 
-/* One of `turns` parts of the weights that are copied next, into the second-level cache. */
-INLINE void fetch(const matrix *w, long output, long tile, long tiles, long turn, long turns)
+/* What of the weights is read next: runs of lines of 64 bytes. */
+typedef struct {
+    const uint8_t *run;
+    long stride, width, at, lines; /* bytes between runs, in each and done of it; lines that are left */
+    long each;                     /* lines with each tile of k */
+} reading;
+
+/* Those of a unit, while the one before it takes so many turns. */
+INLINE reading ahead(const stretch *part, long unit, long turns)
 {
+    const matrix *w = &part->job->w;
     const long lanes = w->bits == 16 ? SIDE : SIDE / PANEL, outputs = SIDE / lanes; /* runs, and the outputs in each */
     const long stride = outputs * (w->bits == 16 ? w->k : padded(w->k)) * w->bits / 8;
-    const long width = outputs * TILE * w->bits / 8, lines = tiles * width / 64;
-    const uint8_t *start = w->weights + output / outputs * stride + tile * width;
-    const long each = (lanes * lines + turns - 1) / turns;
-    for (long line = turn * each; line < least((turn + 1) * each, lanes * lines); line++)
-        __builtin_prefetch(start + line / lines * stride + line % lines * 64, 0, 2);
+    const long tile = outputs * TILE * w->bits / 8, width = (part->last - part->first) * tile;
+    const long lines = (unit + 1) * SIDE <= w->n ? lanes * width / 64 : 0;
+    const uint8_t *run = w->weights + unit * lanes * stride + part->first * tile;
+    return (reading){run, stride, width, 0, lines, (lines + turns - 1) / turns};
 }
 
-TILES static void multiply_block(const char *w, const char *x, long tiles, int fresh, float *sums)
+/* Into the second-level cache, a few at a time: memory answers no more at once. */
+INLINE void read_ahead(reading *next)
+{
+    const long lines = least(next->each, next->lines);
+    next->lines -= lines;
+    for (long line = 0; line < lines; line++) {
+        __builtin_prefetch(next->run + next->at, 0, 2);
+        next->at += 64;
+        if (next->at == next->width) {
+            next->run += next->stride;
+            next->at = 0;
+        }
+    }
+}
+
+/* `halves`: how many of the block's sixteens of rows there are. */
+TILES INLINE void multiply_block(const char *w, const char *x, long tiles, const int halves, int fresh, float *sums,
+                                 reading *next)
 {
     if (fresh) {
         _tile_zero(0);
@@ -123,24 +147,32 @@ TILES static void multiply_block(const char *w, const char *x, long tiles, int f
         _tile_zero(3);
     } else {
         _tile_loadd(0, sums, 64);
-        _tile_loadd(1, sums + 256, 64);
         _tile_loadd(2, sums + 512, 64);
-        _tile_loadd(3, sums + 768, 64);
+        if (halves == 2) {
+            _tile_loadd(1, sums + 256, 64);
+            _tile_loadd(3, sums + 768, 64);
+        }
     }
     for (const char *end = w + tiles * BLOCK_BYTES; w < end; w += BLOCK_BYTES, x += BLOCK_BYTES) {
         _tile_loadd(WEIGHTS_A, w, 64);
         _tile_loadd(ROWS_A, x, 64);
         _tile_dpbf16ps(0, WEIGHTS_A, ROWS_A);
-        _tile_loadd(ROWS_B, x + BLOCK_BYTES / 2, 64);
-        _tile_dpbf16ps(1, WEIGHTS_A, ROWS_B);
+        if (halves == 2) {
+            _tile_loadd(ROWS_B, x + BLOCK_BYTES / 2, 64);
+            _tile_dpbf16ps(1, WEIGHTS_A, ROWS_B);
+        }
         _tile_loadd(WEIGHTS_B, w + BLOCK_BYTES / 2, 64);
         _tile_dpbf16ps(2, WEIGHTS_B, ROWS_A);
-        _tile_dpbf16ps(3, WEIGHTS_B, ROWS_B);
+        if (halves == 2)
+            _tile_dpbf16ps(3, WEIGHTS_B, ROWS_B);
+        read_ahead(next);
     }
     _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + 256, 64);
     _tile_stored(2, sums + 512, 64);
-    _tile_stored(3, sums + 768, 64);
+    if (halves == 2) {
+        _tile_stored(1, sums + 256, 64);
+        _tile_stored(3, sums + 768, 64);
+    }
 }
 
 /* A finished block: [2][16 outputs][2][16 rows] becomes rows of outputs. */
@@ -157,23 +189,23 @@ VECTOR static void emit_block(const product *job, long output, long row, const f
     }
 }
 
-static void outputs(const stretch *part, long unit, char *weights, float *spare)
+TILES static void outputs(const stretch *part, long unit, char *weights, float *spare)
 {
     const product *job = part->job;
     const long blocks = part->rows / SIDE, tiles = part->last - part->first, steps = (tiles + INNER - 1) / INNER;
     const long width = (tiles + steps - 1) / steps, all = job->w.k / TILE;
     float *sums = part->sums ? part->sums + unit * blocks * BLOCK_SUMS : spare;
+    reading next = ahead(part, unit + 1, blocks * tiles);
     for (long step = 0; step < steps; step++) {
         const long first = part->first + step * width, last = least(first + width, part->last);
-        const long next = last < part->last ? last : part->first, next_unit = last < part->last ? unit : unit + 1;
-        const int fetches = next_unit * SIDE < job->w.n - SIDE;
         copy(&job->w, unit * SIDE, first, last - first, weights);
         for (long block = 0; block < blocks; block++) {
             float *here = sums + block * BLOCK_SUMS;
             const char *x = part->x + (block * tiles + first - part->first) * BLOCK_BYTES;
-            if (fetches)
-                fetch(&job->w, next_unit * SIDE, next, least(width, part->last - next), block, blocks);
-            multiply_block(weights, x, last - first, first == 0, here);
+            if (part->row + block * SIDE + 16 < job->m)
+                multiply_block(weights, x, last - first, 2, first == 0, here, &next);
+            else
+                multiply_block(weights, x, last - first, 1, first == 0, here, &next);
             if (last == all)
                 emit_block(job, unit * SIDE, part->row + block * SIDE, here);
         }
