@@ -5,11 +5,11 @@
     python -m bench.mixed_load /tmp/half-a-billion --rate 0.5 --every 20 --seconds 40 --rounds 1 --json /tmp/mixed.json
 
 Each system has two native workers of one core: `aggregated` two for both phases, `disaggregated` one for either, and
-`router` the same two as that, where the decode worker may compute prompts too, in pieces of 64 positions. Chats arrive
-at random, long prompts about every so many seconds. All systems are asked the same in a round, one after the other.
-They all run from the beginning, so that nothing is started in between; whoever is not asked has nothing to do. Times
-are what clients see: to the first text, and between arrivals of text. A percentile is one of the requests, or gaps, of
-all rounds together.
+`router` the same two as that, where the decode worker may compute prompts too, in pieces that keep its steps within
+105 ms. Chats arrive at random, long prompts about every so many seconds. All systems are asked the same in a round,
+one after the other. They all run from the beginning, so that nothing is started in between; whoever is not asked has
+nothing to do. Times are what clients see: to the first text, and between arrivals of text. A percentile is one of the
+requests, or gaps, of all rounds together.
 
 Before the first round, a short one that does not count lets the router learn what steps cost.
 """
@@ -50,7 +50,7 @@ from twinfer.loadtest.work import Session, Turn
 TWO_FOR_BOTH = 'pool=[{name="both",role="both",workers=2,speculation="off"}]'
 ONE_FOR_EITHER = (
     'pool=[{name="prefill",role="prefill",speculation="off"},'
-    '{name="decode",role="decode",speculation="off",max_step_tokens=64}]'
+    '{name="decode",role="decode",speculation="off",step_goal_ms=105}]'
 )
 SYSTEMS = {
     "aggregated": (TWO_FOR_BOTH, "routing.policy=aggregated"),

@@ -111,7 +111,7 @@ LONG = Workload(
     "long prompts",
     "2,048 tokens in, 64 out: as 8,192 and 256, divided by 4",
     Fixed(2048, 64),
-    rate=0.25,
+    rate=0.4,
     seconds=50.0,
     objectives=Objectives(ttft_s=5.0, tpot_s=0.1),
 )

@@ -6,6 +6,7 @@ import pytest
 
 from tests.fakes import MODEL, POOL, a_request
 from twinfer.core.block_hash import BlockHasher
+from twinfer.core.cost import StepCost
 from twinfer.engine.assemble import emulated_capabilities
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.scheduler import Limits, Scheduler
@@ -42,3 +43,25 @@ def test_a_prompt_that_is_handed_over_ends_in_short_strides(
 ) -> None:
     """So that little is left to be sent when the last one is computed; never in one that is not worth a step."""
     assert expected == list(strides(num_tokens, purpose, 512))
+
+
+@pytest.mark.parametrize(("goal_ms", "expected"), [(0, 512), (150, 96), (60, 32)])
+def test_beside_answers_a_prompt_takes_what_keeps_the_step_within_its_goal(goal_ms: float, expected: int) -> None:
+    """A step of 50 ms has room for a hundred positions of 1 ms in 150 ms, in whole tiles; never for less than a few."""
+    cost = StepCost(fixed_s=0.05, token_s=0.001, pair_s=0.0, row_s=0.0, context_s=0.0)
+    prefixes = PrefixCache(BlockPool(100), BlockHasher(b"key", CAPABILITIES.fingerprint, "", 16))
+    scheduler = Scheduler(prefixes, Limits(512, 8, 8, 10_000, step_goal_s=goal_ms / 1e3))
+    answer, prompt = (
+        TokenSequence(a_request(list(range(length)), 9, name), Purpose.ANSWER, 0.0)
+        for length, name in ((8, "answer"), (700, "prompt"))
+    )
+    scheduler.waiting.append(answer, answer.rank)
+    scheduler.plan(0.0, cost)
+    answer.num_computed = 7
+    scheduler.waiting.append(prompt, prompt.rank)
+    pieces, _ = scheduler.plan(0.0, cost)
+    assert [1, min(expected, 511)] == [len(piece.token_ids) for piece in pieces]
+    prompt.num_computed = expected
+    scheduler.remove(answer)
+    pieces, _ = scheduler.plan(0.0, cost)
+    assert [min(512, 700 - expected)] == [len(piece.token_ids) for piece in pieces]

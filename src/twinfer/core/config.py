@@ -125,6 +125,9 @@ class PoolConfig(_Table, frozen=True):
     """Token positions in one KV block, at least 1. Pools of one model may differ: KV is cut anew where it arrives."""
     max_step_tokens: int = 512
     """Positions computed in one step at most: the size of a prefill chunk."""
+    step_goal_ms: float = 0.0
+    """A step that draws tokens computes no more of prompts than keeps it within this, as far as its worker has learned
+    what steps cost, so that nobody's next token waits longer for somebody's prompt; 0 for as many as fit."""
     speculation: Literal["auto", "lookup", "off"] = "auto"
     """``lookup`` guesses that what followed the same words earlier follows again, computes several tokens in one step,
     and keeps those that are drawn anyway; ``auto`` does so in the native engine."""

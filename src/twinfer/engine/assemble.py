@@ -78,6 +78,7 @@ def limits(pool: PoolConfig, capabilities: Capabilities) -> Limits:
         LAST_STRIDE if pool.engine == "native" else 0,
         MAX_RUN if pool.engine == "emulated" else 1,
         grammars=capabilities.grammars,
+        step_goal_s=pool.step_goal_ms / 1e3,
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
+from twinfer.core.cost import StepCost
 from twinfer.core.errors import CapacityError
 from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
@@ -27,6 +28,7 @@ from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
 from twinfer.engine.step_fit import Features, StepFit, features
+from twinfer.engine.step_room import told
 from twinfer.kv.host_tier import HostTier
 
 STEP_AVERAGE_WEIGHT = 0.1
@@ -131,7 +133,7 @@ class PagedEngine:
         started = self._clock.now()
         with self._lock.quiet:
             self._lock.changed.clear()
-            plan = self._loop.begin(started)
+            plan = self._loop.begin(started, self._step_cost())
             self._running = None if plan is None or not plan.slices else (features(plan.slices), started)
             more = self._host is not None and self._host[0].has_work
         self.ingests.look_again()
@@ -153,7 +155,8 @@ class PagedEngine:
             running, now = self._running, self._clock.now()
             age = None if running is None else (running[0], now - running[1])
             cost = None if self._fit is None else self._fit.cost(age)
-            return msgspec.structs.replace(self._loop.load(), step_s=self._step_s, cost=cost)
+            load = msgspec.structs.replace(self._loop.load(), step_s=self._step_s)
+            return told(load, cost, self._loop.limits.step_goal_s)
 
     def block_events(self, since: int) -> BlockEvents:
         """Changes in the prefix cache."""
@@ -170,6 +173,9 @@ class PagedEngine:
             filled, stored = copies.make(plan)
             with self._lock.quiet:
                 exchange.finish(plan, filled, stored)
+
+    def _step_cost(self) -> StepCost | None:
+        return self._fit.cost() if self._fit is not None and self._loop.limits.step_goal_s else None
 
     def _learn(self, plan: StepPlan, result: StepResult, began: float, ended: float) -> None:
         self._running = None

@@ -2,7 +2,8 @@
 
 1. Decoding sequences come first, one position each, oldest first; each may need one more block.
 2. Prompts under way take what is left of the step's token budget, by tier and then oldest first; but once the oldest
-   got nothing of some steps in a row it comes before all others (``core.turns``). One that is handed over shortens
+   got nothing of some steps in a row it comes before all others (``core.turns``). Beside answers they take no more than
+   keeps the step within its goal (``engine.step_room``). One that is handed over shortens
    its strides towards its end, because the KV of the last one is what a decode worker waits for.
 3. A step that only decodes, and few, guesses: tokens that a sequence may draw next are computed together with its last
    one, each as a slice of its own, as far as its blocks reach. Guesses that were wrong are overwritten by later steps.
@@ -24,6 +25,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from twinfer.core.cost import StepCost
 from twinfer.core.service import NUM_RANKS
 from twinfer.core.step import Slice
 from twinfer.core.turns import Patience, TurnQueue
@@ -31,6 +33,7 @@ from twinfer.engine.decode_run import decode_run, give_back, grow_run
 from twinfer.engine.preempt import Claim, last_to_stay, make_way
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.sequence import Purpose, Recall, TokenSequence
+from twinfer.engine.step_room import StepRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Limits:
 
     Attributes:
         max_step_tokens: positions in one step.
+        step_goal_s: what a step that draws tokens for answers should take at most; 0 for as long as it takes.
         max_running: sequences that hold blocks.
         max_waiting: sequences that do not.
         max_context_tokens: prompt and output of one sequence together.
@@ -63,6 +67,7 @@ class Limits:
     max_run: int = 1
     run_within_blocks: bool = False
     grammars: bool = False
+    step_goal_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -70,13 +75,26 @@ class _Step:
     """A plan under construction."""
 
     budget: int
+    room: StepRoom | None = None
+    """Beside answers; ``None`` for whatever the budget has."""
     slices: list[Slice] = field(default_factory=list)
     fresh: list[int] = field(default_factory=list)
     admitted: list[TokenSequence] = field(default_factory=list)
 
+    @property
+    def is_full(self) -> bool:
+        return not self.budget or (self.room is not None and self.room.is_full)
+
+    def share(self, wanted: int, start: int) -> int:
+        """How many of the wanted positions of a prompt it takes, after so many others of it."""
+        within = min(self.budget, wanted)
+        return within if self.room is None else self.room.of(within, start)
+
     def take(self, part: Slice) -> None:
         self.slices.append(part)
         self.budget -= len(part.token_ids)
+        if self.room is not None:
+            self.room.take(len(part.token_ids), part.start)
 
 
 class Scheduler:
@@ -98,8 +116,12 @@ class Scheduler:
         """Blocks that have to be free or spare for the next one to be admitted; 0 unless it waits for that alone."""
         self._patience = Patience()
 
-    def plan(self, now: float) -> tuple[list[Slice], list[int]]:
-        """Choose the slices of the next step, and the blocks to be zeroed for them."""
+    def plan(self, now: float, cost: StepCost | None = None) -> tuple[list[Slice], list[int]]:
+        """Choose the slices of the next step, and the blocks to be zeroed for them.
+
+        Args:
+            cost: what steps cost here, where it is known.
+        """
         self.num_awaited = 0
         self._make_way()
         step = _Step(self.limits.max_step_tokens)
@@ -109,6 +131,7 @@ class Scheduler:
         prefilling = [sequence for sequence, left in zip(ready, pending, strict=True) if left > 1]
         for sequence in decoding:
             self._advance(sequence, min(step.budget, 1), step)
+        step.room = self._room_beside(step.slices, cost)
         self._continue(prefilling, step, now)
         self._admit_before(NUM_RANKS, step, now)
         if self.limits.guess_rows and all(len(part.token_ids) == 1 for part in step.slices):
@@ -173,12 +196,12 @@ class Scheduler:
             self._admit_before(ranks[id(sequence)], step, now)
             if sequence in step.admitted:
                 continue  # it gave way in this plan, and had its turn then
-            self._advance(sequence, min(step.budget, self._stride(sequence)), step)
+            self._advance(sequence, step.share(self._stride(sequence), sequence.num_computed), step)
         self._patience.turned(eldest=eldest.in_flight)
 
     def _admit_before(self, rank: int, step: _Step, now: float) -> None:
         """Admit waiting ones of better ranks."""
-        while step.budget and self.waiting and self.waiting.first_rank < rank:
+        while not step.is_full and self.waiting and self.waiting.first_rank < rank:
             sequence = self.waiting.first
             if not self._admit(sequence, step.fresh):
                 break
@@ -186,7 +209,13 @@ class Scheduler:
             if sequence.first_scheduled is None:
                 sequence.first_scheduled = now
             if sequence.recall is None:
-                step.take(self._slice(sequence, min(step.budget, self._stride(sequence))))
+                share = step.share(self._stride(sequence), sequence.num_computed)
+                step.take(self._slice(sequence, share))
+
+    def _room_beside(self, answers: Sequence[Slice], cost: StepCost | None) -> StepRoom | None:
+        if not answers or cost is None or self.limits.step_goal_s <= 0.0:
+            return None
+        return StepRoom(cost, self.limits.step_goal_s, len(answers), sum(part.start for part in answers))
 
     def _advance(self, sequence: TokenSequence, num_tokens: int, step: _Step) -> None:
         """Compute its next positions, if it finds the blocks for them."""

@@ -9,8 +9,7 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import msgspec
-
+from twinfer.core.cost import StepCost
 from twinfer.core.errors import CapacityError
 from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
@@ -24,6 +23,7 @@ from twinfer.engine.lending import LendLedger
 from twinfer.engine.loop import EngineLoop
 from twinfer.engine.sequence import Purpose
 from twinfer.engine.step_fit import StepFit, features
+from twinfer.engine.step_room import told
 from twinfer.engine.step_times import StepTimes
 from twinfer.simulator.schedule import Event, Schedule
 from twinfer.simulator.timed_run import TimedRun, timed_run
@@ -99,7 +99,7 @@ class VirtualEngine:
 
     def load(self) -> LoadReport:
         """Queues, blocks, counts and costs."""
-        return msgspec.structs.replace(self.loop.load(), cost=None if self._fit is None else self._fit.cost())
+        return told(self.loop.load(), None if self._fit is None else self._fit.cost(), self.loop.limits.step_goal_s)
 
     @property
     def num_held_blocks(self) -> int:
@@ -189,6 +189,9 @@ class VirtualEngine:
             step_s = (ended - run.started) / run.steps
             self._fit.observe(features(run.plan.slices, run.steps - 1), step_s, run.started, ended)
 
+    def _step_cost(self) -> StepCost | None:
+        return self._fit.cost() if self._fit is not None and self.loop.limits.step_goal_s else None
+
     def _check_parked(self) -> None:
         parked = sum(len(sequence.blocks) for sequence in self.loop.parked.values()) + self._lending.num_blocks
         if parked >= self._max_parked_blocks:
@@ -197,7 +200,7 @@ class VirtualEngine:
     def _begin(self) -> None:
         self._next = None
         now = self._schedule.now()
-        plan = self.loop.begin(now)
+        plan = self.loop.begin(now, self._step_cost())
         if self._listener is None:
             return
         if plan is not None:
@@ -217,7 +220,7 @@ class VirtualEngine:
         over = run.over_at(self._schedule.now())
         if over:
             self._take_in(run.first(over))
-            plan = self.loop.begin(run.end(over))
+            plan = self.loop.begin(run.end(over), self._step_cost())
             assert plan is not None
             run = TimedRun(plan, run.end(over), 1, run.step_s(over))
         self._set(run.first(1))
