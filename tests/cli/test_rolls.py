@@ -1,11 +1,9 @@
 """What may be changed in a deployment that serves, and how new workers are named."""
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
-from twinfer.cli.rolls import Served, checked, free_name, ordered
+from twinfer.cli.rolls import free_name, ordered
 from twinfer.cluster.orders import Roll
 from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, ElasticConfig, ModelConfig, PoolConfig
@@ -62,16 +60,6 @@ def test_in_place_roles_must_stay() -> None:
     assert FIRST.id == ordered(config, Roll("/new"))[1].id
     with pytest.raises(ConfigError, match="roles change with --elastic"):
         ordered(config, Roll("/new", in_place=True))
-
-
-def test_the_directory_that_is_served(tmp_path: Path) -> None:
-    """It cannot be told from itself, whatever was changed in it, by whatever name."""
-    (tmp_path / "again").symlink_to(tmp_path)
-    model = msgspec.structs.replace(FIRST, source=str(tmp_path / "again"))
-    (tmp_path / "config.json").write_text("{}")
-    served = Served(CONFIG, {ModelId(FIRST.id): str(tmp_path)})
-    with pytest.raises(ConfigError, match="is what is served"):
-        checked(served, CONFIG, model, other=True)
 
 
 def test_names() -> None:

@@ -1,15 +1,12 @@
 """What ``twinfer serve`` does when it is told to change a model's weights (``cluster/rolling.py``)."""
 
-import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import msgspec
 
-from twinfer.cli.emulation import settle_emulation
-from twinfer.cli.succession import check_successor
+from twinfer.cli.checking import Question, Served, checked_apart
 from twinfer.cluster.crew import Crew
 from twinfer.cluster.orders import Roll, Say
 from twinfer.cluster.plan import model_of
@@ -18,24 +15,10 @@ from twinfer.cluster.rolling import Change, carry_out, schedule
 from twinfer.core.config import Config, ModelConfig
 from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
-from twinfer.core.ids import ModelId, WorkerId
-from twinfer.model.checkpoint import locate
+from twinfer.core.ids import WorkerId
 
 _FIXED = ("name", "role", "model", "engine", "workers", "cores", "addresses", "latency")
 """Keys of a pool that say what a deployment is made of, and that gateways know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a deployment serves.
-
-    Attributes:
-        config: settled.
-        directories: where each model's tokenizer is.
-    """
-
-    config: Config
-    directories: dict[ModelId, str]
 
 
 class Rolls:
@@ -68,7 +51,7 @@ class Rolls:
             self._echo(text)
 
         config, model = ordered(self._served.config, order)
-        served = await asyncio.to_thread(checked, self._served, config, model, other=bool(order.source))
+        served = await checked_apart(Question(self._served, config, model, other=bool(order.source)))
         changes = self._changes(served.config, model)
         steps = schedule(changes, in_place=order.in_place)
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
@@ -137,23 +120,3 @@ def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
         model = msgspec.structs.replace(model, source=order.source)
     models = tuple(model if each.id == model.id else each for each in config.model)
     return msgspec.structs.replace(wished, model=models), model
-
-
-def checked(old: Served, config: Config, model: ModelConfig, *, other: bool) -> Served:
-    """What would be served, once it is known that it can be. Downloads what has to be downloaded.
-
-    Args:
-        other: the model has another source now, and not only its pools are changed.
-
-    Raises:
-        ConfigError: the checkpoint is not one that can take the other's place.
-        CheckpointError: what is broken or missing.
-    """
-    key = ModelId(model.id)
-    new = locate(model.source)
-    if other and new.resolve() == Path(old.directories[key]).resolve():
-        raise ConfigError(f"{new} is what is served: put other weights into a directory of their own")
-    computes = any(pool.engine == "native" for pool in config.pool if model_of(config, pool).id == model.id)
-    check_successor(model, Path(old.directories[key]), new, computes=computes)
-    directories = old.directories | {key: str(new)}
-    return Served(settle_emulation(config, directories), directories)
