@@ -11,11 +11,13 @@ from twinfer.cluster.crew import Crew
 from twinfer.cluster.orders import Roll, Say
 from twinfer.cluster.plan import model_of
 from twinfer.cluster.registry import read_registry
-from twinfer.cluster.rolling import Change, carry_out, schedule
+from twinfer.cluster.rolling import carry_out, schedule
+from twinfer.cluster.turnover import Change, turnover
 from twinfer.core.config import Config, ModelConfig
 from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import WorkerId
+from twinfer.core.process import WorkerSpec
 
 _FIXED = ("name", "role", "model", "engine", "workers", "cores", "addresses", "latency")
 """Keys of a pool that say what a deployment is made of, and that gateways know."""
@@ -26,7 +28,7 @@ class Rolls:
 
     Args:
         served: from the start.
-        crew: the workers.
+        crew: the workers, as they are meant to be.
         run_dir: private directory for sockets.
         changed: told what is served from now on.
         echo: shows on the deployment's terminal what whoever gave the order is told.
@@ -35,6 +37,7 @@ class Rolls:
     def __init__(self, served: Served, crew: Crew, run_dir: Path, changed: Callable[[Served], None], echo: Say) -> None:
         self._served = served
         self._crew = crew
+        self._places = tuple(crew.specs.values())
         self._run_dir = run_dir
         self._changed = changed
         self._echo = echo
@@ -51,9 +54,11 @@ class Rolls:
             self._echo(text)
 
         config, model = ordered(self._served.config, order)
-        served = await checked_apart(Question(self._served, config, model, other=bool(order.source)))
-        changes = self._changes(served.config, model)
-        steps = schedule(changes, in_place=order.in_place)
+        other = bool(order.source) and not self._is_unfinished(model.id)
+        served = await checked_apart(Question(self._served, config, model, other=other))
+        steps = schedule(self._changes(served.config, model), in_place=order.in_place)
+        if not steps:
+            raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
         try:
             await carry_out(self._crew, steps, within_s, tell)
@@ -63,21 +68,31 @@ class Rolls:
         self._changed(served)
         tell(f"{model.id} has its new weights; write them into the configuration, too, for the next `twinfer serve`")
 
+    def _is_unfinished(self, key: str) -> bool:
+        """Whether an earlier roll left workers of a model that are not as they are served."""
+        config = self._served.config
+        model = next(model for model in config.model if model.id == key)
+        return any(change.leaver or change.comer for change in self._changes(config, model))
+
     def _changes(self, config: Config, model: ModelConfig) -> list[Change]:
-        """Each worker of the model, with the one that takes its place: of the same pool, under the first free name."""
+        """What becomes of each worker of the model; new ones have the first free names."""
         pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == model.id}
         taken = set(self._crew.specs)
         if config.registry:
             taken |= read_registry(Path(config.registry), encrypted=config.tls.enabled).keys()
-        changes = []
-        for old in [spec for spec in self._crew.specs.values() if spec.pool.name in pools]:
-            pool = pools[old.pool.name]
-            name = free_name(pool.name, taken)
-            taken.add(name)
-            address = f"unix:{self._run_dir}/{name}.sock"
-            new = msgspec.structs.replace(old, worker=name, model=model, pool=pool, listen=address)
-            changes.append(Change(old, new))
-        return changes
+
+        def wish(spec: WorkerSpec) -> WorkerSpec:
+            return msgspec.structs.replace(spec, model=model, pool=pools[spec.pool.name])
+
+        def name(spec: WorkerSpec) -> WorkerSpec:
+            worker = free_name(spec.pool.name, taken)
+            taken.add(worker)
+            return msgspec.structs.replace(spec, worker=worker, listen=f"unix:{self._run_dir}/{worker}.sock")
+
+        places, present = (
+            [spec for spec in specs if spec.pool.name in pools] for specs in (self._places, self._crew.specs.values())
+        )
+        return turnover(places, present, wish, name, {})
 
 
 def free_name(pool: str, taken: Collection[WorkerId]) -> WorkerId:
