@@ -16,7 +16,7 @@ from twinfer.cluster.plan import plan_local
 from twinfer.cluster.rolling import RollFailed
 from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.capabilities import Role
-from twinfer.core.config import Config, ElasticConfig, ModelConfig, PoolConfig
+from twinfer.core.config import Config, ModelConfig, PoolConfig
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.process import WorkerSpec
@@ -64,14 +64,6 @@ def test_refusals(order: Roll, reason: str) -> None:
     """Each says what is wrong."""
     with pytest.raises(ConfigError, match=reason):
         ordered(CONFIG, order)
-
-
-def test_in_place_roles_must_stay() -> None:
-    """The last worker that decodes could go while its successor loads."""
-    config = msgspec.structs.replace(CONFIG, elastic=ElasticConfig(enabled=True))
-    assert FIRST.id == ordered(config, Roll("/new"))[1].id
-    with pytest.raises(ConfigError, match="roles change with --elastic"):
-        ordered(config, Roll("/new", in_place=True))
 
 
 async def test_a_roll_that_could_not_be_undone_is_ended_by_another(tmp_path: Path) -> None:

@@ -1,18 +1,20 @@
 """What ``twinfer serve`` does when it is told to change a model's weights (``cluster/rolling.py``)."""
 
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from itertools import count
 from pathlib import Path
 
 import msgspec
 
 from twinfer.cli.checking import Question, Served, checked_apart
-from twinfer.cluster.crew import Crew
+from twinfer.cluster.crew import MEET_S, Crew
 from twinfer.cluster.orders import Roll, Say
 from twinfer.cluster.plan import model_of
 from twinfer.cluster.registry import read_registry
 from twinfer.cluster.rolling import carry_out, schedule
 from twinfer.cluster.turnover import Change, turnover
+from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, ModelConfig
 from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
@@ -56,25 +58,36 @@ class Rolls:
         config, model = ordered(self._served.config, order)
         other = bool(order.source) and not self._is_unfinished(model.id)
         served = await checked_apart(Question(self._served, config, model, other=other))
-        steps = schedule(self._changes(served.config, model), in_place=order.in_place)
-        if not steps:
-            raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
-        try:
-            await carry_out(self._crew, steps, within_s, tell)
-        finally:
-            self._crew.forget_fresh()
+        async with self._still() as roles:
+            steps = schedule(self._changes(served.config, model, roles), in_place=order.in_place)
+            if not steps:
+                raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
+            try:
+                await carry_out(self._crew, steps, within_s, tell)
+            finally:
+                self._crew.forget_fresh()
         self._served = served
         self._changed(served)
         tell(f"{model.id} has its new weights; write them into the configuration, too, for the next `twinfer serve`")
+
+    @contextlib.asynccontextmanager
+    async def _still(self) -> AsyncIterator[Mapping[WorkerId, Role]]:
+        """No role changes meanwhile; those that differ from what workers were started as, among others."""
+        config = self._served.config
+        if not config.elastic.enabled:
+            yield {}
+            return
+        async with self._crew.standstill(config.handoff.drain_s + MEET_S) as roles:
+            yield roles
 
     def _is_unfinished(self, key: str) -> bool:
         """Whether an earlier roll left workers of a model that are not as they are served."""
         config = self._served.config
         model = next(model for model in config.model if model.id == key)
-        return any(change.leaver or change.comer for change in self._changes(config, model))
+        return any(change.leaver or change.comer for change in self._changes(config, model, {}))
 
-    def _changes(self, config: Config, model: ModelConfig) -> list[Change]:
+    def _changes(self, config: Config, model: ModelConfig, roles: Mapping[WorkerId, Role]) -> list[Change]:
         """What becomes of each worker of the model; new ones have the first free names."""
         pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == model.id}
         taken = set(self._crew.specs)
@@ -92,7 +105,7 @@ class Rolls:
         places, present = (
             [spec for spec in specs if spec.pool.name in pools] for specs in (self._places, self._crew.specs.values())
         )
-        return turnover(places, present, wish, name, {})
+        return turnover(places, present, wish, name, roles)
 
 
 def free_name(pool: str, taken: Collection[WorkerId]) -> WorkerId:
@@ -113,10 +126,6 @@ def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
     if model is None:
         known = ", ".join(model.id for model in config.model)
         raise ConfigError(f"there is no model {order.model!r}; known are {known}")
-    if order.in_place and config.elastic.enabled:
-        raise ConfigError(
-            "roles change with --elastic, so in place the last worker that decodes could go: leave it out"
-        )
     wished = parse_config(dump_config(config), order.sets)
     if [pool.name for pool in wished.pool] != [pool.name for pool in config.pool]:
         raise ConfigError("a roll changes pools that there are; start the deployment again with others")
