@@ -120,11 +120,12 @@ async def test_in_place_where_roles_change(place: Path, demo_model: ServedModel)
         done = await asyncio.to_thread(roll, deployment, *NEW_SEED, "--in-place")
         print(done.stdout)
         assert (done.returncode, done.stderr) == (0, "")
-        await asyncio.to_thread(until_prefilling, {f"{name}-{index}" for name in POOLS for index in (2, 3)})
+        names = {f"{name}-{index}" for name in POOLS for index in (2, 3)}
+        await asyncio.to_thread(until_prefilling, names)
         await crowd.has(len(crowd.answers) + NUM_CLIENTS)
         await crowd.end()
         assert (crowd.broken, min(kinds(crowd, demo_model, 2).values()) > 0) == (0, True)
-        await asyncio.to_thread(deployment.wait_idle)
+        await asyncio.to_thread(deployment.wait_idle, names=names)
 
 
 @pytest.mark.timeout(120)
