@@ -16,8 +16,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -27,10 +25,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.deployment import SERVE, started
 from bench.gateway_client import StreamCounter, Tally, Times, ask, converse_request
 from bench.gateway_servers import MODEL, the_model
 from bench.keys import PROOFS, Prove
@@ -90,25 +90,14 @@ def deployment() -> Iterator[Server]:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
         config.write(DEPLOYMENT)
         config.flush()
-        yield from _started([sys.executable, "-m", "twinfer", "serve", "--port", "0", "--config", config.name])
-
-
-def _started(command: list[str]) -> Iterator[Server]:
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if found := re.search(r"serves \S+ at http://([\d.]+):(\d+)", line):
-                break
-        else:
-            raise SystemExit("the deployment did not start")
-        gateway = next(pid for pid in _descendants(process.pid) if "twinfer.gateway" in _command(pid))
-        for pid in _descendants(process.pid):
-            _pin(pid, SERVER_CORE if pid == gateway else CLIENT_CORE)
-        yield Server((found[1], int(found[2])), gateway)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
+        with started([*SERVE, "--config", config.name]) as served:
+            gateway = next(pid for pid in _descendants(served.pid) if "twinfer.gateway" in _command(pid))
+            for pid in _descendants(served.pid):
+                _pin(pid, SERVER_CORE if pid == gateway else CLIENT_CORE)
+            place = urlsplit(served.url)
+            assert place.hostname is not None
+            assert place.port is not None
+            yield Server((place.hostname, place.port), gateway)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -6,13 +6,11 @@ python -m bench.idle --seconds 60 --set link.transport=tcp
 
 import argparse
 import os
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-READY = re.compile(r"serves \S+ at \S+ \(ready")
+from bench.deployment import SERVE, started
 
 
 def cpu_s(pid: int) -> float:
@@ -33,20 +31,13 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to twinfer serve")
     options = parser.parse_args()
     overrides = [part for setting in options.set for part in ("--set", setting)]
-    command = [sys.executable, "-m", "twinfer", "serve", "--port", "0", *overrides]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
-        assert serving.stderr is not None
-        try:
-            if not any(READY.search(line) for line in serving.stderr):
-                raise SystemExit("the deployment did not start")
-            children = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
-            pids = [serving.pid, *map(int, children)]
-            before = [cpu_s(pid) for pid in pids]
-            time.sleep(options.seconds)
-            for pid, used in zip(pids, before, strict=True):
-                print(f"{name_of(pid):<16}{(cpu_s(pid) - used) / options.seconds:>8.2%} of a core")
-        finally:
-            serving.terminate()
+    with started([*SERVE, *overrides]) as served:
+        children = Path(f"/proc/{served.pid}/task/{served.pid}/children").read_text().split()
+        pids = [served.pid, *map(int, children)]
+        before = [cpu_s(pid) for pid in pids]
+        time.sleep(options.seconds)
+        for pid, used in zip(pids, before, strict=True):
+            print(f"{name_of(pid):<16}{(cpu_s(pid) - used) / options.seconds:>8.2%} of a core")
     return 0
 
 

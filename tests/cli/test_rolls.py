@@ -5,12 +5,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from twinfer.cli.rolls import Served, checked, free_name, ordered
+from tests.cluster.child_process import Play
+from tests.cluster.test_supervisor import Told
+from twinfer.cli.checking import Served
+from twinfer.cli.rolls import Rolls, free_name, ordered
+from twinfer.cluster.child import Command
+from twinfer.cluster.crew import Crew
 from twinfer.cluster.orders import Roll
+from twinfer.cluster.plan import plan_local
+from twinfer.cluster.rolling import RollFailed
+from twinfer.cluster.supervisor import Supervisor
 from twinfer.core.capabilities import Role
-from twinfer.core.config import Config, ElasticConfig, ModelConfig, PoolConfig
+from twinfer.core.config import Config, ModelConfig, PoolConfig
 from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId, WorkerId
+from twinfer.core.process import WorkerSpec
+from twinfer.model.checkpoint import locate
 
 CONFIG = Config(
     model=(ModelConfig("a.first-v1:0"), ModelConfig("b.second-v1:0")),
@@ -56,22 +66,37 @@ def test_refusals(order: Roll, reason: str) -> None:
         ordered(CONFIG, order)
 
 
-def test_in_place_roles_must_stay() -> None:
-    """The last worker that decodes could go while its successor loads."""
-    config = msgspec.structs.replace(CONFIG, elastic=ElasticConfig(enabled=True))
-    assert FIRST.id == ordered(config, Roll("/new"))[1].id
-    with pytest.raises(ConfigError, match="roles change with --elastic"):
-        ordered(config, Roll("/new", in_place=True))
+async def test_a_roll_that_could_not_be_undone_is_ended_by_another(tmp_path: Path) -> None:
+    """It fills the place that has nobody and leaves those alone that are new; then there is nothing to do."""
+    broken = set[str]()
 
+    def to_command(spec: WorkerSpec) -> Command:
+        play = Play(error=f"{spec.worker} is broken") if spec.worker in broken else Play(leaves=0)
+        return Command(spec.worker, "tests.cluster.child_process", msgspec.json.encode(play))
 
-def test_the_directory_that_is_served(tmp_path: Path) -> None:
-    """It cannot be told from itself, whatever was changed in it, by whatever name."""
-    (tmp_path / "again").symlink_to(tmp_path)
-    model = msgspec.structs.replace(FIRST, source=str(tmp_path / "again"))
-    (tmp_path / "config.json").write_text("{}")
-    served = Served(CONFIG, {ModelId(FIRST.id): str(tmp_path)})
-    with pytest.raises(ConfigError, match="is what is served"):
-        checked(served, CONFIG, model, other=True)
+    two = PoolConfig(name="two", role=Role.BOTH, workers=2)
+    config = Config(model=(ModelConfig("twinfer.demo-v1:0"),), pool=(two,))
+    specs = plan_local(config, [0], str(tmp_path), "").workers
+    supervisor, order = Supervisor(bytes(32), Told()), Roll(sets=("pool.two.kv_mib=7",), in_place=True)
+    crew, now = Crew(supervisor, tmp_path, [], to_command, specs), list[Served]()
+    served = Served(config, {ModelId(config.model[0].id): str(locate("demo"))})
+    rolls = Rolls(served, crew, tmp_path, now.append, lambda text: None)
+    await supervisor.start(list(map(to_command, specs)))
+    try:
+        broken |= {"two-1", "two-3"}
+        with pytest.raises(
+            RollFailed, match=r"in part .*two-3 is broken.*cannot be undone \(two-1 is broken\).*roll again"
+        ):
+            await rolls.carry_out(order, lambda text: None)
+        assert ({"two-2": 7}, []) == ({name: spec.pool.kv_mib for name, spec in crew.specs.items()}, now)
+        broken.clear()
+        await rolls.carry_out(order, lambda text: None)
+        assert {"two-0": 7, "two-2": 7} == {name: spec.pool.kv_mib for name, spec in crew.specs.items()}
+        assert [7] == [each.config.pool[0].kv_mib for each in now]
+        with pytest.raises(ConfigError, match="every worker of the model is like that already"):
+            await rolls.carry_out(order, lambda text: None)
+    finally:
+        await supervisor.stop(list(supervisor.pids), 5.0)
 
 
 def test_names() -> None:

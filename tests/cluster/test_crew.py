@@ -15,13 +15,15 @@ from twinfer.cluster import crew as crew_module
 from twinfer.cluster.child import Command
 from twinfer.cluster.crew import Crew
 from twinfer.cluster.registry import read_registry
+from twinfer.cluster.standstill import standing_order
 from twinfer.cluster.supervisor import StartError, Supervisor
 from twinfer.core.capabilities import Role
 from twinfer.core.ids import WorkerId
-from twinfer.core.process import WorkerSpec
+from twinfer.core.process import Standstill, WorkerSpec
 
 OLD, NEW, BAD, UNMET, BACK = (a_spec(Role.DECODE, name, "demo") for name in ("old", "new", "bad", "unmet", "back"))
-GATEWAY = Play(reaches=(WorkerId("new"), WorkerId("bad"), WorkerId("back")))
+ROLES = {WorkerId("old"): Role.PREFILL}
+GATEWAY = Play(reaches=(WorkerId("new"), WorkerId("bad"), WorkerId("back")), standstill=Standstill(2, ROLES))
 
 
 def to_command(spec: WorkerSpec) -> Command:
@@ -71,6 +73,17 @@ async def test_a_worker_that_gateways_do_not_reach(
     with pytest.raises(StartError, match="not every gateway reached unmet"):
         await crew.start([UNMET], 1.0)
     assert set(supervisor.pids) == {"old", "gateway"}
+
+
+async def test_roles_stay_as_a_gateway_says(crew: Crew, tmp_path: Path) -> None:
+    """In answer to this order, not to another one; and the order does not outlast the need for it."""
+    with pytest.raises(StartError, match=r"roles are still being changed after 0\.1 s"):
+        async with crew.standstill(0.1):
+            pass
+    assert 0 == standing_order(tmp_path)
+    async with crew.standstill(10.0) as roles:
+        assert (2, ROLES) == (standing_order(tmp_path), roles)
+    assert 0 == standing_order(tmp_path)
 
 
 async def test_a_new_worker_that_dies_is_missed(crew: Crew, supervisor: Supervisor) -> None:

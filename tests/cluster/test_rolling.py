@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinfer.cluster.rolling import Change, Retire, RollFailed, Start, Step, carry_out, schedule
+from twinfer.cluster.rolling import Retire, RollFailed, Start, Step, carry_out, schedule
+from twinfer.cluster.turnover import Change
 from twinfer.core.capabilities import Role
 from twinfer.core.config import HandoffConfig, LinkConfig, ModelConfig, PoolConfig
 from twinfer.core.errors import ConfigError, TwinferError
@@ -27,7 +28,7 @@ def a_spec(role: Role, name: str, source: str) -> WorkerSpec:
 def changes(prefill: int, decode: int, sink: Role = D) -> list[Change]:
     """Of so many workers of each phase; new ones are named with capitals."""
     names = [(P, f"p{index}") for index in range(prefill)] + [(sink, f"d{index}") for index in range(decode)]
-    return [Change(a_spec(role, name, "old"), a_spec(role, name.upper(), "new")) for role, name in names]
+    return [Change(a_spec(role, name, "old"), a_spec(role, name.upper(), "new"), role) for role, name in names]
 
 
 def words(steps: Sequence[Step]) -> list[str]:
@@ -40,7 +41,7 @@ def words(steps: Sequence[Step]) -> list[str]:
 
 def serving(steps: Sequence[Step], roll: Sequence[Change]) -> list[dict[str, Counter[Role]]]:
     """Workers of each role by their weights, at the beginning and after each step."""
-    now = {change.old.worker: change.old for change in roll}
+    now = {change.old.worker: change.old for change in roll if change.old is not None}
     seen = [now]
     for step in steps:
         if isinstance(step, Start):

@@ -16,7 +16,7 @@ from tests.e2e.clients import Heard, chat, finish, openai_client, opened, take
 from tests.e2e.conftest import DEMO, SPLIT
 from tests.e2e.deployment import Deployment, serving
 from tests.e2e.emulated import EMULATED, EMULATED_ID, expected_tokens
-from tests.e2e.test_elastic import NUM_CLIENTS, Crowd
+from tests.e2e.test_elastic import ELASTIC, FOUR, NUM_CLIENTS, Crowd
 from twinfer.chaos.oracle import wrong_text
 from twinfer.gateway.models import ServedModel
 from twinfer.model.checkpoint import locate
@@ -43,11 +43,11 @@ def roll(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[str
     )
 
 
-def kinds(crowd: Crowd, model: ServedModel) -> dict[int, int]:
+def kinds(crowd: Crowd, model: ServedModel, num_tokens: int = NUM_TOKENS) -> dict[int, int]:
     """How many answers were drawn with which seed; fails when one is neither's, or a mixture."""
     found = {0: 0, 1: 0}
     for prompt, heard in crowd.answers:
-        seeds = [seed for seed in found if expected_tokens(model, prompt, NUM_TOKENS, seed=seed) == heard.tokens]
+        seeds = [seed for seed in found if expected_tokens(model, prompt, num_tokens, seed=seed) == heard.tokens]
         assert len(seeds) == 1, prompt
         found[seeds[0]] += 1
     return found
@@ -103,6 +103,29 @@ async def test_under_load(
         await later.has(1)
         await later.end()
         assert kinds(later, demo_model)[0] == 0
+
+
+@pytest.mark.timeout(240)
+async def test_in_place_where_roles_change(place: Path, demo_model: ServedModel) -> None:
+    """A decode worker computes prompts when it begins: the other one goes last, and roles change again afterwards."""
+    with serving(place / "m", EMULATED, *FOUR, *ELASTIC) as deployment:
+
+        def until_prefilling(names: set[str]) -> None:
+            deployment.wait_for(
+                lambda scrape: set(scrape.roles) == names and list(scrape.roles.values()).count("prefill") == 3
+            )
+
+        crowd = Crowd(deployment.url, "long", 300, 2)
+        await asyncio.to_thread(until_prefilling, {f"{name}-{index}" for name in POOLS for index in (0, 1)})
+        done = await asyncio.to_thread(roll, deployment, *NEW_SEED, "--in-place")
+        print(done.stdout)
+        assert (done.returncode, done.stderr) == (0, "")
+        names = {f"{name}-{index}" for name in POOLS for index in (2, 3)}
+        await asyncio.to_thread(until_prefilling, names)
+        await crowd.has(len(crowd.answers) + NUM_CLIENTS)
+        await crowd.end()
+        assert (crowd.broken, min(kinds(crowd, demo_model, 2).values()) > 0) == (0, True)
+        await asyncio.to_thread(deployment.wait_idle, names=names)
 
 
 @pytest.mark.timeout(120)

@@ -1,19 +1,24 @@
 """The invocation log, and that no other log has what was said."""
 
+import asyncio
 import json
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from tests.gateway.house import converse_body, open_house
-from twinfer.core.config import Config, InvocationLogConfig, ModelConfig, UsageConfig
+from tests.gateway.house import EOS, converse_body, open_house
+from tests.gateway.test_app import Client, settled
+from twinfer.core.config import Config, IdentityConfig, InvocationLogConfig, ModelConfig, UsageConfig
 from twinfer.core.errors import EngineFailure
-from twinfer.gateway.fake import Script
-from twinfer.gateway.models import ServedModel
-from twinfer.gateway.office import open_office
+from twinfer.gateway.fake import FakeDispatcher, Script
+from twinfer.gateway.models import ModelRegistry, ServedModel
+from twinfer.gateway.office import daybook_path, open_office
+from twinfer.gateway.serve import build_app
 
 MODEL = "twinfer.tiny-v1:0"
 PATH = f"/model/{MODEL}/converse"
@@ -53,3 +58,29 @@ async def test_prompts_only_where_they_are_wanted(
         assert answered["output"]["outputBodyJson"] == {"texts": ["porridge"]}
     assert "swordfish" not in caplog.text
     assert "porridge" not in caplog.text
+
+
+async def test_a_client_that_leaves_while_its_account_waits(model: ServedModel, tmp_path: Path) -> None:
+    """Another's transaction holds the day book up while it is settled: it has its line, the only one, all the same."""
+    path, gate = tmp_path / "invocations.jsonl", asyncio.Event()
+    config = Config(
+        model=(ModelConfig(id=MODEL),),
+        identity=IdentityConfig(database=f"sqlite:///{tmp_path}/usage.db", key_file=str(tmp_path / "key")),
+        invocation_log=InvocationLogConfig(str(path)),
+        usage=UsageConfig(flush_s=0.01, spool=str(tmp_path)),
+    )
+    dispatcher = FakeDispatcher(lambda request: Script([[5], [EOS]], gates={1: gate}))
+    async with open_office(config) as office:
+        client = Client(build_app(config, ModelRegistry([model]), dispatcher, office=office), PATH, converse_body())
+        async with asyncio.timeout(10):
+            while not dispatcher.generations or not dispatcher.generations[0].sent:
+                await asyncio.sleep(0)
+            with closing(sqlite3.connect(daybook_path(config))) as other:
+                other.execute("BEGIN IMMEDIATE")
+                gate.set()
+                await dispatcher.generations[0].closed.wait()
+                await settled()
+                client.left.set()
+                await client.exchange
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["status"], line["output"]["outputTokenCount"], client.sent) == ("answered", 2, [])

@@ -5,7 +5,12 @@ import msgspec
 from tests.simulator.small import a_config, a_request, a_scenario, unrest
 from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, ElasticConfig
+from twinfer.core.ids import RequestId
+from twinfer.core.messages import Become
+from twinfer.simulator.cluster import Cluster
+from twinfer.simulator.recorder import Recorder
 from twinfer.simulator.run import replay
+from twinfer.simulator.schedule import Schedule
 
 ELASTIC = ElasticConfig(enabled=True, prefill_tokens=400, decode_requests=6, window_s=0.5, cooldown_s=3.0)
 PROMPTS = [a_request(0.1 * number, 300, 2, number) for number in range(60)]
@@ -39,6 +44,24 @@ def test_long_answers_go_on_elsewhere() -> None:
     assert [("ok", 400)] * 2 == [(one.outcome, one.num_tokens) for one in recorder.journeys[:2]]
     assert {"ok"} == {one.outcome for one in recorder.journeys}
     assert sum(recorder.replans.values()) > 0
+    assert [] == unrest(cluster)
+
+
+def test_who_waits_for_room_is_handed_back_too() -> None:
+    """A worker turns as soon as its drain is over, and who waited there for room ends on another worker."""
+    config = a_config(1, 2)
+    handoff = msgspec.structs.replace(config.handoff, drain_s=0.1, lease_s=100.0, max_busy_s=100.0)
+    config = msgspec.structs.replace(config, handoff=handoff)
+    recorder, schedule = Recorder(1.0), Schedule()
+    cluster = Cluster(a_scenario(config), schedule, recorder)
+    for number in range(4):  # the KV of one of them fits into a decode worker
+        schedule.at(0.0, cluster.gateway.arrive, number, a_request(0.0, 12000, 400, number))
+    turning, roles = cluster.incarnations[2], list[Role]()
+    schedule.at(1.0, turning.take, Become(RequestId("turn"), Role.PREFILL))
+    schedule.at(1.2, lambda: roles.append(turning.life.identity.role))
+    schedule.run()
+    assert [Role.PREFILL] == roles
+    assert [("ok", 400)] * 4 == [(one.outcome, one.num_tokens) for one in recorder.journeys]
     assert [] == unrest(cluster)
 
 

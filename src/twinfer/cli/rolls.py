@@ -1,41 +1,28 @@
 """What ``twinfer serve`` does when it is told to change a model's weights (``cluster/rolling.py``)."""
 
-import asyncio
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from itertools import count
 from pathlib import Path
 
 import msgspec
 
-from twinfer.cli.emulation import settle_emulation
-from twinfer.cli.succession import check_successor
-from twinfer.cluster.crew import Crew
+from twinfer.cli.checking import Question, Served, checked_apart
+from twinfer.cluster.crew import MEET_S, Crew
 from twinfer.cluster.orders import Roll, Say
 from twinfer.cluster.plan import model_of
 from twinfer.cluster.registry import read_registry
-from twinfer.cluster.rolling import Change, carry_out, schedule
+from twinfer.cluster.rolling import carry_out, schedule
+from twinfer.cluster.turnover import Change, turnover
+from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, ModelConfig
 from twinfer.core.config_text import dump_config, parse_config
 from twinfer.core.errors import ConfigError
-from twinfer.core.ids import ModelId, WorkerId
-from twinfer.model.checkpoint import locate
+from twinfer.core.ids import WorkerId
+from twinfer.core.process import WorkerSpec
 
 _FIXED = ("name", "role", "model", "engine", "workers", "cores", "addresses", "latency")
 """Keys of a pool that say what a deployment is made of, and that gateways know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a deployment serves.
-
-    Attributes:
-        config: settled.
-        directories: where each model's tokenizer is.
-    """
-
-    config: Config
-    directories: dict[ModelId, str]
 
 
 class Rolls:
@@ -43,7 +30,7 @@ class Rolls:
 
     Args:
         served: from the start.
-        crew: the workers.
+        crew: the workers, as they are meant to be.
         run_dir: private directory for sockets.
         changed: told what is served from now on.
         echo: shows on the deployment's terminal what whoever gave the order is told.
@@ -52,6 +39,7 @@ class Rolls:
     def __init__(self, served: Served, crew: Crew, run_dir: Path, changed: Callable[[Served], None], echo: Say) -> None:
         self._served = served
         self._crew = crew
+        self._places = tuple(crew.specs.values())
         self._run_dir = run_dir
         self._changed = changed
         self._echo = echo
@@ -68,33 +56,56 @@ class Rolls:
             self._echo(text)
 
         config, model = ordered(self._served.config, order)
-        served = await asyncio.to_thread(checked, self._served, config, model, other=bool(order.source))
-        changes = self._changes(served.config, model)
-        steps = schedule(changes, in_place=order.in_place)
+        other = bool(order.source) and not self._is_unfinished(model.id)
+        served = await checked_apart(Question(self._served, config, model, other=other))
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
-        try:
-            await carry_out(self._crew, steps, within_s, tell)
-        finally:
-            self._crew.forget_fresh()
+        async with self._still() as roles:
+            steps = schedule(self._changes(served.config, model, roles), in_place=order.in_place)
+            if not steps:
+                raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
+            try:
+                await carry_out(self._crew, steps, within_s, tell)
+            finally:
+                self._crew.forget_fresh()
         self._served = served
         self._changed(served)
         tell(f"{model.id} has its new weights; write them into the configuration, too, for the next `twinfer serve`")
 
-    def _changes(self, config: Config, model: ModelConfig) -> list[Change]:
-        """Each worker of the model, with the one that takes its place: of the same pool, under the first free name."""
+    @contextlib.asynccontextmanager
+    async def _still(self) -> AsyncIterator[Mapping[WorkerId, Role]]:
+        """No role changes meanwhile; those that differ from what workers were started as, among others."""
+        config = self._served.config
+        if not config.elastic.enabled:
+            yield {}
+            return
+        async with self._crew.standstill(config.handoff.drain_s + MEET_S) as roles:
+            yield roles
+
+    def _is_unfinished(self, key: str) -> bool:
+        """Whether an earlier roll left workers of a model that are not as they are served."""
+        config = self._served.config
+        model = next(model for model in config.model if model.id == key)
+        return any(change.leaver or change.comer for change in self._changes(config, model, {}))
+
+    def _changes(self, config: Config, model: ModelConfig, roles: Mapping[WorkerId, Role]) -> list[Change]:
+        """What becomes of each worker of the model; new ones have the first free names."""
         pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == model.id}
         taken = set(self._crew.specs)
         if config.registry:
             taken |= read_registry(Path(config.registry), encrypted=config.tls.enabled).keys()
-        changes = []
-        for old in [spec for spec in self._crew.specs.values() if spec.pool.name in pools]:
-            pool = pools[old.pool.name]
-            name = free_name(pool.name, taken)
-            taken.add(name)
-            address = f"unix:{self._run_dir}/{name}.sock"
-            new = msgspec.structs.replace(old, worker=name, model=model, pool=pool, listen=address)
-            changes.append(Change(old, new))
-        return changes
+
+        def wish(spec: WorkerSpec) -> WorkerSpec:
+            return msgspec.structs.replace(spec, model=model, pool=pools[spec.pool.name])
+
+        def name(spec: WorkerSpec) -> WorkerSpec:
+            worker = free_name(spec.pool.name, taken)
+            taken.add(worker)
+            return msgspec.structs.replace(spec, worker=worker, listen=f"unix:{self._run_dir}/{worker}.sock")
+
+        places, present = (
+            [spec for spec in specs if spec.pool.name in pools] for specs in (self._places, self._crew.specs.values())
+        )
+        return turnover(places, present, wish, name, roles)
 
 
 def free_name(pool: str, taken: Collection[WorkerId]) -> WorkerId:
@@ -115,10 +126,6 @@ def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
     if model is None:
         known = ", ".join(model.id for model in config.model)
         raise ConfigError(f"there is no model {order.model!r}; known are {known}")
-    if order.in_place and config.elastic.enabled:
-        raise ConfigError(
-            "roles change with --elastic, so in place the last worker that decodes could go: leave it out"
-        )
     wished = parse_config(dump_config(config), order.sets)
     if [pool.name for pool in wished.pool] != [pool.name for pool in config.pool]:
         raise ConfigError("a roll changes pools that there are; start the deployment again with others")
@@ -137,23 +144,3 @@ def ordered(config: Config, order: Roll) -> tuple[Config, ModelConfig]:
         model = msgspec.structs.replace(model, source=order.source)
     models = tuple(model if each.id == model.id else each for each in config.model)
     return msgspec.structs.replace(wished, model=models), model
-
-
-def checked(old: Served, config: Config, model: ModelConfig, *, other: bool) -> Served:
-    """What would be served, once it is known that it can be. Downloads what has to be downloaded.
-
-    Args:
-        other: the model has another source now, and not only its pools are changed.
-
-    Raises:
-        ConfigError: the checkpoint is not one that can take the other's place.
-        CheckpointError: what is broken or missing.
-    """
-    key = ModelId(model.id)
-    new = locate(model.source)
-    if other and new.resolve() == Path(old.directories[key]).resolve():
-        raise ConfigError(f"{new} is what is served: put other weights into a directory of their own")
-    computes = any(pool.engine == "native" for pool in config.pool if model_of(config, pool).id == model.id)
-    check_successor(model, Path(old.directories[key]), new, computes=computes)
-    directories = old.directories | {key: str(new)}
-    return Served(settle_emulation(config, directories), directories)

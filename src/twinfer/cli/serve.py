@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 
 from twinfer.cli.banner import Banner
+from twinfer.cli.checking import Served
 from twinfer.cli.configuration import cache_dir, load_config
 from twinfer.cli.emulation import emulated_devices, locate_models, settle_emulation
-from twinfer.cli.rolls import Rolls, Served
+from twinfer.cli.rolls import Rolls
 from twinfer.cluster.child import Command
 from twinfer.cluster.crew import Crew
 from twinfer.cluster.deployment import RECORD, ROSTER, DeploymentRecord, WorkerRecord, private_directory, write_record

@@ -18,8 +18,7 @@ _TOKENIZER = "tokenizer.json"
 def check_successor(model: ModelConfig, old: Path, new: Path, *, computes: bool) -> None:
     """See that a checkpoint is whole, and differs from the one that is served in its weights alone.
 
-    Gateways keep tokenizer, template, limits and defaults of the old one, so these have to be the same. Slow enough for
-    a thread of its own.
+    Gateways keep tokenizer, template, limits and defaults of the old one, so these have to be the same.
 
     Args:
         computes: some worker loads the weights; emulated ones need none.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from twinfer.core.ids import WorkerId
-from twinfer.core.process import CLUSTER_KEY_VARIABLE, READY, Leave, Notice
+from twinfer.core.process import CLUSTER_KEY_VARIABLE, READY, Leave, Notice, Standstill
 
 KILL_AFTER_S = 10.0
 LEAVE_GRACE_S = 5.0
@@ -57,6 +57,7 @@ class Child:
         ready: set once it serves.
         error: why it cannot, in its own words.
         reaches: workers that it says it reaches, if it is a gateway.
+        standstill: that it last told of.
     """
 
     def __init__(self, command: Command, on_notice: Callable[[str, Notice], None]) -> None:
@@ -64,6 +65,7 @@ class Child:
         self.ready = asyncio.Event()
         self.error = ""
         self.reaches: frozenset[WorkerId] = frozenset()
+        self.standstill: Standstill | None = None
         self._on_notice = on_notice
         self._process: asyncio.subprocess.Process | None = None
         self._born_s = self._ready_s = self._died_s = 0.0
@@ -120,6 +122,7 @@ class Child:
                 self.ready.set()
             self.error = notice.error or self.error
             self.reaches = self.reaches if notice.reaches is None else frozenset(notice.reaches)
+            self.standstill = notice.standstill or self.standstill
             self._on_notice(self.command.name, notice)
         code = await self._process.wait()
         self._died_s = asyncio.get_running_loop().time()

@@ -1,12 +1,15 @@
 """The workers that a launcher runs: who they are now, how gateways learn of it, and who died."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from twinfer.cluster.child import Command
 from twinfer.cluster.registry import announce, withdraw
+from twinfer.cluster.standstill import end_standstill, order_standstill
 from twinfer.cluster.supervisor import StartError, Supervisor
+from twinfer.core.capabilities import Role
 from twinfer.core.ids import WorkerId
 from twinfer.core.process import WorkerSpec
 
@@ -23,7 +26,7 @@ class Crew:
     Args:
         supervisor: keeps them running.
         roster: directory in which gateways look for them; they stand there already.
-        gateways: the supervisor's names of these.
+        gateways: the supervisor's names of these, that of the one that changes roles first.
         command: what to run for a worker.
         specs: those that run from the start.
     """
@@ -42,6 +45,7 @@ class Crew:
         self._gateways = tuple(gateways)
         self._command = command
         self._fresh: dict[WorkerId, int] = {}
+        self._standstills = 0
 
     async def start(self, specs: Sequence[WorkerSpec], within_s: float) -> None:
         """Start these together; return when they serve and every gateway reaches them.
@@ -69,6 +73,31 @@ class Crew:
     async def retire(self, spec: WorkerSpec, within_s: float) -> None:
         """Let it end what it has, and forget it; gateways do so once it is gone."""
         await self._remove([spec.worker], within_s)
+
+    @contextlib.asynccontextmanager
+    async def standstill(self, within_s: float) -> AsyncIterator[Mapping[WorkerId, Role]]:
+        """Workers' roles, which nobody changes as long as the context lasts.
+
+        Raises:
+            StartError: after that time they are still being changed.
+        """
+        self._standstills += 1
+        order_standstill(self._roster, self._standstills)
+        try:
+            yield await self._until_still(within_s)
+        finally:
+            end_standstill(self._roster)
+
+    async def _until_still(self, within_s: float) -> Mapping[WorkerId, Role]:
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    told = self._supervisor.child(self._gateways[0]).standstill
+                    if told is not None and told.order == self._standstills:
+                        return told.roles
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError as error:
+            raise StartError(f"roles are still being changed after {within_s:g} s; roll again later") from error
 
     def forget_fresh(self) -> None:
         """From now on nobody is new: who dies is started again, and that is all."""

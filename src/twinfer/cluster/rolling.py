@@ -11,21 +11,15 @@
    again before those of the new ones leave, as on the way forth.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Protocol, TypeAlias
 
+from twinfer.cluster.turnover import Change
 from twinfer.core.errors import ConfigError, TwinferError
+from twinfer.core.ids import WorkerId
 from twinfer.core.process import WorkerSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One worker, and the one that takes its place."""
-
-    old: WorkerSpec
-    new: WorkerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +64,85 @@ class RollFailed(TwinferError):
 
 
 def schedule(changes: Sequence[Change], *, in_place: bool) -> list[Step]:
-    """What to do, one step after the other.
+    """What to do, one step after the other; nothing where all stay.
 
     Args:
-        changes: of all workers of a model, at least one.
+        changes: of all workers of a model.
         in_place: old ones go before new ones come.
 
     Raises:
-        ConfigError: in place, with a single worker that decodes.
+        ConfigError: in place, and at some time nobody would decode.
     """
-    sources = [change for change in changes if not change.old.pool.role.decodes]
-    sinks = [change for change in changes if change.old.pool.role.decodes]
-    if in_place:
-        if len(sinks) < 2:
+    sources = [change for change in changes if not change.role.decodes]
+    sinks = [change for change in changes if change.role.decodes]
+    if not in_place:
+        return _beside(_Phase.of(sources), _Phase.of(sinks))
+    steps = [step for change in _empty_first([*sources, *sinks]) for step in _one_by_one(change.leaver, change.comer)]
+    _check_answered(steps, {change.old.worker for change in sinks if change.old is not None})
+    return steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """Who of a phase leaves at once, who comes, and who leaves for whom."""
+
+    spare: list[WorkerSpec]
+    leave: list[WorkerSpec]
+    come: list[WorkerSpec]
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> "_Phase":
+        """Who is too many goes first, but one old worker stays for the end; empty places are filled first."""
+        leave = [old for change in _surplus_first(changes) if (old := change.leaver) is not None]
+        come = [new for change in _empty_first(changes) if (new := change.comer) is not None]
+        spare = max(0, len(leave) - max(len(come), 1))
+        return cls(leave[:spare], leave[spare:], come)
+
+    def turns(self) -> list[list[Step]]:
+        """One old worker leaves, the next new one starts: all but the first start and the last leave."""
+        pairs = zip_longest(self.leave[:-1], self.come[1:])
+        return [_one_by_one(old, new) for old, new in pairs]
+
+
+def _beside(sources: _Phase, sinks: _Phase) -> list[Step]:
+    spare = [Retire(old) for phase in (sources, sinks) for old in phase.spare]
+    came = tuple(phase.come[0] for phase in (sinks, sources) if phase.come)
+    last = [Retire(phase.leave[-1]) for phase in (sources, sinks) if phase.leave]
+    return [*spare, *([Start(came)] if came else []), *_evenly(sources.turns(), sinks.turns()), *last]
+
+
+def _evenly(ours: Sequence[list[Step]], theirs: Sequence[list[Step]]) -> list[Step]:
+    """Two phases' turns, so that both get on at the same rate."""
+    turns = [((index + 1) / (len(phase) + 1), turn) for phase in (ours, theirs) for index, turn in enumerate(phase)]
+    return [step for _, turn in sorted(turns, key=lambda turn: turn[0]) for step in turn]
+
+
+def _one_by_one(old: WorkerSpec | None, new: WorkerSpec | None) -> list[Step]:
+    leaving = [] if old is None else [Retire(old)]
+    coming = [] if new is None else [Start((new,))]
+    return [*leaving, *coming]
+
+
+def _empty_first(changes: Sequence[Change]) -> list[Change]:
+    return sorted(changes, key=lambda change: change.old is not None)
+
+
+def _surplus_first(changes: Sequence[Change]) -> list[Change]:
+    return sorted(changes, key=lambda change: change.new is not None)
+
+
+def _check_answered(steps: Sequence[Step], decoding: set[WorkerId]) -> None:
+    """See that somebody decodes after each step."""
+    for step in steps:
+        if isinstance(step, Start):
+            decoding = decoding | {spec.worker for spec in step.specs if spec.pool.role.decodes}
+        elif decoding == {step.spec.worker}:
             raise ConfigError(
                 "in place nobody could answer while the only worker that decodes loads: leave out --in-place, or have "
                 "two of them"
             )
-        return [step for one in (*sources, *sinks) for step in (Retire(one.old), Start((one.new,)))]
-    first = Start(tuple(phase[0].new for phase in (sinks, sources) if phase))
-    last = [Retire(phase[-1].old) for phase in (sources, sinks) if phase]
-    return [first, *_evenly(list(_in_turn(sources)), list(_in_turn(sinks))), *last]
-
-
-def _in_turn(phase: Sequence[Change]) -> Iterator[tuple[Step, Step]]:
-    """One old worker leaves, the next new one starts: all but the first start and the last leave."""
-    for before, now in pairwise(phase):
-        yield Retire(before.old), Start((now.new,))
-
-
-def _evenly(ours: Sequence[tuple[Step, Step]], theirs: Sequence[tuple[Step, Step]]) -> list[Step]:
-    """Two phases' turns, so that both get on at the same rate."""
-    turns = [((index + 1) / (len(phase) + 1), pair) for phase in (ours, theirs) for index, pair in enumerate(phase)]
-    return [step for _, pair in sorted(turns, key=lambda turn: turn[0]) for step in pair]
+        else:
+            decoding = decoding - {step.spec.worker}
 
 
 async def carry_out(crew: Crew, steps: Sequence[Step], within_s: float, say: Callable[[str], None]) -> None:
@@ -144,7 +184,7 @@ async def _undo(
             except TwinferError as error:
                 raise RollFailed(
                     f"the weights were changed in part ({reason}), and that cannot be undone ({error}): both are "
-                    "served; see that their checkpoints can be read, and start the deployment again"
+                    "served; see that their checkpoints can be read, and roll again, to either of them"
                 ) from error
 
 

@@ -7,6 +7,7 @@ in the environment variable ``TWINFER_CLUSTER_KEY``, in hexadecimal, and never o
 
 import msgspec
 
+from twinfer.core.capabilities import Role
 from twinfer.core.config import Config, HandoffConfig, LinkConfig, ModelConfig, PoolConfig, TlsConfig
 from twinfer.core.ids import ModelId, WorkerId
 
@@ -72,6 +73,18 @@ class Leave(msgspec.Struct, frozen=True):
     within_s: float
 
 
+class Standstill(msgspec.Struct, frozen=True):
+    """No role is being changed, nor will one be until the launcher takes its order back.
+
+    Args:
+        order: its number.
+        roles: as they are.
+    """
+
+    order: int
+    roles: dict[WorkerId, Role]
+
+
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line on a process's standard output, for its launcher.
 
@@ -80,12 +93,14 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
         error: why it cannot start, in one sentence.
         address: where its control plane listens, once it does.
         reaches: workers that a gateway reaches, when they are others than before.
+        standstill: what the gateway that changes roles answers to an order to leave them as they are.
     """
 
     stage: str = ""
     error: str = ""
     address: str = ""
     reaches: tuple[WorkerId, ...] | None = None
+    standstill: Standstill | None = None
 
 
 READY = "ready"

@@ -15,7 +15,7 @@ from twinfer.core.ids import TenantId
 from twinfer.core.route import RouteKind
 from twinfer.core.service import Latency, Tier
 from twinfer.gateway.base import Journey
-from twinfer.gateway.invocation_log import Line
+from twinfer.gateway.invocation_log import Line, Said
 from twinfer.gateway.quotas import Quotas
 from twinfer.usage.daybook import Daybook, Hold, Page
 from twinfer.usage.prices import PriceList
@@ -82,14 +82,19 @@ class Account:
         self._noted = tokens
         return self.record(Status.FAILED, tokens, journeys)
 
-    async def close(self, status: Status) -> UsageRecord | None:
-        """Settle what was used; a second time changes nothing, and there is no record."""
+    async def close(self, status: Status, said: Said | None = None) -> None:
+        """Settle what was used, and write the line of the invocation log; a second time changes nothing.
+
+        Args:
+            said: for that line.
+        """
         if self._hold is None:
-            return None
+            return
         hold, self._hold = self._hold, None
         record = self.record(status, *self._look())
+        if self._books.log is not None:
+            self._books.log(Line(record, said))  # first: whoever is cancelled while he settles has his line, too
         await self._books.settle(hold, record)
-        return record
 
     def record(self, status: Status, tokens: Tokens, journeys: Sequence[Journey]) -> UsageRecord:
         """Its line in the ledger."""

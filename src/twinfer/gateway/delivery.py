@@ -10,7 +10,7 @@ from twinfer.core.errors import Throttled
 from twinfer.gateway.answers import Answer, Answers, Piece
 from twinfer.gateway.books import Order
 from twinfer.gateway.exchange import Call, Context, Plain, Streamed, Work
-from twinfer.gateway.invocation_log import Line, Said
+from twinfer.gateway.invocation_log import Said
 from twinfer.gateway.prepare import ROUTE_HEADER
 from twinfer.gateway.quotas import ReservedTaken
 from twinfer.gateway.wire import Wire
@@ -94,9 +94,7 @@ class Delivery:
             status = Status.CANCELLED
             raise
         finally:
-            record = await account.close(status)
-            if record is not None and self._context.books.log is not None:
-                self._context.books.log(Line(record, self._said(answers)))
+            await account.close(status, self._said(answers))
 
     def _said(self, answers: Sequence[Answer]) -> Said | None:
         """What goes into the invocation log, where the operator wants it there."""

@@ -1,22 +1,65 @@
-"""Shows the fleet to the policy that wishes for changes of roles, and passes its wishes on to workers."""
+"""Shows the fleet to the policy that wishes for changes of roles, and passes its wishes on to workers.
+
+While a launcher changes workers nothing is wished for (``cluster/standstill.py``).
+"""
 
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
+from pathlib import Path
 
+from twinfer.cluster.standstill import standing_order
 from twinfer.core.clock import Clock
 from twinfer.core.config import ElasticConfig, RoutingConfig
 from twinfer.core.ids import ModelId, RequestId
 from twinfer.core.messages import Become
+from twinfer.core.process import Standstill
 from twinfer.gateway.fleet import Fleet
 from twinfer.router.elastic import ElasticPolicy
 
 logger = logging.getLogger(__name__)
 LOOK_S = 0.1
+SETTLE_S = 1.0
+"""In which a worker that was told to turn says that it does."""
+
+
+class Pause:
+    """Knows when roles are to stay, and answers whoever ordered it.
+
+    Args:
+        roster: where orders stand; ``None`` where nobody gives any.
+        tell: takes the answer to each, once no role is being changed.
+    """
+
+    def __init__(self, roster: Path | None, tell: Callable[[Standstill], None]) -> None:
+        self._roster = roster
+        self._tell = tell
+        self._order = 0
+        self._since = 0.0
+        self._told = 0
+
+    def lasts(self, fleet: Fleet, now: float) -> bool:
+        """Whether roles stay as they are."""
+        order = 0 if self._roster is None else standing_order(self._roster)
+        if order != self._order:
+            self._order, self._since = order, now
+        if order not in (0, self._told) and now - self._since >= SETTLE_S:
+            links = [fleet.link(worker) for worker in fleet.present()]
+            if not any(link.load is not None and link.load.draining for link in links):
+                here = [link.identity for link in links if link.identity is not None]
+                self._tell(Standstill(order, {identity.worker: identity.role for identity in here}))
+                self._told = order
+        return order != 0
 
 
 async def keep_in_shape(
-    fleet: Fleet, models: tuple[ModelId, ...], config: ElasticConfig, goals: RoutingConfig, clock: Clock
+    fleet: Fleet,
+    models: tuple[ModelId, ...],
+    config: ElasticConfig,
+    goals: RoutingConfig,
+    clock: Clock,
+    pause: Pause,
 ) -> None:
     """Move workers between the phases of their model until cancelled.
 
@@ -24,6 +67,11 @@ async def keep_in_shape(
     """
     policies = {model: ElasticPolicy(config, goals) for model in models}
     while True:
+        if pause.lasts(fleet, clock.now()):
+            for policy in policies.values():
+                policy.rest()
+            await asyncio.sleep(LOOK_S)
+            continue
         snapshot = fleet.snapshot()
         for model, policy in policies.items():
             for wish in policy.see(snapshot.serving(model), clock.now()):

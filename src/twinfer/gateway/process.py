@@ -18,7 +18,7 @@ from twinfer.core.errors import TwinferError
 from twinfer.core.ids import ModelId, WorkerId
 from twinfer.core.process import READY, GatewaySpec, Notice
 from twinfer.gateway.dispatch import FleetDispatcher
-from twinfer.gateway.elastic import keep_in_shape
+from twinfer.gateway.elastic import Pause, keep_in_shape
 from twinfer.gateway.fleet import Fleet
 from twinfer.gateway.front import front_of
 from twinfer.gateway.joining import Comings, tell_reach
@@ -101,7 +101,9 @@ async def _keep_in_shape(fleet: Fleet, spec: GatewaySpec) -> None:
     """Change roles, if that is wanted, and this gateway's to do."""
     if spec.leads and spec.config.elastic.enabled:
         models = tuple(ModelId(model.id) for model in spec.config.model)
-        await keep_in_shape(fleet, models, spec.config.elastic, spec.config.routing, MonotonicClock())
+        pause = Pause(Path(spec.roster) if spec.roster else None, lambda told: notify(Notice(standstill=told)))
+        config = spec.config
+        await keep_in_shape(fleet, models, config.elastic, config.routing, MonotonicClock(), pause)
 
 
 def _workers(spec: GatewaySpec) -> dict[WorkerId, str]:

@@ -45,6 +45,11 @@ class WaitingRoom:
         return request_id in self._by_request
 
     @property
+    def requests(self) -> tuple[RequestId, ...]:
+        """Who waits, as they came."""
+        return tuple(self._by_request)
+
+    @property
     def first(self) -> Waiting | None:
         """Whose turn it is."""
         return self._queue.first if self._queue else None

@@ -65,6 +65,10 @@ class ElasticPolicy:
             self._looks.clear()
         return wishes
 
+    def rest(self) -> None:
+        """Roles are to stay for a while: what was seen before that does not count after it."""
+        self._looks.clear()
+
     def _mean(self, now: float) -> Pressure:
         looks, config = self._looks, self._config
         while len(looks) > 1 and now - looks[1].at >= config.window_s:

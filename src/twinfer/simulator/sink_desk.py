@@ -67,12 +67,12 @@ class SinkDesk:
         self._ended: OrderedDict[HandoffId, tuple[GrantTerms, ToSource]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) + len(self._waiting)
 
     @property
     def requests(self) -> tuple[RequestId, ...]:
-        """Those with a handoff open."""
-        return tuple(self._by_request)
+        """Those with a handoff open, and those that wait for room."""
+        return (*self._by_request, *self._waiting.requests)
 
     def reserve(self, message: Reserve) -> None:
         """Promise room and grant it to the source that the gateway chose."""

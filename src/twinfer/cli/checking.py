@@ -1,0 +1,119 @@
+"""Looks at a model's new weights, in a process of its own: a download may take hours, and no thread can be stopped.
+
+``python -m twinfer.cli.checking`` reads a :class:`Question` from its standard input, and writes a :class:`Finding`.
+"""
+
+import asyncio
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from twinfer.cli.emulation import settle_emulation
+from twinfer.cli.succession import check_successor
+from twinfer.cluster.child import describe_exit
+from twinfer.cluster.plan import model_of
+from twinfer.core.config import Config, ModelConfig
+from twinfer.core.errors import ConfigError, TwinferError
+from twinfer.core.ids import ModelId
+from twinfer.model.checkpoint import locate
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a deployment serves.
+
+    Attributes:
+        config: settled.
+        directories: where each model's tokenizer is.
+    """
+
+    config: Config
+    directories: dict[ModelId, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether this may be served.
+
+    Attributes:
+        old: what is served.
+        config: as it is to be.
+        model: of that configuration, the one that changes.
+        other: it has another source now, and not only its pools are changed.
+    """
+
+    old: Served
+    config: Config
+    model: ModelConfig
+    other: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What would be served, or why it cannot be."""
+
+    served: Served | None = None
+    error: str = ""
+
+
+def checked(question: Question) -> Served:
+    """What would be served, once it is known that it can be. Downloads what has to be downloaded.
+
+    Raises:
+        ConfigError: the checkpoint is not one that can take the other's place.
+        CheckpointError: what is broken or missing.
+    """
+    old, config, model = question.old, question.config, question.model
+    key = ModelId(model.id)
+    new = locate(model.source)
+    if question.other and new.resolve() == Path(old.directories[key]).resolve():
+        raise ConfigError(f"{new} is what is served: put other weights into a directory of their own")
+    computes = any(pool.engine == "native" for pool in config.pool if model_of(config, pool).id == model.id)
+    check_successor(model, Path(old.directories[key]), new, computes=computes)
+    directories = old.directories | {key: str(new)}
+    return Served(settle_emulation(config, directories), directories)
+
+
+async def checked_apart(question: Question) -> Served:
+    """The same in a process of its own, which ends at once when this is cancelled.
+
+    Raises:
+        ConfigError: what :func:`checked` raises, in its words.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "twinfer.cli.checking",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is the parent's to handle
+    )
+    try:
+        said, _ = await process.communicate(msgspec.json.encode(question))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    if process.returncode:
+        raise ConfigError(f"the process that checks the new weights {describe_exit(process.returncode)}; roll again")
+    finding = msgspec.json.decode(said, type=Finding)
+    if finding.served is None:
+        raise ConfigError(finding.error)
+    return finding.served
+
+
+def main() -> None:
+    """Answer one question."""
+    question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
+    try:
+        finding = Finding(checked(question))
+    except TwinferError as error:
+        finding = Finding(error=str(error))
+    sys.stdout.buffer.write(msgspec.json.encode(finding))
+
+
+if __name__ == "__main__":
+    main()
