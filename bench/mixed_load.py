@@ -5,11 +5,12 @@
     python -m bench.mixed_load /tmp/half-a-billion --rate 0.5 --every 20 --seconds 40 --rounds 1 --json /tmp/mixed.json
 
 Each system has two native workers of one core: `aggregated` two for both phases, `disaggregated` one for either, and
-`router` the same two as that, where the decode worker may compute prompts too, in pieces that keep its steps within
-105 ms. Chats arrive at random, long prompts about every so many seconds. All systems are asked the same in a round,
-one after the other. They all run from the beginning, so that nothing is started in between; whoever is not asked has
-nothing to do. Times are what clients see: to the first text, and between arrivals of text. A percentile is one of the
-requests, or gaps, of all rounds together.
+`router` two for both. `aggregated-in-time` and `router` compute prompts beside answers in pieces that keep a step
+within 105 ms; so does the decode worker of `router-apart`, which has one for either. Chats arrive at random, long
+prompts about every so many seconds. All systems are asked the same in a round, one after the other. They all run from
+the beginning, so that nothing is started in between; whoever is not asked has nothing to do. Times are what clients
+see: to the first text, and between arrivals of text. A percentile is one of the requests, or gaps, of all rounds
+together.
 
 Before the first round, a short one that does not count lets the router learn what steps cost.
 """
@@ -48,17 +49,20 @@ from twinfer.loadtest.words import Passage, Writer
 from twinfer.loadtest.work import Session, Turn
 
 TWO_FOR_BOTH = 'pool=[{name="both",role="both",workers=2,speculation="off"}]'
+TWO_IN_TIME = 'pool=[{name="both",role="both",workers=2,speculation="off",step_goal_ms=105}]'
 ONE_FOR_EITHER = (
     'pool=[{name="prefill",role="prefill",speculation="off"},'
     '{name="decode",role="decode",speculation="off",step_goal_ms=105}]'
 )
 SYSTEMS = {
     "aggregated": (TWO_FOR_BOTH, "routing.policy=aggregated"),
+    "aggregated-in-time": (TWO_IN_TIME, "routing.policy=aggregated"),
     "disaggregated": (ONE_FOR_EITHER, "routing.policy=disaggregated"),
-    "router": (ONE_FOR_EITHER, "routing.policy=cost"),
-    "router-both": (TWO_FOR_BOTH, "routing.policy=cost"),
+    "router": (TWO_IN_TIME, "routing.policy=cost"),
+    "router-apart": (ONE_FOR_EITHER, "routing.policy=cost"),
 }
-FIXED = ("aggregated", "disaggregated")
+USUAL = ("aggregated", "disaggregated", "router")
+FIXED = ("aggregated", "aggregated-in-time", "disaggregated")
 KINDS = ("chat", "long")
 FIRST_LONG_S = 5.0
 JITTER = 0.2
@@ -256,7 +260,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of the first round's requests (default: 1)")
     parser.add_argument("--ttft-goal-ms", type=float, default=2000.0, help="that the router knows (default: 2000)")
     parser.add_argument("--tpot-goal-ms", type=float, default=150.0, help="that the router knows (default: 150)")
-    parser.add_argument("--systems", nargs="+", default=[*FIXED, "router"], choices=list(SYSTEMS))
+    parser.add_argument(
+        "--systems", nargs="+", default=["aggregated", "disaggregated", "router"], choices=list(SYSTEMS)
+    )
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to twinfer serve")
     parser.add_argument("--json", type=Path, help="write everything there, each request with its moments")
     return parser
