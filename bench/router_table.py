@@ -4,7 +4,7 @@ Everything that is a matter of choice (how many workers have which role, from wh
 chosen on the first half of a trace for each way, and what is shown is the second half, at the rate at which the best of
 the three fixed ways still serves 90 % of the requests within the SLO.
 
-1. On the first half: the fixed way that serves most at a rate from a closed form, the highest rate that this one
+1. On the first half: the best choice of each fixed way at a rate from a closed form, the highest rate that one of these
    serves, and at that rate the best choice of each way.
 2. On the second half: the highest rate that any of these fixed ways serves, and what each way serves at that rate.
 """
@@ -98,6 +98,13 @@ class Cell:
         assert found is not None
         return found
 
+    def best_fixed(self, rate: float) -> list[Way]:
+        """Of each fixed policy the way that serves most of the first half at a rate; of these the best one first."""
+        return sorted(
+            (self.best(self.ways(policy), rate) for policy in FIXED),
+            key=lambda way: -self.attained(way, self.first, rate),
+        )
+
     def highest_rate(self, ways: Sequence[Way], requests: Sequence[TraceRequest], start: float) -> float:
         """Requests per second that the best of some ways serves; those that serve less are not looked at twice."""
         low = 0.0
@@ -139,10 +146,8 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
 
 def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
-    leader = cell.best([way for policy in reversed(FIXED) for way in cell.ways(policy)], start)
-    first = cell.highest_rate([leader], cell.first, start)
-    best = [cell.best(cell.ways(policy), first) for policy in FIXED]
-    best.sort(key=lambda way: -cell.attained(way, cell.first, first))
+    first = cell.highest_rate(cell.best_fixed(start), cell.first, start)
+    best = cell.best_fixed(first)
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
     goals = slo(cell.fleet, cell.trace)
