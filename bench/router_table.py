@@ -37,6 +37,8 @@ BETTER = 1.02
 STEPS = 2
 """Halvings of the interval in which a rate is looked for."""
 THRESHOLDS = (512, 2048)
+MANY = 10_000
+"""Requests of a piece at most; it has as many as make sense where those are fewer (``bench/router_rate.py``)."""
 FIXED = ("aggregated", "disaggregated", "threshold")
 
 
@@ -194,7 +196,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
-    parser.add_argument("--requests", type=int, default=1200, help="of either half of a trace at most")
+    parser.add_argument("--requests", type=int, default=MANY, help="of either half of a trace at most")
     parser.add_argument("--divide", type=int, default=1, help="so many times fewer workers of each role")
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")
