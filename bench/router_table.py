@@ -4,7 +4,7 @@ Everything that is a matter of choice (how many workers have which role, from wh
 chosen on the first half of a trace for each way, and what is shown is the second half, at the rate at which the best of
 the three fixed ways still serves 90 % of the requests within the SLO.
 
-1. On the first half: the fixed way that serves most at a rate from a closed form, the highest rate that this one
+1. On the first half: the best choice of each fixed way at a rate from a closed form, the highest rate that one of these
    serves, and at that rate the best choice of each way.
 2. On the second half: the highest rate that any of these fixed ways serves, and what each way serves at that rate.
 """
@@ -37,6 +37,8 @@ BETTER = 1.02
 STEPS = 2
 """Halvings of the interval in which a rate is looked for."""
 THRESHOLDS = (512, 2048)
+MANY = 10_000
+"""Requests of a piece at most; it has as many as make sense where those are fewer (``bench/router_rate.py``)."""
 FIXED = ("aggregated", "disaggregated", "threshold")
 
 
@@ -98,6 +100,13 @@ class Cell:
         assert found is not None
         return found
 
+    def best_fixed(self, rate: float) -> list[Way]:
+        """Of each fixed policy the way that serves most of the first half at a rate; of these the best one first."""
+        return sorted(
+            (self.best(self.ways(policy), rate) for policy in FIXED),
+            key=lambda way: -self.attained(way, self.first, rate),
+        )
+
     def highest_rate(self, ways: Sequence[Way], requests: Sequence[TraceRequest], start: float) -> float:
         """Requests per second that the best of some ways serves; those that serve less are not looked at twice."""
         low = 0.0
@@ -139,10 +148,8 @@ def highest_rate(serves: Callable[[float], bool], start: float) -> float:
 
 def fixed_ways(cell: Cell, start: float) -> dict[str, Any]:
     """One row of the table, but for the router: rates on both halves, and goodput of each fixed way on the second."""
-    leader = cell.best([way for policy in reversed(FIXED) for way in cell.ways(policy)], start)
-    first = cell.highest_rate([leader], cell.first, start)
-    best = [cell.best(cell.ways(policy), first) for policy in FIXED]
-    best.sort(key=lambda way: -cell.attained(way, cell.first, first))
+    first = cell.highest_rate(cell.best_fixed(start), cell.first, start)
+    best = cell.best_fixed(first)
     rate = cell.highest_rate(best, cell.second, first)
     row: dict[str, Any] = {"fleet": cell.fleet.name, "trace": cell.trace.name, "first rate": first, "rate": rate}
     goals = slo(cell.fleet, cell.trace)
@@ -189,7 +196,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="directory of the traces")
     parser.add_argument("--cells", nargs="*", default=[f"{f}:{t}" for f in FLEETS for t in TRACES])
-    parser.add_argument("--requests", type=int, default=1200, help="of either half of a trace at most")
+    parser.add_argument("--requests", type=int, default=MANY, help="of either half of a trace at most")
     parser.add_argument("--divide", type=int, default=1, help="so many times fewer workers of each role")
     parser.add_argument("--json", type=Path, help="write the rows here, and keep those of other cells that are there")
     parser.add_argument("--again", action="store_true", help="take what fixed ways do from --json where it is there")

@@ -2,7 +2,7 @@
 
 import pytest
 from bench.router_cells import FLEETS, TRACES, halves
-from bench.router_table import Cell, highest_rate, page
+from bench.router_table import FIXED, Cell, highest_rate, page
 
 from twinfer.core.traces import TraceRequest
 
@@ -43,6 +43,16 @@ def test_a_simulation_is_not_run_twice() -> None:
     assert shares[0] != shares[1]
     simulations = [(way, cell.second, 0.2), (other, cell.first, 0.2)]
     assert [3, 4] == [len(cell._known) for one in simulations if cell.attained(*one) >= 0.0]
+
+
+def test_a_rate_is_looked_for_with_each_fixed_policy() -> None:
+    """With its best choice on the first half, and with the best of these first."""
+    cell = Cell(FLEETS["xeon"], TRACES["conv"], *halves(REQUESTS, 60, 4))
+    found = cell.best_fixed(1.0)
+    shares = [cell.attained(way, cell.first, 1.0) for way in found]
+    assert (sorted(FIXED), sorted(shares, reverse=True)) == (sorted(way.policy for way in found), shares)
+    best = {way.policy: max(cell.attained(other, cell.first, 1.0) for other in cell.ways(way.policy)) for way in found}
+    assert shares == [best[way.policy] for way in found]
 
 
 def test_a_row_says_what_was_asked_for_and_compares_with_the_best() -> None:

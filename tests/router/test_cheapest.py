@@ -126,6 +126,43 @@ def test_what_flex_holds_is_room_for_an_urgent_one() -> None:
     assert (idle, True) == (urgent, other > idle)
 
 
+def waits(free: int, promised: int, **facts: object) -> tuple[float, float]:
+    """Of a short prompt for room among 32 answers, computed there and handed over; in times that an answer takes."""
+    roomy = a_worker("d", Role.DECODE, running=32, decode_rows=32, decode_context=64_000, answering=32, **facts)
+    blocks = BlockCounts(4000, free, 0, 4000 - free, promised=promised)
+    full = msgspec.structs.replace(roomy, load=msgspec.structs.replace(roomy.load, blocks=blocks))
+    mean = ClusterSnapshot(()).answers.mean
+    answer_s = mean * STEPS.decode_s(33, 64_000 + 100 + mean / 2)
+    found = []
+    for kind in RouteKind:
+        at_once, later = (route(100, worker, P, forced=kind).estimate for worker in (roomy, full))
+        assert at_once is not None
+        assert later is not None
+        found.append((later.ttft_s - at_once.ttft_s) / answer_s)
+    return found[0], found[1]
+
+
+def test_a_prompt_in_the_queue_leaves_a_block_for_each_that_runs() -> None:
+    """One that is handed over takes the last; in the queue it waits until so many of those held are free."""
+    size = CAPABILITIES.layout.block_tokens
+    missing = (100 + ClusterSnapshot(()).answers.mean) / size + 32 - 80
+    assert (0.0, 0.0) == waits(free=110, promised=0)
+    assert pytest.approx((missing / 3920, 0.0)) == waits(free=80, promised=0)
+    before = Backlog(2 * size)
+    assert pytest.approx(((missing + 2) / 3920, 0.0)) == waits(
+        free=80, promised=0, waiting_tokens=before.tokens, backlog=before
+    )
+
+
+def test_what_becomes_free_goes_to_handoffs_first() -> None:
+    """In the queue it waits until the answers of now have ended, and so it is handed over instead."""
+    assert pytest.approx((1.0, 0.0)) == waits(free=110, promised=30)
+    blocks = BlockCounts(4000, 110, 0, 3890, promised=30)
+    full = a_worker("d", Role.DECODE, running=32, decode_rows=32, decode_context=64_000, answering=32, blocks=blocks)
+    queued = a_worker("p", Role.PREFILL, backlog=Backlog(5_000))
+    assert (("d", None), ("d", "p")) == (ends(route(100, BUSY, queued)), ends(route(100, full, queued)))
+
+
 def test_foreseen_is_what_costs_say_under_any_policy() -> None:
     """And nothing where no costs are known, or nobody is there."""
     other = msgspec.structs.replace(ROUTING, policy="threshold")
@@ -218,14 +255,16 @@ COSTS = st.none() | st.builds(
     hides=st.floats(0, 1),
 )
 WORKERS = st.builds(
-    lambda role, cost, rows, tokens, free, share, link: {
+    lambda role, cost, rows, tokens, waiting, free, promised, share, link: {
         "role": role,
         "cost": cost,
+        "running": rows,
         "decode_rows": rows,
         "answering": rows,
         "decode_context": rows * 100,
         "backlog": Backlog(tokens, float(tokens)),
-        "blocks": BlockCounts(4000, free, 0, 4000 - free),
+        "waiting_tokens": min(waiting, tokens),
+        "blocks": BlockCounts(4000, free, 0, 4000 - free, promised=min(promised, free)),
         "prefill_share": share,
         "links": {WorkerId("w0"): link},
     },
@@ -233,6 +272,8 @@ WORKERS = st.builds(
     COSTS,
     st.integers(0, 500),
     st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 4000),
     st.integers(0, 4000),
     st.floats(0, 1),
     st.builds(LinkCost, st.floats(0, 10), st.floats(0, 1), st.floats(1e-3, 1e3)),

@@ -3,7 +3,8 @@
     ahead    = prompts on the worker that are not computed yet, worse tiers left out (``router/prompt_queue.py``)
     chunks   = steps that ahead and the uncached part of the prompt take
     added    = what prompts add to decode steps of those there, which may hide a part of them (``core/cost.py``)
-    ttft     = pace * (chunks * decode step + added(ahead and uncached part)) + delay until the decode worker has room
+    ttft     = pace * (chunks * decode step + added(ahead and uncached part)) + delay until the decode worker has room,
+               which a prompt that stands in its queue finds later than one that is handed over
     service  = pace * prefill(uncached part)
     holds    = pace * (added(ahead and uncached part) - added(ahead)); the service where nobody decodes
     step     = pace * decode step with one more row and its context
@@ -89,11 +90,23 @@ class PrefillSide:
 
 @dataclass(frozen=True, slots=True)
 class DecodeSide:
-    """One worker as the place where the answer is generated."""
+    """One worker as the place where the answer is generated.
+
+    Attributes:
+        hit: prompt tokens whose KV is there.
+        delay_s: until there is room for a prompt that is handed over.
+        queue_s: until there is for one that is to be computed there.
+        step_s: of one step that only decodes, with this answer.
+        tpot_s: time per token, what stalls it there included.
+        stall_s: for how long prompts that are there already hold up its second token.
+        token_s: time per token without that.
+        burden: other requests that it makes late.
+    """
 
     state: WorkerState
     hit: int
     delay_s: float
+    queue_s: float
     step_s: float
     tpot_s: float
     stall_s: float
@@ -149,12 +162,13 @@ def decode_side(state: WorkerState, cost: StepCost, hit: int, ask: Ask) -> Decod
     crowded = rows * (_stalled(ask, stall, token) - _stalled(ask, stall, token - growth))
     crowded += EARLY * rows * growth / ask.tpot_s
     tpot = token + (stall - step) / ask.answers.mean
-    return DecodeSide(state, hit, _delay(state, step, hit, ask), step, tpot, stall, token, crowded)
+    delay, queue = _delays(state, step, hit, ask)
+    return DecodeSide(state, hit, delay, queue, step, tpot, stall, token, crowded)
 
 
 def aggregated(prefill: PrefillSide, decode: DecodeSide, ask: Ask) -> Estimate:
     """Both phases on one worker."""
-    ttft = prefill.ttft_s + decode.delay_s
+    ttft = prefill.ttft_s + decode.queue_s
     return _estimate(prefill, decode, (None, ttft, 0.0), ask)
 
 
@@ -219,13 +233,22 @@ def _ramp(share: float, sure: float, hopeless: float) -> float:
     return 1.0 if share >= hopeless else (share - sure) / (hopeless - sure)
 
 
-def _delay(state: WorkerState, step_s: float, hit: int, ask: Ask) -> float:
-    """Until there is room for the KV: as long as it takes until enough answers there ended."""
-    blocks, size = state.load.blocks, state.identity.capabilities.layout.block_tokens
+def _delays(state: WorkerState, step_s: float, hit: int, ask: Ask) -> tuple[float, float]:
+    """Until there is room for the KV, handed over and computed there: until enough answers there have ended.
+
+    A prompt in the queue needs room for those before it, and leaves a block for each that runs; one that is handed over
+    takes the last block. So while some are on their way they take what becomes free first, and the queue has no more
+    than what the answers of now leave when they have ended.
+    """
+    load, blocks, size = state.load, state.load.blocks, state.identity.capabilities.layout.block_tokens
+    answers_s = ask.answers.mean * step_s
     needed = (ask.prompt_tokens - hit + ask.answers.mean) / size + state.unreported.tokens / size
     missing = needed - (blocks.free + blocks.cached - blocks.promised)
     if ask.tier.is_urgent:
-        missing -= state.load.yielding_blocks
-    if missing <= 0:
-        return 0.0
-    return ask.answers.mean * step_s * min(1.0, missing / max(blocks.live, 1))
+        missing -= load.yielding_blocks
+    before = min(load.waiting_tokens, state.ahead_of(ask.tier).tokens) / size
+    in_queue = missing + load.running + before
+    if in_queue <= 0:
+        return 0.0, 0.0
+    delay_s = answers_s * min(1.0, max(0.0, missing) / max(blocks.live, 1))
+    return delay_s, answers_s if blocks.promised else answers_s * min(1.0, in_queue / max(blocks.live, 1))
