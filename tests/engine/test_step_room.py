@@ -49,8 +49,12 @@ def test_a_step_keeps_its_goal_or_takes_least(
 
 @given(costs, st.floats(0.01, 1.0), st.integers(1, 2048))
 def test_a_prompt_gets_on(cost: StepCost, goal_s: float, wanted: int) -> None:
-    """However long answers take, some positions are computed."""
-    assert min(wanted, LEAST) <= StepRoom(cost, goal_s, 64, 100_000).of(wanted, 0)
+    """However long answers take, some positions are computed, and all that their decoding hides."""
+    decode_s = cost.decode_s(64, 100_000)
+    found = StepRoom(cost, goal_s, 64, 100_000).of(wanted, 0)
+    assert min(wanted, LEAST) <= found
+    more = prompt_work(0, min(wanted, found + EVEN))
+    assert found == wanted or cost.prefill_s(more) >= 0.9999 * cost.hides * decode_s
 
 
 def test_the_pieces_are_told() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_what_is_not_finite_stays_with_its_sequence(chunk: int, tiny: TinyCheckp
     sound.request, spoilt.request = (make_request(name, list(range(40 + chunk))) for name in "ba")
     found = logits(driver.runner, [driver.slice_of(sequence, chunk) for sequence in (spoilt, sound)], use_step=True)
     assert [False, True] == [bool(row.isfinite().all()) for row in found]
+
+
+@pytest.mark.parametrize("isa", [Isa.AVX512, Isa.AMX])
+def test_a_guess_sees_those_before_it(isa: Isa, tiny: TinyCheckpoints, cache_dir: Path) -> None:
+    """Tokens of one sequence in slices of their own find each other's keys, whoever of them is attended first."""
+    driver = Driver(tiny("tiny-qwen2", head_dim=64, num_key_value_heads=1), cache_dir, "bf16", "bf16")
+    step = driver.runner._kernel_step
+    assert step is not None
+    step.kernels.machine.isa = min(isa, step.kernels.isa)
+    step.kernels.machine.threads = 1
+    sequence = Progress(make_request("a", [number * 37 % 4096 for number in range(44)]))
+    parts = []
+    for end in range(41, 45):
+        sequence.computed = end - 1
+        part = driver.slice_of(sequence, 1)
+        parts.append(dataclasses.replace(part, sample_index=0))
+    before = driver.pool.clone()
+    expected = logits(driver.runner, parts, use_step=True)
+    driver.pool.copy_(before)
+    assert torch.equal(expected, logits(driver.runner, parts[::-1], use_step=True).flip(0))
 
 
 @needs_tiles

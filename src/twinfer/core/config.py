@@ -3,6 +3,7 @@
 A TOML file fills it, ``--set a.b=c`` overrides it, and unknown keys are errors. Reading text is ``core.config_text``.
 """
 
+import math
 import re
 from typing import Literal
 
@@ -126,8 +127,9 @@ class PoolConfig(_Table, frozen=True):
     max_step_tokens: int = 512
     """Positions computed in one step at most: the size of a prefill chunk."""
     step_goal_ms: float = 0.0
-    """A step that draws tokens computes no more of prompts than keeps it within this, as far as its worker has learned
-    what steps cost, so that nobody's next token waits longer for somebody's prompt; 0 for as many as fit."""
+    """A step that draws tokens computes no more of prompts than keeps it within this, but some (32 positions, or 16 more),
+    so that nobody's next token waits longer for somebody's prompt; 0 for as many as fit. It goes by what steps were
+    learned to cost, so not in an emulated pool without a device."""
     speculation: Literal["auto", "lookup", "off"] = "auto"
     """``lookup`` guesses that what followed the same words earlier follows again, computes several tokens in one step,
     and keeps those that are drawn anyway; ``auto`` does so in the native engine."""
@@ -141,6 +143,10 @@ class PoolConfig(_Table, frozen=True):
     """Workers started by hand (``twinfer worker --listen``), as ``host:port``; then none are started here. On other
     machines they need ``[tls]``."""
     emulation: EmulationConfig = EmulationConfig()
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.step_goal_ms < math.inf:
+            raise ValueError(f"step_goal_ms of pool {self.name} has to be a number of milliseconds, or 0 for no goal")
 
 
 class LinkEmulationConfig(_Table, frozen=True):

@@ -3,7 +3,7 @@
 A step is the gap between two tokens of every answer in it. Chunked prefill bounds it by a number of positions (Agrawal
 et al., "Sarathi-Serve", OSDI 2024); here it is a time, and what the engine's own steps cost says what fits into it:
 
-    room = goal / pace - decode + hides * decode
+    room = max(0, goal / pace - decode) + hides * decode
     n positions after s others take token * n + pair * n * (s + n / 2)
 
 with the terms of :class:`~twinfer.core.cost.StepCost`, all in seconds.
@@ -34,7 +34,8 @@ class StepRoom:
 
     def __init__(self, cost: StepCost, goal_s: float, rows: int, context: int) -> None:
         self._cost = cost
-        self._left_s = goal_s / cost.pace - (1.0 - cost.hides) * cost.decode_s(rows, context)
+        decode_s = cost.decode_s(rows, context)
+        self._left_s = max(0.0, goal_s / cost.pace - decode_s) + cost.hides * decode_s
         self._taken = 0
 
     @property

@@ -1,7 +1,8 @@
 /* Attention of one query of each sequence, straight from the paged pool.
  *
- * A unit of work is one row and one key head: it normalises and turns the key and the queries that share it, stores key
- * and value in the pool, and reads the sequence's blocks once with a running softmax. Sums are in fp32.
+ * All keys and values are stored first, because a guess sees those of the guesses before it. Then a unit of work is one
+ * row and one key head: it normalises and turns the queries that share it, and reads the sequence's blocks once with a
+ * running softmax. Sums are in fp32.
  */
 #include "heads.h"
 #include "vectors.h"
@@ -78,7 +79,6 @@ INLINE void attend_unit(const attention *job, long slice, long kv_head)
     const bf16 *heads = job->heads + row * (m->heads + 2 * m->kv_heads) * dim;
     const float scale = 1 / sqrtf((float)dim);
 
-    keep(job, table, position, heads, kv_head);
     const long first = weights->window && position >= weights->window ? position - weights->window + 1 : 0;
     for (long h = 0; h < share; h += QUERIES) {
         const long count = least(QUERIES, share - h);
@@ -95,6 +95,17 @@ INLINE void attend_unit(const attention *job, long slice, long kv_head)
     }
 }
 
+/* Units are slices. */
+INLINE void keep_units(const run *job, long first, long last)
+{
+    const model *m = job->attention->model;
+    const batch *b = job->attention->batch;
+    for (long slice = job->first + first; slice < job->first + last; slice++)
+        for (long h = 0; h < m->kv_heads; h++)
+            keep(job->attention, b->tables + slice * b->table_width, b->starts[slice],
+                 job->attention->heads + b->begins[slice] * (m->heads + 2 * m->kv_heads) * m->head_dim, h);
+}
+
 INLINE void attend_units(const run *job, long first, long last)
 {
     const long kv_heads = job->attention->model->kv_heads;
@@ -104,6 +115,14 @@ INLINE void attend_units(const run *job, long first, long last)
 
 static void portable(const run *job, long first, long last) { attend_units(job, first, last); }
 VECTOR static void vector(const run *job, long first, long last) { attend_units(job, first, last); }
+static void portable_keep(const run *job, long first, long last) { keep_units(job, first, last); }
+VECTOR static void vector_keep(const run *job, long first, long last) { keep_units(job, first, last); }
+
+static void kept(const void *argument, long first, long last)
+{
+    const run *job = argument;
+    (job->attention->isa >= AVX512 ? vector_keep : portable_keep)(job, first, last);
+}
 
 static void units(const void *argument, long first, long last)
 {
@@ -114,6 +133,7 @@ static void units(const void *argument, long first, long last)
 void attend_tokens(const machine *machine, const attention *job, int64_t slice, int64_t count)
 {
     const run all = {job, slice};
+    share(machine, kept, &all, count);
     if (tokens_fit_tiles(job)) {
         attend_tokens_on_tiles(machine, job, slice, count);
         return;

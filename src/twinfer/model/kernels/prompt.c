@@ -275,7 +275,7 @@ void attend_prompt(const machine *machine, const attention *attention, int64_t s
     share(machine, attend_units, &job, m->kv_heads * ((rows + each * SIDE - 1) / (each * SIDE)));
 }
 
-/* Units are key heads of slices. */
+/* Units are key heads of slices, whose keys and values are stored already. */
 TILES static void token_units(const void *argument, long first, long last)
 {
     const prompt *job = argument;
@@ -289,7 +289,6 @@ TILES static void token_units(const void *argument, long first, long last)
         const long row = a->batch->begins[slice], position = a->batch->starts[slice];
         const int64_t *table = a->batch->tables + slice * a->batch->table_width;
         bf16 *heads = a->heads + row * (m->heads + 2 * m->kv_heads) * dim;
-        keep(a, table, position, heads, kv_head);
         for (long h = head; h < head + group; h++)
             turn_query(a, position, heads + h * dim);
         t.count = group, t.first = t.last = position;

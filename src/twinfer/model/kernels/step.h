@@ -46,7 +46,7 @@ void gate_rows(const machine *machine, const bf16 *gate_up, int64_t rows, int64_
  * `count` such slices follow each other, and for one of many. */
 void attend_tokens(const machine *machine, const attention *job, int64_t slice, int64_t count);
 void attend_prompt(const machine *machine, const attention *job, int64_t slice);
-/* How slices of one are done where heads have the right sizes. */
+/* How slices of one are done where heads have the right sizes, once their keys and values are stored. */
 int tokens_fit_tiles(const attention *job);
 void attend_tokens_on_tiles(const machine *machine, const attention *job, int64_t slice, int64_t count);
 
