@@ -29,7 +29,7 @@ SPREAD = 0.6
 """Of the logarithms of lengths."""
 ATTAINED = 0.9
 """Share of the requests that the best fixed ratio serves well."""
-REACH, PRECISION = 1.1, 1.01
+REACH, PRECISION = 1.1, 1.05
 """By how much rates are changed while they are looked for, at most, and how closely they are found."""
 LOOK_EVERY = 500
 """Requests between two looks whether a simulation is still of use."""
@@ -95,7 +95,7 @@ class Case:
 TRN3 = dataclasses.replace(FLEETS["wafers"], kinds=("trn3",), links={})
 CASES = {
     "h100": Case(FLEETS["h100"], 4, (Half(21, 4000, 50), Half(17, 200, 1500)), Slo(2.0, 0.030)),
-    "trn3": Case(TRN3, 8, (Half(34.5, 4000, 50), Half(78, 200, 600)), Slo(2.0, 0.030)),
+    "trn3": Case(TRN3, 8, (Half(35.5, 4000, 50), Half(108, 200, 600)), Slo(2.0, 0.030)),
 }
 
 

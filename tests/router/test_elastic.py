@@ -60,7 +60,7 @@ def test_moves_as_many_as_it_takes():
 
 def test_stays_within_the_band():
     """Nothing moves when both phases are loaded, when none is, and when the giver would not bear it."""
-    for tokens, running in ((200, 20), (79, 7), (10, 1), (200, 9)):
+    for tokens, running in ((200, 20), (79, 7), (10, 1), (190, 9)):
         assert wishes(ElasticPolicy(CONFIG), fleet([P, P, D, D], tokens, running), 0.0, 30.0) == []
 
 
@@ -84,6 +84,24 @@ def test_a_moment_is_no_reason():
     policy = ElasticPolicy(CONFIG)
     calm, peak = fleet([P, P, D, D], 0, 1), fleet([P, P, D, D], 150, 1)
     assert wishes(policy, calm, 0.0, 4.0) + wishes(policy, peak, 4.5, 0.5) + wishes(policy, calm, 5.5, 4.0) == []
+
+
+def test_what_grows_counts_as_it_will_be():
+    """Answers that pile up move workers before they press; a queue of prompts that gets shorter keeps none of them."""
+    policy, found = ElasticPolicy(CONFIG), []
+    for look in range(5):
+        found += policy.see(fleet([P, P, P, D], 100 - 20 * look, look), look * STEP_S)
+    assert [("w0", D), ("w1", D)] == [(wish.worker, wish.role) for wish in found]
+    for running in (2, 0):
+        assert () == tuple(wishes(ElasticPolicy(CONFIG), fleet([P, P, P, D], 60, running), 0.0, 2.0))
+
+
+def test_a_step_is_no_growth():
+    """What rose once, within one half of the window, counts by its average only."""
+    policy, found = ElasticPolicy(CONFIG), []
+    for look, running in enumerate((0, 0, 0, 9, 9)):
+        found += policy.see(fleet([P, P, D], 0, running), look * STEP_S)
+    assert [] == found
 
 
 states = st.lists(

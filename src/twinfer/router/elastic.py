@@ -7,7 +7,7 @@ more relieves the others is guessed from the rows that there are, so one of seve
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twinfer.core.capabilities import Role
@@ -59,24 +59,35 @@ class ElasticPolicy:
         self._looks.append(_Look(now, self._gauge.came(states), self._gauge.now(states)))
         if now - self._looks[0].at < self._config.window_s or now < self._quiet_until:
             return ()
-        wishes = self._wishes(self._mean(now), states)
+        wishes = self._wishes(self._ahead(now), states)
         if wishes:
             self._quiet_until = now + self._config.cooldown_s
             self._looks.clear()
         return wishes
 
-    def _mean(self, now: float) -> Pressure:
+    def _ahead(self, now: float) -> Pressure:
+        """On average over the window; a queue that got shorter, and answers, as they would be after a cool-down.
+
+        That a queue gets longer is told by the prompts that come.
+        """
         looks, config = self._looks, self._config
         while len(looks) > 1 and now - looks[1].at >= config.window_s:
             looks.popleft()
-        comes = sum(look.came_s for look in list(looks)[1:]) / max(now - looks[0].at, 1e-3)
-        seen = [look.pressure for look in looks]
+        past_s = max(now - looks[0].at, 1e-3)
+        comes = sum(look.came_s for look in list(looks)[1:]) / past_s
+        decoders = sum(look.pressure.decoders for look in looks) / len(looks)
+
+        def then(of: Callable[[Pressure], float], most: float = float("inf")) -> float:
+            seen = [of(look.pressure) for look in looks]
+            grown = min(_steady(seen), most) / past_s * config.cooldown_s
+            return max(0.0, sum(seen) / len(seen) + grown)
+
         return Pressure(
-            max(comes, 0.0) + sum(one.prefill for one in seen) / len(seen),
-            sum(one.decoders for one in seen) / len(seen),
-            sum(one.idle for one in seen) / len(seen),
-            sum(one.rows for one in seen) / len(seen),
-            sum(one.held for one in seen) / len(seen),
+            max(comes, 0.0) + then(lambda one: one.prefill, 0.0),
+            decoders,
+            sum(look.pressure.idle for look in looks) / len(looks),
+            then(lambda one: one.rows * one.decoders) / decoders,
+            then(lambda one: one.held * one.decoders) / decoders,
         )
 
     def _wishes(self, pressure: Pressure, states: Sequence[WorkerState]) -> tuple[Wish, ...]:
@@ -101,6 +112,15 @@ class ElasticPolicy:
         )
         idlest = sorted(by_role[giver], key=_work)[: abs(more)]
         return tuple(Wish(state.identity.worker, taker, reason) for state in idlest)
+
+
+def _steady(seen: Sequence[float]) -> float:
+    """By how much something grew or shrank, as far as it did so in both halves alike: a peak is no growth."""
+    middle = len(seen) // 2
+    first, second = seen[middle] - seen[0], seen[-1] - seen[middle]
+    if first * second <= 0.0:
+        return 0.0
+    return 2.0 * min(first, second, key=abs)
 
 
 def _work(state: WorkerState) -> tuple[int, WorkerId]:
