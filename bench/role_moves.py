@@ -243,8 +243,8 @@ def _is_late(slo: Slo, one: Journey, now: float) -> bool:
 def _tell(run: Moved, *, verbose: bool) -> None:
     """What moved, how long that took, and whether a request was lost by it."""
     moves, requests = run.recorder.moves, len(run.recorder.journeys)
-    text = f"{len(moves)} moves of at most {max(run.took_s, default=0.0):.2f} s; {run.lost} of {requests} lost; {run.well} served well"
-    print(f"  {text}", file=sys.stderr)
+    text = f"{len(moves)} moves of at most {max(run.took_s, default=0.0):.2f} s; {run.lost} of {requests} lost"
+    print(f"  {text}; {run.well} served well", file=sys.stderr)
     for move in moves if verbose else ():
         print(f"  {move.at_s:7.1f} s: {move.worker} to {move.role.value}: {move.reason}", file=sys.stderr)
 

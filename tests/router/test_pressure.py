@@ -34,7 +34,7 @@ def test_with_costs():
 
 
 def test_prompts_hidden_by_weights():
-    """Where a full step is computed while weights are read, and takes little longer, a position takes its part of it."""
+    """Where prompts are computed while weights are read, a position takes its part of the step that is left."""
     waits = measured(P, 0, 0, 0)
     cost = msgspec.structs.replace(waits.cost, hides=0.9)
     found = Gauge(CONFIG, GOALS).now([msgspec.structs.replace(waits, cost=cost), measured(D, 1, 0, 0)])
