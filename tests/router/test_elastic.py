@@ -86,22 +86,13 @@ def test_a_moment_is_no_reason():
     assert wishes(policy, calm, 0.0, 4.0) + wishes(policy, peak, 4.5, 0.5) + wishes(policy, calm, 5.5, 4.0) == []
 
 
-def test_what_grows_counts_as_it_will_be():
-    """Answers that pile up move workers before they press; a queue of prompts that gets shorter keeps none of them."""
-    policy, found = ElasticPolicy(CONFIG), []
-    for look in range(5):
-        found += policy.see(fleet([P, P, P, D], 100 - 20 * look, look), look * STEP_S)
-    assert [("w0", D), ("w1", D)] == [(wish.worker, wish.role) for wish in found]
-    for running in (2, 0):
-        assert () == tuple(wishes(ElasticPolicy(CONFIG), fleet([P, P, P, D], 60, running), 0.0, 2.0))
-
-
-def test_a_step_is_no_growth():
-    """What rose once, within one half of the window, counts by its average only."""
-    policy, found = ElasticPolicy(CONFIG), []
-    for look, running in enumerate((0, 0, 0, 9, 9)):
-        found += policy.see(fleet([P, P, D], 0, running), look * STEP_S)
-    assert [] == found
+def test_a_queue_that_gets_shorter_keeps_nobody():
+    """Prompts that wait less and less, as after a turn of the load, leave as many workers as the answers need."""
+    for tokens, expected in ((100, 2), (0, 0)):
+        policy, found = ElasticPolicy(CONFIG), []
+        for look in range(5):
+            found += policy.see(fleet([P, P, P, D], 300 - tokens * look // 2, 20), look * STEP_S)
+        assert [D] * expected == [wish.role for wish in found]
 
 
 states = st.lists(

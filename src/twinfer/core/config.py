@@ -267,8 +267,8 @@ class ElasticConfig(_Table, frozen=True):
     """Answers under way on each decode worker that are a pressure of 1 on decode, if it tells no costs."""
     high: float = 0.8
     """Workers change their role when the pressure on a phase is at least that, on average over ``window_s`` or, where
-    answers steadily grow more or fewer or a queue gets shorter, as it will be ``cooldown_s`` later,"""
-    bearable: float = 0.9
+    it steadily gets less, as it will be ``cooldown_s`` later,"""
+    bearable: float = 0.8
     """and that on either phase would be at most this share of it afterwards; as many as is best."""
     window_s: float = 1.0
     """How long is looked back."""

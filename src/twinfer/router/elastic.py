@@ -66,9 +66,9 @@ class ElasticPolicy:
         return wishes
 
     def _ahead(self, now: float) -> Pressure:
-        """On average over the window; a queue that got shorter, and answers, as they would be after a cool-down.
+        """On average over the window; what got less in it, as it would be after a cool-down.
 
-        That a queue gets longer is told by the prompts that come.
+        What got more is not continued: short answers do so for less than a cool-down.
         """
         looks, config = self._looks, self._config
         while len(looks) > 1 and now - looks[1].at >= config.window_s:
@@ -77,13 +77,13 @@ class ElasticPolicy:
         comes = sum(look.came_s for look in list(looks)[1:]) / past_s
         decoders = sum(look.pressure.decoders for look in looks) / len(looks)
 
-        def then(of: Callable[[Pressure], float], most: float = float("inf")) -> float:
+        def then(of: Callable[[Pressure], float]) -> float:
             seen = [of(look.pressure) for look in looks]
-            grown = min(_steady(seen), most) / past_s * config.cooldown_s
+            grown = min(_steady(seen), 0.0) / past_s * config.cooldown_s
             return max(0.0, sum(seen) / len(seen) + grown)
 
         return Pressure(
-            max(comes, 0.0) + then(lambda one: one.prefill, 0.0),
+            max(comes, 0.0) + then(lambda one: one.prefill),
             decoders,
             sum(look.pressure.idle for look in looks) / len(looks),
             then(lambda one: one.rows * one.decoders) / decoders,
