@@ -1,7 +1,7 @@
 """Goodput when the load turns from prompts to answers, roles fixed and moving: ``python -m bench.role_moves``.
 
 The first half of the made load is like Azure's code trace (long prompts, short answers), the second like reasoning
-(short prompts, long answers). For each half all fixed ratios are simulated on that half alone; the best of them knows
+(short prompts, long answers). For each half fixed ratios are simulated on that half alone; the best of them knows
 what comes. The elastic fleet sees both halves in one run, from half and half on, and from the best ratio of the first
 half on. Either half should come at a rate at which the best fixed ratio serves 90 % well, for which ``--find-rates``
 looks.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bench.markdown import table
-from bench.router_cells import FLEETS, Fleet, Shape
+from bench.router_cells import FLEETS, Fleet
 from twinfer.core.traces import TraceRequest
 from twinfer.simulator.recorder import Journey, Recorder
 from twinfer.simulator.run import simulate
@@ -29,11 +29,11 @@ SPREAD = 0.6
 """Of the logarithms of lengths."""
 ATTAINED = 0.9
 """Share of the requests that the best fixed ratio serves well."""
-REACH, PRECISION = 1.2, 1.01
-"""How far from those below rates are looked for, and how closely they are found."""
+REACH, PRECISION = 1.1, 1.05
+"""By how much rates are changed while they are looked for, at most, and how closely they are found."""
 LOOK_EVERY = 500
 """Requests between two looks whether a simulation is still of use."""
-WELL_S = 180.0
+WELL_S = 120.0
 """Rates are looked for with halves of that length and seed 0; those below are where the search begins."""
 
 
@@ -74,29 +74,28 @@ class Case:
 
     def scenario(self, prefill: int, *, elastic: bool = False) -> Scenario:
         """So many workers of the fleet compute prompts, at first or for good."""
-        return self._scenario(((prefill, 0, self.workers - prefill),), "disaggregated", elastic=elastic)
+        assert self.slo.ttft_s is not None
+        assert self.slo.tpot_s is not None
+        goals = {"ttft_goal_ms": self.slo.ttft_s * 1e3, "tpot_goal_ms": self.slo.tpot_s * 1e3}
+        shape = ((prefill, 0, self.workers - prefill),)
+        scenario = self.fleet.scenario(shape, {"policy": "disaggregated", **goals})
+        shaped = msgspec.structs.replace(scenario.config.elastic, enabled=elastic)
+        return dataclasses.replace(scenario, config=msgspec.structs.replace(scenario.config, elastic=shaped))
 
-    def whole(self) -> Scenario:
-        """All do both, and the router chooses by cost."""
-        return self._scenario(((0, self.workers, 0),), "cost", elastic=False)
+    @property
+    def likely(self) -> tuple[int, int]:
+        """As many of them as should be best for either half."""
+        return self.workers - 1, 1
 
     def within(self, journeys: Iterable[Journey]) -> int:
         """How many were served well."""
         return sum(map(self.slo.holds, journeys))
 
-    def _scenario(self, shape: Shape, policy: str, *, elastic: bool) -> Scenario:
-        assert self.slo.ttft_s is not None
-        assert self.slo.tpot_s is not None
-        goals = {"ttft_goal_ms": self.slo.ttft_s * 1e3, "tpot_goal_ms": self.slo.tpot_s * 1e3}
-        scenario = self.fleet.scenario(shape, {"policy": policy, **goals})
-        shaped = msgspec.structs.replace(scenario.config.elastic, enabled=elastic)
-        return dataclasses.replace(scenario, config=msgspec.structs.replace(scenario.config, elastic=shaped))
-
 
 TRN3 = dataclasses.replace(FLEETS["wafers"], kinds=("trn3",), links={})
 CASES = {
-    "h100": Case(FLEETS["h100"], 8, (Half(50, 4000, 50), Half(66, 200, 1500)), Slo(2.0, 0.030)),
-    "trn3": Case(TRN3, 8, (Half(35, 4000, 50), Half(46, 200, 600)), Slo(2.0, 0.030)),
+    "h100": Case(FLEETS["h100"], 4, (Half(21, 4000, 50), Half(17, 200, 1500)), Slo(2.0, 0.030)),
+    "trn3": Case(TRN3, 8, (Half(35.5, 4000, 50), Half(108, 200, 600)), Slo(2.0, 0.030)),
 }
 
 
@@ -118,28 +117,32 @@ def served(case: Case, scenario: Scenario, requests: Sequence[TraceRequest], lea
 
 
 def best(case: Case, requests: Sequence[TraceRequest], likely: int) -> tuple[int, int]:
-    """The ratio that serves most well, by its prefill workers, and how many; the likely one is tried first."""
+    """The ratio that serves most well, by its prefill workers, and how many.
+
+    It is looked for from the likely one on to either side, as long as the next one is better.
+    """
     found, most = likely, served(case, case.scenario(likely), requests)
     print(f"  {likely} of {case.workers} for prompts: {most} of {len(requests)}", file=sys.stderr)
-    for ratio in sorted(set(case.ratios) - {likely}, key=lambda ratio: abs(ratio - likely)):
-        well = served(case, case.scenario(ratio), requests, most + 1)
-        if well > most:
+    for further in (range(likely - 1, 0, -1), range(likely + 1, case.workers)):
+        for ratio in further:
+            if (well := served(case, case.scenario(ratio), requests, most + 1)) <= most:
+                break
             found, most = ratio, well
     return found, most
 
 
-def find_rate(case: Case, half: Half, likely: int) -> tuple[float, int]:
+def find_rate(case: Case, half: Half, likely: int, half_s: float) -> tuple[float, int]:
     """The highest rate at which a ratio serves enough well, and its prefill workers, near those that are given."""
-    low, high = half.rate / REACH, half.rate * REACH
-    while high / low > PRECISION:
-        rate = (low * high) ** 0.5
-        requests = dataclasses.replace(half, rate=rate).requests(WELL_S, 0)
+    low, rate, high = 0.0, half.rate, float("inf")
+    while high > low * PRECISION:
+        requests = dataclasses.replace(half, rate=rate).requests(half_s, 0)
         least = round(ATTAINED * len(requests))
         near = [likely, *({likely - 1, likely + 1} & set(case.ratios))]
         held = next((ratio for ratio in near if served(case, case.scenario(ratio), requests, least) >= least), None)
+        print(f"  {rate:.1f}/s: held with {held} of {case.workers} workers for prompts", file=sys.stderr)
         low, high = (low, rate) if held is None else (rate, high)
         likely = held or likely
-        print(f"  {rate:.1f}/s: held with {held} of {case.workers} workers for prompts", file=sys.stderr)
+        rate = min(max((low * high) ** 0.5, high / REACH), low * REACH) if low else high / REACH
     return low, likely
 
 
@@ -149,6 +152,16 @@ class Moved:
 
     well: tuple[int, ...]
     recorder: Recorder
+
+    @property
+    def took_s(self) -> list[float]:
+        """How long each change of a role took; infinite if it did not end."""
+        return [float("inf") if move.took_s is None else move.took_s for move in self.recorder.moves]
+
+    @property
+    def lost(self) -> int:
+        """Requests without their whole answer."""
+        return sum(one.outcome != "ok" for one in self.recorder.journeys)
 
 
 def moving(case: Case, halves: Sequence[Sequence[TraceRequest]], prefill: int) -> Moved:
@@ -162,19 +175,20 @@ def moving(case: Case, halves: Sequence[Sequence[TraceRequest]], prefill: int) -
 
 
 def rows(name: str, seed: int, half_s: float, *, verbose: bool) -> list[tuple[str, ...]]:
-    """Both halves as lines of a table."""
+    """Moving from half and half and from the best ratio of the first half on, as lines of a table."""
     case = CASES[name]
     halves = load(case.halves, half_s, seed)
-    fixed = [best(case, half, likely) for half, likely in zip(halves, (case.workers - 1, 1), strict=True)]
-    runs, found = [], []
+    fixed = [best(case, half, likely) for half, likely in zip(halves, case.likely, strict=True)]
+    found = []
     for prefill in (case.workers // 2, fixed[0][0]):
-        runs.append(moving(case, halves, prefill))
-        _tell(runs[-1], verbose=verbose)
-    for index, (half, (ratio, most)) in enumerate(zip(halves, fixed, strict=True)):
-        others = (served(case, case.scenario(case.workers // 2), half), served(case, case.whole(), half))
-        share = [f"{count / most - 1:+.1%}" for count in (*others, *(run.well[index] for run in runs))]
-        figures = f"{len(half) / half_s:.1f}", f"{ratio}:{case.workers - ratio}", f"{most / half_s:.1f}"
-        found.append((name, str(seed), ("prompts", "answers")[index], *figures, *share))
+        run = moving(case, halves, prefill)
+        _tell(run, verbose=verbose)
+        figures = []
+        for half, (ratio, most), well in zip(halves, fixed, run.well, strict=True):
+            shares = f"{most / len(half):.1%}", f"{well / len(half):.1%}", f"{well / most - 1:+.1%}"
+            figures += [f"{ratio}:{case.workers - ratio}", *shares]
+        begin, longest = f"{prefill}:{case.workers - prefill}", f"{max(run.took_s, default=0.0):.2f} s"
+        found.append((name, str(seed), begin, *figures, str(len(run.took_s)), longest, str(run.lost)))
     return found
 
 
@@ -190,18 +204,17 @@ def main() -> int:
     lines = []
     for name in arguments.fleets:
         if arguments.find_rates:
-            for half, likely in zip(CASES[name].halves, (CASES[name].workers - 1, 1), strict=True):
-                rate, ratio = find_rate(CASES[name], half, likely)
+            for half, likely in zip(CASES[name].halves, CASES[name].likely, strict=True):
+                rate, ratio = find_rate(CASES[name], half, likely, arguments.half_s)
                 print(f"{name}: {rate:.1f}/s with {ratio} prefill workers of {CASES[name].workers}: {half}")
             continue
         for seed in arguments.seeds:
             began = time.perf_counter()
             lines += rows(name, seed, arguments.half_s, verbose=arguments.verbose)
             print(f"{name}, seed {seed}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    head = "fleet", ">seed", "half", ">requests/s", ">best ratio", ">its goodput"
-    others = ">half and half", ">all both, by cost", ">moving from half and half", ">moving from the best"
+    ways = ">best ratio", ">well", ">well when moving", ">to it"
     if lines:
-        print("\n".join(table((*head, *others), lines)))
+        print("\n".join(table(("fleet", ">seed", ">from", *ways, *ways, ">moves", ">longest", ">lost"), lines)))
     return 0
 
 
@@ -217,18 +230,21 @@ def _beyond(slo: Slo, spare: int) -> Callable[[Recorder, float], bool]:
 
 
 def _is_late(slo: Slo, one: Journey, now: float) -> bool:
+    """Whether a request is not served well already, or cannot be any more."""
+    assert slo.ttft_s is not None
+    assert slo.tpot_s is not None
     if one.outcome:
         return not slo.holds(one)
-    return one.first_token is None and slo.ttft_s is not None and now - one.arrived > slo.ttft_s
+    if one.first_token is None:
+        return now - one.arrived > slo.ttft_s
+    return one.first_token - one.arrived > slo.ttft_s or now - one.first_token > slo.tpot_s * one.output_tokens
 
 
 def _tell(run: Moved, *, verbose: bool) -> None:
     """What moved, how long that took, and whether a request was lost by it."""
-    journeys, moves = run.recorder.journeys, run.recorder.moves
-    lost, took = sum(one.outcome != "ok" for one in journeys), [one.took_s for one in moves if one.took_s is not None]
-    text = f"{len(moves)} moves of at most {max(took, default=0.0):.2f} s, {len(moves) - len(took)} not finished; "
-    text += f"{lost} of {len(journeys)} lost; {run.well} served well"
-    print(f"  {text}", file=sys.stderr)
+    moves, requests = run.recorder.moves, len(run.recorder.journeys)
+    text = f"{len(moves)} moves of at most {max(run.took_s, default=0.0):.2f} s; {run.lost} of {requests} lost"
+    print(f"  {text}; {run.well} served well", file=sys.stderr)
     for move in moves if verbose else ():
         print(f"  {move.at_s:7.1f} s: {move.worker} to {move.role.value}: {move.reason}", file=sys.stderr)
 

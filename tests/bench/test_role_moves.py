@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bench.role_moves import CASES, LOOK_EVERY, Half, load, served
+from bench.role_moves import ATTAINED, CASES, LOOK_EVERY, Half, best, find_rate, load, served
 
 from twinfer.simulator.recorder import Recorder
 from twinfer.simulator.run import simulate
@@ -33,6 +33,22 @@ def test_ends_early_only_without_hope() -> None:
     assert well == served(PAIR, PAIR.scenario(1), requests, least=well)
     hoped_for = len(requests) - 50
     assert served(PAIR, PAIR.scenario(1), requests, least=hoped_for) < hoped_for
+
+
+def test_best_ratio_is_found_from_either_side() -> None:
+    """Whichever ratio is tried first, the best one of all is found, with what it serves well."""
+    case, requests = dataclasses.replace(CASES["h100"], workers=3), CROWD.requests(1.5, 0)
+    well = {ratio: served(case, case.scenario(ratio), requests) for ratio in case.ratios}
+    most = max(well, key=well.__getitem__)
+    assert [(most, well[most])] * 2 == [best(case, requests, likely) for likely in case.ratios]
+
+
+def test_rate_that_is_found_is_borne() -> None:
+    """At the rate that is found enough requests are served well, though the search began far above it."""
+    rate, ratio = find_rate(PAIR, CROWD, 1, 1.0)
+    requests = dataclasses.replace(CROWD, rate=rate).requests(1.0, 0)
+    assert rate < CROWD.rate
+    assert served(PAIR, PAIR.scenario(ratio), requests) >= round(ATTAINED * len(requests))
 
 
 def test_no_request_is_lost_by_a_move() -> None:

@@ -1,8 +1,8 @@
-import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -138,7 +138,7 @@ def test_a_guess_sees_those_before_it(isa: Isa, tiny: TinyCheckpoints, cache_dir
     for end in range(41, 45):
         sequence.computed = end - 1
         part = driver.slice_of(sequence, 1)
-        parts.append(dataclasses.replace(part, sample_index=0))
+        parts.append(msgspec.structs.replace(part, sample_index=0))
     before = driver.pool.clone()
     expected = logits(driver.runner, parts, use_step=True)
     driver.pool.copy_(before)

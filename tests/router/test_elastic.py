@@ -60,7 +60,7 @@ def test_moves_as_many_as_it_takes():
 
 def test_stays_within_the_band():
     """Nothing moves when both phases are loaded, when none is, and when the giver would not bear it."""
-    for tokens, running in ((200, 20), (79, 7), (10, 1), (200, 9)):
+    for tokens, running in ((200, 20), (79, 7), (10, 1), (190, 9)):
         assert wishes(ElasticPolicy(CONFIG), fleet([P, P, D, D], tokens, running), 0.0, 30.0) == []
 
 
@@ -84,6 +84,15 @@ def test_a_moment_is_no_reason():
     policy = ElasticPolicy(CONFIG)
     calm, peak = fleet([P, P, D, D], 0, 1), fleet([P, P, D, D], 150, 1)
     assert wishes(policy, calm, 0.0, 4.0) + wishes(policy, peak, 4.5, 0.5) + wishes(policy, calm, 5.5, 4.0) == []
+
+
+def test_a_queue_that_gets_shorter_keeps_nobody():
+    """Prompts that wait less and less, as after a turn of the load, leave as many workers as the answers need."""
+    for tokens, expected in ((100, 2), (0, 0)):
+        policy, found = ElasticPolicy(CONFIG), []
+        for look in range(5):
+            found += policy.see(fleet([P, P, P, D], 300 - tokens * look // 2, 20), look * STEP_S)
+        assert [D] * expected == [wish.role for wish in found]
 
 
 states = st.lists(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.router.test_elastic import CONFIG, GOALS, D, P, fleet, measured
 from twinfer.core.cost import Backlog
-from twinfer.router.pressure import Gauge, Pressure
+from twinfer.router.pressure import LEAST_ROOM, Gauge, Pressure
 
 A_LOAD = Pressure(prefill=1.5, decoders=2.0, idle=0.3, rows=0.3, held=0.3)
 
@@ -33,6 +33,14 @@ def test_with_costs():
     assert pytest.approx(dataclasses.astuple(expected)) == dataclasses.astuple(found)
 
 
+def test_prompts_hidden_by_weights():
+    """Where prompts are computed while weights are read, a position takes its part of the step that is left."""
+    waits = measured(P, 0, 0, 0)
+    cost = msgspec.structs.replace(waits.cost, hides=0.9)
+    found = Gauge(CONFIG, GOALS).now([msgspec.structs.replace(waits, cost=cost), measured(D, 1, 0, 0)])
+    assert pytest.approx(1000 * (0.005 + max(0.0, 512 * 1e-5 - 0.9 * 0.005)) / 512) == found.prefill
+
+
 def test_prompts_that_come():
     """What a prefill worker computed more and what waits more, as time of full steps; nothing of one just seen."""
     gauge, token_s = Gauge(CONFIG, GOALS), 1e-5 + 0.005 / 512
@@ -45,14 +53,21 @@ def test_prompts_that_come():
     assert 0.0 == gauge.came(computed)
 
 
+def test_a_goal_that_weights_alone_nearly_take():
+    """Half the rows are half the pressure, whatever a step takes without rows, even if that is more than the goal."""
+    for idle, expected in ((0.75, 0.4), (0.95, 1.0), (1.5, 1.0)):
+        load = Pressure(0.0, 4.0, idle, 0.1, 0.0)
+        assert pytest.approx((expected, expected / 2)) == (load.on_decode(4), load.on_decode(8))
+
+
 def test_other_numbers():
     """With more workers rows are taken to stay, with fewer the tokens per second; what cannot be kept up is endless."""
-    assert 0.6 == A_LOAD.on_decode(2)
-    assert pytest.approx(0.6 * 0.75) == A_LOAD.on_decode(4)
-    assert pytest.approx(0.6 * 0.5 / (1 - 0.5 * 4 / 3)) == replace(A_LOAD, decoders=4.0).on_decode(3)
+    assert pytest.approx(0.3 / 0.7) == A_LOAD.on_decode(2)
+    assert pytest.approx(0.3 / 0.7 / 2) == A_LOAD.on_decode(4)
+    assert pytest.approx(0.3 / 0.7 * 4 / 3 * 1.5) == replace(A_LOAD, decoders=4.0).on_decode(3)
     assert float("inf") == A_LOAD.on_decode(1)
     assert pytest.approx(0.9) == replace(A_LOAD, idle=0.0, rows=0.0, held=0.45).on_decode(1)
-    assert (1.5, 0.6) == (A_LOAD.worst(1, 2), A_LOAD.worst(3, 2))
+    assert (1.5, 0.5) == (A_LOAD.worst(1, 2), A_LOAD.worst(3, 2))
 
 
 parts = st.floats(0.0, 10.0)
@@ -62,6 +77,6 @@ parts = st.floats(0.0, 10.0)
 def test_more_workers_press_less(decoders, idle, rows, held):
     """Of any load: one more worker never adds pressure, and the number of workers there are leaves it as it is."""
     load = Pressure(1.0, decoders, idle, rows, held)
-    assert max(idle + rows, held) == load.on_decode(decoders)
+    assert max(rows / max(1.0 - idle, LEAST_ROOM), held) == load.on_decode(decoders)
     found = [load.on_decode(workers) for workers in range(1, 65)]
     assert all(fewer >= more * (1 - 1e-9) for fewer, more in pairwise(found))

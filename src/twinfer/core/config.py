@@ -127,9 +127,9 @@ class PoolConfig(_Table, frozen=True):
     max_step_tokens: int = 512
     """Positions computed in one step at most: the size of a prefill chunk."""
     step_goal_ms: float = 0.0
-    """A step that draws tokens computes no more of prompts than keeps it within this, but some (32 positions, or 16 more),
-    so that nobody's next token waits longer for somebody's prompt; 0 for as many as fit. It goes by what steps were
-    learned to cost, so not in an emulated pool without a device."""
+    """A step that draws tokens computes no more of prompts than keeps it within this, but some (32 positions, or 16
+    more), so that nobody's next token waits longer for somebody's prompt; 0 for as many as fit. It goes by what steps
+    were learned to cost, so not in an emulated pool without a device."""
     speculation: Literal["auto", "lookup", "off"] = "auto"
     """``lookup`` guesses that what followed the same words earlier follows again, computes several tokens in one step,
     and keeps those that are drawn anyway; ``auto`` does so in the native engine."""
@@ -275,7 +275,8 @@ class ElasticConfig(_Table, frozen=True):
     decode_requests: int = 16
     """Answers under way on each decode worker that are a pressure of 1 on decode, if it tells no costs."""
     high: float = 0.8
-    """Workers change their role when the pressure on a phase is at least that, on average over ``window_s``,"""
+    """Workers change their role when the pressure on a phase is at least that, on average over ``window_s`` or, where
+    it steadily gets less, as it will be ``cooldown_s`` later,"""
     bearable: float = 0.8
     """and that on either phase would be at most this share of it afterwards; as many as is best."""
     window_s: float = 1.0

@@ -7,7 +7,7 @@ more relieves the others is guessed from the rows that there are, so one of seve
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twinfer.core.capabilities import Role
@@ -59,7 +59,7 @@ class ElasticPolicy:
         self._looks.append(_Look(now, self._gauge.came(states), self._gauge.now(states)))
         if now - self._looks[0].at < self._config.window_s or now < self._quiet_until:
             return ()
-        wishes = self._wishes(self._mean(now), states)
+        wishes = self._wishes(self._ahead(now), states)
         if wishes:
             self._quiet_until = now + self._config.cooldown_s
             self._looks.clear()
@@ -69,18 +69,29 @@ class ElasticPolicy:
         """Roles are to stay for a while: what was seen before that does not count after it."""
         self._looks.clear()
 
-    def _mean(self, now: float) -> Pressure:
+    def _ahead(self, now: float) -> Pressure:
+        """On average over the window; what got less in it, as it would be after a cool-down.
+
+        What got more is not continued: short answers do so for less than a cool-down.
+        """
         looks, config = self._looks, self._config
         while len(looks) > 1 and now - looks[1].at >= config.window_s:
             looks.popleft()
-        comes = sum(look.came_s for look in list(looks)[1:]) / max(now - looks[0].at, 1e-3)
-        seen = [look.pressure for look in looks]
+        past_s = max(now - looks[0].at, 1e-3)
+        comes = sum(look.came_s for look in list(looks)[1:]) / past_s
+        decoders = sum(look.pressure.decoders for look in looks) / len(looks)
+
+        def then(of: Callable[[Pressure], float]) -> float:
+            seen = [of(look.pressure) for look in looks]
+            grown = min(_steady(seen), 0.0) / past_s * config.cooldown_s
+            return max(0.0, sum(seen) / len(seen) + grown)
+
         return Pressure(
-            max(comes, 0.0) + sum(one.prefill for one in seen) / len(seen),
-            sum(one.decoders for one in seen) / len(seen),
-            sum(one.idle for one in seen) / len(seen),
-            sum(one.rows for one in seen) / len(seen),
-            sum(one.held for one in seen) / len(seen),
+            max(comes, 0.0) + then(lambda one: one.prefill),
+            decoders,
+            sum(look.pressure.idle for look in looks) / len(looks),
+            then(lambda one: one.rows * one.decoders) / decoders,
+            then(lambda one: one.held * one.decoders) / decoders,
         )
 
     def _wishes(self, pressure: Pressure, states: Sequence[WorkerState]) -> tuple[Wish, ...]:
@@ -105,6 +116,15 @@ class ElasticPolicy:
         )
         idlest = sorted(by_role[giver], key=_work)[: abs(more)]
         return tuple(Wish(state.identity.worker, taker, reason) for state in idlest)
+
+
+def _steady(seen: Sequence[float]) -> float:
+    """By how much something grew or shrank, as far as it did so in both halves alike: a peak is no growth."""
+    middle = len(seen) // 2
+    first, second = seen[middle] - seen[0], seen[-1] - seen[middle]
+    if first * second <= 0.0:
+        return 0.0
+    return 2.0 * min(first, second, key=abs)
 
 
 def _work(state: WorkerState) -> tuple[int, WorkerId]:

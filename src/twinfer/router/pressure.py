@@ -1,14 +1,15 @@
 """How much a load presses on the workers of each phase, and how much it would on other numbers of them: formulas.
 
     prefill = (worker-seconds of prompts that come per second + those that wait / ttft goal) / prefill workers
-    decode  = step / tpot goal, or the KV blocks in use of all, whichever is more
+    decode  = what rows add to a step / (tpot goal - a step without rows), or the KV blocks in use of all, if more
 
-1 is as much as the goals bear. With ``m'`` decode workers in place of ``m``, where rows take the share ``u`` of a step:
+1 is as much as the goals bear, and half of it half the load: a step that takes nearly the goal without rows, as where
+weights take long to read, says little of that. With ``m'`` decode workers in place of ``m``, where rows take the share
+``u`` of a step:
 
-    step' / step = 1 - u + u m/m'             with more workers: as many rows are under way as now
-                   (1 - u) / (1 - u m/m')     with fewer: as many tokens are made per second; endless where u m/m' >= 1
-    held' / held = m/m'                       with more workers
-                   m/m' step' / step          with fewer
+    rows' / rows = m/m'                              with more workers: as many rows are under way as now
+                   m/m' (1 - u) / (1 - u m/m')       with fewer: as many tokens per second; endless where u m/m' >= 1
+    held' / held = the same
 
 Each is the larger of what either would say of rows and tokens: rows that still pile up do not show in the tokens yet,
 and with fewer workers rows pile up until they are as fast as they come. Workers that report no costs count by what
@@ -22,6 +23,9 @@ from twinfer.core.config import ElasticConfig, RoutingConfig
 from twinfer.core.cost import StepCost
 from twinfer.core.ids import Epoch, WorkerId
 from twinfer.core.snapshot import WorkerState
+
+LEAST_ROOM = 0.1
+"""Share of the goal that is left to rows at least: a goal that no step holds should not hide how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,12 @@ class Pressure:
 
     def on_decode(self, workers: int) -> float:
         """If so many workers generated the answers; infinite if they could never keep up."""
-        ratio, step = self.decoders / workers, self.idle + self.rows
-        if ratio <= 1.0:
-            return max(self.idle + self.rows * ratio, self.held * ratio)
-        room = step - self.rows * ratio
-        if room <= 0.0 < self.rows:
-            return float("inf")
-        slower = self.idle / room if self.rows > 0.0 else 1.0
-        return max(step * slower, self.held * ratio * slower)
+        ratio = self.decoders / workers
+        now = max(self.rows / max(1.0 - self.idle, LEAST_ROOM), self.held)
+        if ratio <= 1.0 or not self.rows:
+            return now * ratio
+        left = self.idle + self.rows - self.rows * ratio
+        return now * ratio * (self.idle / left) if left > 0.0 else float("inf")
 
     def worst(self, prefillers: int, decoders: int) -> float:
         """The larger of the two."""
@@ -107,6 +109,6 @@ class Gauge:
 
 def _token_s(state: WorkerState, cost: StepCost) -> float:
     """What a position of a prompt takes, in full steps; what it looks back to, as in prompts that wait."""
-    backlog = state.load.backlog
+    backlog, full = state.load.backlog, cost.chunk_tokens
     own_s = cost.prefill_s(backlog) / backlog.tokens if backlog.tokens else cost.token_s
-    return cost.pace * (own_s + cost.fixed_s / cost.chunk_tokens)
+    return cost.pace * (cost.fixed_s + cost.shown_s(full, own_s * full, cost.fixed_s)) / full
