@@ -13,7 +13,7 @@ help: ## list these targets
 
 setup: $(READY) ## create .venv with everything pinned; PYTHON= chooses the interpreter
 
-$(READY): pyproject.toml setup.py $(wildcard src/twinfer/*/*.c) constraints.txt tools/install.sh
+$(READY): pyproject.toml setup.py $(wildcard src/twinfer/*/*.c src/twinfer/*/*/*.[ch]) constraints.txt tools/install.sh
 	@PYTHON="$(PYTHON)" tools/install.sh
 	@touch $@
 
