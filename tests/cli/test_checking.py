@@ -21,7 +21,7 @@ from twinfer.core.errors import ConfigError
 from twinfer.core.ids import ModelId
 from twinfer.model.checkpoint import locate
 
-DEMO = locate("demo")
+DEMO = locate("demo").resolve()
 MODEL = ModelConfig("twinfer.demo-v1:0")
 SERVED = Served(Config(model=(MODEL,), pool=(PoolConfig(name="one", role=Role.BOTH),)), {ModelId(MODEL.id): str(DEMO)})
 

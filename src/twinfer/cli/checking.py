@@ -27,11 +27,18 @@ class Served:
 
     Attributes:
         config: settled.
-        directories: where each model's tokenizer is.
+        directories: where each model is, resolved.
     """
 
     config: Config
     directories: dict[ModelId, str]
+
+    def pinned(self) -> "Served":
+        """The same by directories: what a Hugging Face id names may change, while workers are started again."""
+        models = tuple(
+            msgspec.structs.replace(each, source=self.directories[ModelId(each.id)]) for each in self.config.model
+        )
+        return Served(msgspec.structs.replace(self.config, model=models), self.directories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class Finding:
 
 
 def checked(question: Question) -> Served:
-    """What would be served, once it is known that it can be. Downloads what has to be downloaded.
+    """What would be served, pinned, once it is known that it can be. Downloads what has to be downloaded.
 
     Raises:
         ConfigError: the checkpoint is not one that can take the other's place.
@@ -68,13 +75,13 @@ def checked(question: Question) -> Served:
     """
     old, config, model = question.old, question.config, question.model
     key = ModelId(model.id)
-    new = locate(model.source)
-    if question.other and new.resolve() == Path(old.directories[key]).resolve():
+    new = locate(model.source).resolve()
+    if question.other and str(new) == old.directories[key]:
         raise ConfigError(f"{new} is what is served: put other weights into a directory of their own")
     computes = any(pool.engine == "native" for pool in config.pool if model_of(config, pool).id == model.id)
     check_successor(model, Path(old.directories[key]), new, computes=computes)
     directories = old.directories | {key: str(new)}
-    return Served(settle_emulation(config, directories), directories)
+    return Served(settle_emulation(config, directories), directories).pinned()
 
 
 async def checked_apart(question: Question) -> Served:

@@ -29,15 +29,15 @@ class Rolls:
     """Carries out orders to change weights.
 
     Args:
-        served: from the start.
-        crew: the workers, as they are meant to be.
+        served: from the start, by the names of the configuration.
+        crew: the workers, as they are meant to be, by directories.
         run_dir: private directory for sockets.
         changed: told what is served from now on.
         echo: shows on the deployment's terminal what whoever gave the order is told.
     """
 
     def __init__(self, served: Served, crew: Crew, run_dir: Path, changed: Callable[[Served], None], echo: Say) -> None:
-        self._served = served
+        self._served = served.pinned()
         self._crew = crew
         self._places = tuple(crew.specs.values())
         self._run_dir = run_dir
@@ -60,7 +60,7 @@ class Rolls:
         served = await checked_apart(Question(self._served, config, model, other=other))
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
         async with self._still() as roles:
-            steps = schedule(self._changes(served.config, model, roles), in_place=order.in_place)
+            steps = schedule(self._changes(served.config, model.id, roles), in_place=order.in_place)
             if not steps:
                 raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
             try:
@@ -83,13 +83,12 @@ class Rolls:
 
     def _is_unfinished(self, key: str) -> bool:
         """Whether an earlier roll left workers of a model that are not as they are served."""
-        config = self._served.config
-        model = next(model for model in config.model if model.id == key)
-        return any(change.leaver or change.comer for change in self._changes(config, model, {}))
+        return any(change.leaver or change.comer for change in self._changes(self._served.config, key, {}))
 
-    def _changes(self, config: Config, model: ModelConfig, roles: Mapping[WorkerId, Role]) -> list[Change]:
+    def _changes(self, config: Config, key: str, roles: Mapping[WorkerId, Role]) -> list[Change]:
         """What becomes of each worker of the model; new ones have the first free names."""
-        pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == model.id}
+        model = next(model for model in config.model if model.id == key)
+        pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == key}
         taken = set(self._crew.specs)
         if config.registry:
             taken |= read_registry(Path(config.registry), encrypted=config.tls.enabled).keys()
