@@ -1,11 +1,14 @@
 """Looks at a model's new weights, in a process of its own: a download may take hours, and no thread can be stopped.
 
-``python -m twinfer.cli.checking`` reads a :class:`Question` from its standard input, and writes a :class:`Finding`.
+``python -m twinfer.cli.checking`` reads a :class:`Question`, one line, from its standard input, and writes a
+:class:`Finding`. Standard input stays open for as long as whoever asks lives; its end is this process's end.
 """
 
 import asyncio
 import contextlib
+import os
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import msgspec
 from twinfer.cli.emulation import settle_emulation
 from twinfer.cli.succession import check_successor
 from twinfer.cluster.child import describe_exit
+from twinfer.cluster.lifeline import read_spec
 from twinfer.cluster.plan import model_of
 from twinfer.core.config import Config, ModelConfig
 from twinfer.core.errors import ConfigError, TwinferError
@@ -85,7 +89,7 @@ def checked(question: Question) -> Served:
 
 
 async def checked_apart(question: Question) -> Served:
-    """The same in a process of its own, which ends at once when this is cancelled.
+    """The same in a process of its own, which ends at once when this is cancelled, or this process ends.
 
     Raises:
         ConfigError: what :func:`checked` raises, in its words.
@@ -99,13 +103,16 @@ async def checked_apart(question: Question) -> Served:
         start_new_session=True,  # a Ctrl-C is the parent's to handle
     )
     try:
-        said, _ = await process.communicate(msgspec.json.encode(question))
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(question) + b"\n")
+        said, code = await process.stdout.read(), await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    if process.returncode:
-        raise ConfigError(f"the process that checks the new weights {describe_exit(process.returncode)}; roll again")
+    if code:
+        raise ConfigError(f"the process that checks the new weights {describe_exit(code)}; roll again")
     finding = msgspec.json.decode(said, type=Finding)
     if finding.served is None:
         raise ConfigError(finding.error)
@@ -114,12 +121,20 @@ async def checked_apart(question: Question) -> Served:
 
 def main() -> None:
     """Answer one question."""
-    question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
+    question = read_spec(Question)
+    threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         finding = Finding(checked(question))
     except TwinferError as error:
         finding = Finding(error=str(error))
     sys.stdout.buffer.write(msgspec.json.encode(finding))
+
+
+def _end_with_input() -> None:
+    """Nobody waits for an answer any more once nobody holds its other end."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":
