@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,38 @@ async def test_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "new" / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         await checked_apart(asked)
+
+
+@pytest.fixture
+def meddle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes processes to come do something whenever they open a model's shape."""
+
+    def made(statement: str) -> None:
+        hook = f"lambda event, args: {statement} if event == 'open' and str(args[0]).endswith('/config.json') else None"
+        (tmp_path / "sitecustomize.py").write_text(f"import os, sys\nsys.addaudithook({hook})\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    return made
+
+
+async def test_what_is_printed_meanwhile(
+    meddle: Callable[[str], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Is no part of the answer, and is seen."""
+    meddle("os.write(1, b'hello')")
+    asked = question(Path(shutil.copytree(DEMO, tmp_path / "new")))
+    assert checked(asked) == await checked_apart(asked)
+    seen = capfd.readouterr()
+    assert ("", True) == (seen.out, "hello" in seen.err)
+
+
+async def test_a_bug(meddle: Callable[[str], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is told where people look for it, and it is said where that is."""
+    meddle("1 / 0")
+    asked = question(Path(shutil.copytree(DEMO, tmp_path / "new")))
+    with pytest.raises(ConfigError, match="ended with exit code 1; the deployment's terminal says why"):
+        await checked_apart(asked)
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 class Hub:

@@ -112,7 +112,8 @@ async def checked_apart(question: Question) -> Served:
             process.kill()
         await process.wait()
     if code:
-        raise ConfigError(f"the process that checks the new weights {describe_exit(code)}; roll again")
+        advice = "the deployment's terminal says why" if code > 0 else "roll again"
+        raise ConfigError(f"the process that checks the new weights {describe_exit(code)}; {advice}")
     finding = msgspec.json.decode(said, type=Finding)
     if finding.served is None:
         raise ConfigError(finding.error)
@@ -120,14 +121,16 @@ async def checked_apart(question: Question) -> Served:
 
 
 def main() -> None:
-    """Answer one question."""
+    """Answer one question, and nothing else: what is printed meanwhile goes to the terminal."""
     question = read_spec(Question)
     threading.Thread(target=_end_with_input, daemon=True).start()
-    try:
-        finding = Finding(checked(question))
-    except TwinferError as error:
-        finding = Finding(error=str(error))
-    sys.stdout.buffer.write(msgspec.json.encode(finding))
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answer:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        try:
+            finding = Finding(checked(question))
+        except TwinferError as error:
+            finding = Finding(error=str(error))
+        answer.write(msgspec.json.encode(finding))
 
 
 def _end_with_input() -> None:
