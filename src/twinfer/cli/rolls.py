@@ -59,7 +59,7 @@ class Rolls:
         other = bool(order.source) and not self._is_unfinished(model.id)
         served = await checked_apart(Question(self._served, config, model, other=other))
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
-        async with self._still() as roles:
+        async with self._still(model.id) as roles:
             steps = schedule(self._changes(served.config, model.id, roles), in_place=order.in_place)
             if not steps:
                 raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
@@ -72,13 +72,14 @@ class Rolls:
         tell(f"{model.id} has its new weights; write them into the configuration, too, for the next `twinfer serve`")
 
     @contextlib.asynccontextmanager
-    async def _still(self) -> AsyncIterator[Mapping[WorkerId, Role]]:
-        """No role changes meanwhile; those that differ from what workers were started as, among others."""
+    async def _still(self, key: str) -> AsyncIterator[Mapping[WorkerId, Role]]:
+        """No role changes meanwhile; those of a model's workers, where they may differ from their pools'."""
         config = self._served.config
         if not config.elastic.enabled:
             yield {}
             return
-        async with self._crew.standstill(config.handoff.drain_s + MEET_S) as roles:
+        workers = [worker for worker, spec in self._crew.specs.items() if spec.model.id == key]
+        async with self._crew.standstill(workers, config.handoff.drain_s + MEET_S) as roles:
             yield roles
 
     def _is_unfinished(self, key: str) -> bool:
