@@ -138,7 +138,7 @@ def test_roles_of_the_moment_and_the_way_back() -> None:
     """A worker that decodes for now does not when it is started again: where all would depend on it, nobody goes."""
     p0, p1, _, d0, *_ = PLACES
     present, roles = [d0, p0, p1], {p0.worker: D}
-    with pytest.raises(ConfigError, match=r"loads \(p0 decodes for now, and prefills when it is started again\)"):
+    with pytest.raises(ConfigError, match=r"loads \(p0, decoding for now, would prefill when started again\)"):
         schedule(turnover(present, present, wish, lambda spec: spec, roles), in_place=True)
 
 

@@ -148,7 +148,7 @@ def _check_answered(steps: Sequence[Step], sinks: Sequence[WorkerSpec]) -> None:
     if all(_is_answered(way, now) for way in (steps, *ways_back)):
         return
     turned = [spec.worker for spec in sinks if not spec.pool.role.decodes]
-    who = f" ({' and '.join(turned)} decodes for now, and prefills when it is started again)" if turned else ""
+    who = f" ({' and '.join(turned)}, decoding for now, would prefill when started again)" if turned else ""
     raise ConfigError(
         f"in place nobody could answer while the only worker that decodes loads{who}: leave out --in-place, or have "
         "two workers in pools that decode"
