@@ -1,5 +1,6 @@
 """What may be changed in a deployment that serves, and how new workers are named."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,11 @@ CONFIG = Config(
     ),
 )
 FIRST, SECOND = CONFIG.model
+
+
+def willing(spec: WorkerSpec) -> Command:
+    """A process in a worker's place, that leaves when it is told to."""
+    return Command(spec.worker, "tests.cluster.child_process", msgspec.json.encode(Play(leaves=0)))
 
 
 def test_a_source() -> None:
@@ -71,15 +77,17 @@ async def test_a_roll_that_could_not_be_undone_is_ended_by_another(tmp_path: Pat
     broken = set[str]()
 
     def to_command(spec: WorkerSpec) -> Command:
-        play = Play(error=f"{spec.worker} is broken") if spec.worker in broken else Play(leaves=0)
+        if spec.worker not in broken:
+            return willing(spec)
+        play = Play(error=f"{spec.worker} is broken")
         return Command(spec.worker, "tests.cluster.child_process", msgspec.json.encode(play))
 
     two = PoolConfig(name="two", role=Role.BOTH, workers=2)
     config = Config(model=(ModelConfig("twinfer.demo-v1:0"),), pool=(two,))
-    specs = plan_local(config, [0], str(tmp_path), "").workers
+    served = Served(config, {ModelId(config.model[0].id): str(locate("demo").resolve())})
+    specs = plan_local(served.pinned().config, [0], str(tmp_path), "").workers
     supervisor, order = Supervisor(bytes(32), Told()), Roll(sets=("pool.two.kv_mib=7",), in_place=True)
     crew, now = Crew(supervisor, tmp_path, [], to_command, specs), list[Served]()
-    served = Served(config, {ModelId(config.model[0].id): str(locate("demo"))})
     rolls = Rolls(served, crew, tmp_path, now.append, lambda text: None)
     await supervisor.start(list(map(to_command, specs)))
     try:
@@ -95,6 +103,36 @@ async def test_a_roll_that_could_not_be_undone_is_ended_by_another(tmp_path: Pat
         assert [7] == [each.config.pool[0].kv_mib for each in now]
         with pytest.raises(ConfigError, match="every worker of the model is like that already"):
             await rolls.carry_out(order, lambda text: None)
+    finally:
+        await supervisor.stop(list(supervisor.pids), 5.0)
+
+
+async def test_a_name_that_has_come_to_mean_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All workers make way, though their model's name stays; a roll of pools alone keeps what they have; and what is
+    served already is no news."""
+    cache = tmp_path / "models--some--model"
+    old, new = (cache / "snapshots" / name for name in ("old", "new"))
+    for snapshot in (old, new):
+        shutil.copytree(locate("demo"), snapshot)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("new")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    one = PoolConfig(name="one", role=Role.BOTH)
+    config = Config(model=(ModelConfig("a.first-v1:0", "some/model"),), pool=(one,))
+    served = Served(config, {ModelId("a.first-v1:0"): str(old)})
+    specs = plan_local(served.pinned().config, [0], str(tmp_path), "").workers
+    supervisor = Supervisor(bytes(32), Told())
+    crew, now = Crew(supervisor, tmp_path, [], willing, specs), list[Served]()
+    rolls = Rolls(served, crew, tmp_path, now.append, lambda text: None)
+    await supervisor.start(list(map(willing, specs)))
+    try:
+        for order in (Roll(sets=("pool.one.kv_mib=7",)), Roll("some/model")):
+            await rolls.carry_out(order, lambda text: None)
+            found = [(spec.worker, spec.model.source, spec.pool.kv_mib) for spec in crew.specs.values()]
+            assert [("one-0", str(new), 7) if order.source else ("one-1", str(old), 7)] == found
+        assert [str(old), str(new)] == [each.directories[ModelId("a.first-v1:0")] for each in now]
+        with pytest.raises(ConfigError, match="new is what is served"):
+            await rolls.carry_out(Roll("some/model"), lambda text: None)
     finally:
         await supervisor.stop(list(supervisor.pids), 5.0)
 

@@ -15,7 +15,7 @@ from twinfer.cluster import crew as crew_module
 from twinfer.cluster.child import Command
 from twinfer.cluster.crew import Crew
 from twinfer.cluster.registry import read_registry
-from twinfer.cluster.standstill import standing_order
+from twinfer.cluster.standstill import Order, standing_order
 from twinfer.cluster.supervisor import StartError, Supervisor
 from twinfer.core.capabilities import Role
 from twinfer.core.ids import WorkerId
@@ -77,13 +77,27 @@ async def test_a_worker_that_gateways_do_not_reach(
 
 async def test_roles_stay_as_a_gateway_says(crew: Crew, tmp_path: Path) -> None:
     """In answer to this order, not to another one; and the order does not outlast the need for it."""
-    with pytest.raises(StartError, match=r"roles are still being changed after 0\.1 s"):
-        async with crew.standstill(0.1):
+    with pytest.raises(StartError, match=r"after 0\.1 s roles are still being changed"):
+        async with crew.standstill(crew.specs, 0.1):
             pass
-    assert 0 == standing_order(tmp_path)
-    async with crew.standstill(10.0) as roles:
-        assert (2, ROLES) == (standing_order(tmp_path), roles)
-    assert 0 == standing_order(tmp_path)
+    assert standing_order(tmp_path) is None
+    async with crew.standstill(crew.specs, 10.0) as roles:
+        assert (Order(2, (OLD.worker,)), ROLES) == (standing_order(tmp_path), roles)
+    assert standing_order(tmp_path) is None
+
+
+async def test_a_worker_that_is_started_again_is_not_asked_for_its_role(
+    crew: Crew, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """It will have that of its pool; one that always dies must not keep a roll from replacing it."""
+    os.kill(supervisor.pids["old"], signal.SIGKILL)
+    async with told(supervisor).changed:
+        await told(supervisor).changed.wait_for(lambda: told(supervisor).deaths)
+    with pytest.raises(StartError):
+        async with crew.standstill(crew.specs, 0.0):
+            pass
+    async with crew.standstill(crew.specs, 10.0):
+        assert Order(2, ()) == standing_order(tmp_path)
 
 
 async def test_a_new_worker_that_dies_is_missed(crew: Crew, supervisor: Supervisor) -> None:

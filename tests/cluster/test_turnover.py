@@ -1,7 +1,8 @@
 """What a roll does depends on what there is: also on what an earlier one left."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 import msgspec
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cluster.test_rolling import a_spec, words
-from twinfer.cluster.rolling import Start, schedule
+from tests.cluster.test_rolling import Told, a_spec, words
+from twinfer.cluster.rolling import RollFailed, Start, carry_out, schedule
 from twinfer.cluster.turnover import Change, turnover
 from twinfer.core.capabilities import Role
 from twinfer.core.errors import ConfigError
@@ -111,16 +112,41 @@ def test_another_roll_ends_what_one_began(kinds: list[list[str]], in_place: bool
     )
 
 
-@given(ROLES.filter(lambda roles: D in roles.values()), st.booleans())
-def test_roles_of_the_moment(roles: dict[WorkerId, Role], in_place: bool) -> None:
-    """Whoever decodes now, though planned for something else, does not go before somebody else does."""
-    decoding = {name for name, role in roles.items() if role is D}
-    for step in schedule(changes(PLACES, roles), in_place=in_place):
-        if isinstance(step, Start):
-            decoding |= {spec.worker for spec in step.specs if spec.pool.role is D}
-        else:
-            decoding.discard(step.spec.worker)
-        assert decoding
+def decoding(done: Iterable[str], roles: dict[WorkerId, Role]) -> Iterator[int]:
+    """How many do after each step, given in words: who starts has the role of its pool."""
+    now: set[str] = {name for name, role in roles.items() if role is D}
+    for word in done:
+        names = set(word[1:].split("+"))
+        now = now | {name for name in names if name[0] in "dD"} if word[0] == "+" else now - names
+        yield len(now)
+
+
+@given(ROLES.filter(lambda roles: D in roles.values()), st.booleans(), st.integers(0, len(PLACES) - 1))
+def test_roles_of_the_moment(roles: dict[WorkerId, Role], in_place: bool, failing: int) -> None:
+    """Whoever decodes now, though planned for something else, does not go before somebody else does, nor on the way
+    back, wherever that begins."""
+    steps = schedule(changes(PLACES, roles), in_place=in_place)
+    assert min(decoding(words(steps), roles)) > 0
+    coming = [spec.worker for step in steps if isinstance(step, Start) for spec in step.specs]
+    crew = Told(coming[failing])
+    with pytest.raises(RollFailed):
+        asyncio.run(carry_out(crew, steps, 7.0, lambda text: None))
+    assert min(decoding(crew.done, roles), default=1) > 0
+
+
+def test_roles_of_the_moment_and_the_way_back() -> None:
+    """A worker that decodes for now does not when it is started again: where all would depend on it, nobody goes."""
+    p0, p1, _, d0, *_ = PLACES
+    present, roles = [d0, p0, p1], {p0.worker: D}
+    with pytest.raises(ConfigError, match=r"loads \(p0, decoding for now, would prefill when started again\)"):
+        schedule(turnover(present, present, wish, lambda spec: spec, roles), in_place=True)
+
+
+def test_who_decodes_from_the_start_is_replaced_first() -> None:
+    """Meanwhile one does that is too many, and goes for good."""
+    p0, d0 = PLACES[0], PLACES[3]
+    both = [Change(p0, None, D), Change(d0, msgspec.structs.replace(wish(d0), worker=WorkerId("D0")), D)]
+    assert words(schedule(both, in_place=True)) == ["-d0", "+D0", "-p0"]
 
 
 def test_only_one_decodes() -> None:

@@ -144,7 +144,7 @@ def locate_models(config: Config) -> dict[ModelId, str]:
     """Where each model lies; downloads what has to be downloaded, before anything is started."""
     from twinfer.model.checkpoint import locate
 
-    return {ModelId(model.id): str(locate(model.source)) for model in config.model}
+    return {ModelId(model.id): str(locate(model.source).resolve()) for model in config.model}
 
 
 def settle_emulation(config: Config, directories: dict[ModelId, str]) -> Config:

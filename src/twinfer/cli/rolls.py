@@ -29,15 +29,15 @@ class Rolls:
     """Carries out orders to change weights.
 
     Args:
-        served: from the start.
-        crew: the workers, as they are meant to be.
+        served: from the start, by the names of the configuration.
+        crew: the workers, as they are meant to be, by directories.
         run_dir: private directory for sockets.
         changed: told what is served from now on.
         echo: shows on the deployment's terminal what whoever gave the order is told.
     """
 
     def __init__(self, served: Served, crew: Crew, run_dir: Path, changed: Callable[[Served], None], echo: Say) -> None:
-        self._served = served
+        self._served = served.pinned()
         self._crew = crew
         self._places = tuple(crew.specs.values())
         self._run_dir = run_dir
@@ -59,8 +59,8 @@ class Rolls:
         other = bool(order.source) and not self._is_unfinished(model.id)
         served = await checked_apart(Question(self._served, config, model, other=other))
         within_s = config.gateway.request_timeout_s if order.within_s is None else order.within_s
-        async with self._still() as roles:
-            steps = schedule(self._changes(served.config, model, roles), in_place=order.in_place)
+        async with self._still(model.id) as roles:
+            steps = schedule(self._changes(served.config, model.id, roles), in_place=order.in_place)
             if not steps:
                 raise ConfigError("every worker of the model is like that already, so nothing is to be changed")
             try:
@@ -72,24 +72,24 @@ class Rolls:
         tell(f"{model.id} has its new weights; write them into the configuration, too, for the next `twinfer serve`")
 
     @contextlib.asynccontextmanager
-    async def _still(self) -> AsyncIterator[Mapping[WorkerId, Role]]:
-        """No role changes meanwhile; those that differ from what workers were started as, among others."""
+    async def _still(self, key: str) -> AsyncIterator[Mapping[WorkerId, Role]]:
+        """No role changes meanwhile; those of a model's workers, where they may differ from their pools'."""
         config = self._served.config
         if not config.elastic.enabled:
             yield {}
             return
-        async with self._crew.standstill(config.handoff.drain_s + MEET_S) as roles:
+        workers = [worker for worker, spec in self._crew.specs.items() if spec.model.id == key]
+        async with self._crew.standstill(workers, config.handoff.drain_s + MEET_S) as roles:
             yield roles
 
     def _is_unfinished(self, key: str) -> bool:
         """Whether an earlier roll left workers of a model that are not as they are served."""
-        config = self._served.config
-        model = next(model for model in config.model if model.id == key)
-        return any(change.leaver or change.comer for change in self._changes(config, model, {}))
+        return any(change.leaver or change.comer for change in self._changes(self._served.config, key, {}))
 
-    def _changes(self, config: Config, model: ModelConfig, roles: Mapping[WorkerId, Role]) -> list[Change]:
+    def _changes(self, config: Config, key: str, roles: Mapping[WorkerId, Role]) -> list[Change]:
         """What becomes of each worker of the model; new ones have the first free names."""
-        pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == model.id}
+        model = next(model for model in config.model if model.id == key)
+        pools = {pool.name: pool for pool in config.pool if model_of(config, pool).id == key}
         taken = set(self._crew.specs)
         if config.registry:
             taken |= read_registry(Path(config.registry), encrypted=config.tls.enabled).keys()

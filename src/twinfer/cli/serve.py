@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     sock = bind(config.gateway.host, config.gateway.port, guarded=guarded)
     with sock, private_directory(sock.getsockname()[1]) as run_dir:
         directories = locate_models(config)
-        config = settle_emulation(config, directories)
-        plan = plan_local(config, sorted(os.sched_getaffinity(0)), str(run_dir), cache_dir(config))
+        served = Served(settle_emulation(config, directories), directories)
+        plan = plan_local(served.pinned().config, sorted(os.sched_getaffinity(0)), str(run_dir), cache_dir(config))
         for note in notes:
             print(note, file=sys.stderr)
-        return asyncio.run(_serve(Served(config, directories), plan, sock, run_dir, started))
+        return asyncio.run(_serve(served, plan, sock, run_dir, started))
 
 
 async def _serve(served: Served, plan: LocalPlan, sock: socket.socket, run_dir: Path, started: float) -> int:

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from twinfer.cluster.child import Command
 from twinfer.cluster.registry import announce, withdraw
-from twinfer.cluster.standstill import end_standstill, order_standstill
+from twinfer.cluster.standstill import Order, end_standstill, order_standstill
 from twinfer.cluster.supervisor import StartError, Supervisor
 from twinfer.core.capabilities import Role
 from twinfer.core.ids import WorkerId
@@ -75,14 +75,15 @@ class Crew:
         await self._remove([spec.worker], within_s)
 
     @contextlib.asynccontextmanager
-    async def standstill(self, within_s: float) -> AsyncIterator[Mapping[WorkerId, Role]]:
-        """Workers' roles, which nobody changes as long as the context lasts.
+    async def standstill(self, workers: Iterable[WorkerId], within_s: float) -> AsyncIterator[Mapping[WorkerId, Role]]:
+        """Roles of those of these workers that serve; nobody's is changed as long as the context lasts.
 
         Raises:
-            StartError: after that time they are still being changed.
+            StartError: after that time they are still being changed, or not known.
         """
         self._standstills += 1
-        order_standstill(self._roster, self._standstills)
+        serving = tuple(worker for worker in workers if self._supervisor.child(worker).serves)
+        order_standstill(self._roster, Order(self._standstills, serving))
         try:
             yield await self._until_still(within_s)
         finally:
@@ -97,7 +98,9 @@ class Crew:
                         return told.roles
                     await asyncio.sleep(LOOK_S)
         except TimeoutError as error:
-            raise StartError(f"roles are still being changed after {within_s:g} s; roll again later") from error
+            raise StartError(
+                f"after {within_s:g} s roles are still being changed, or some worker is not reached; roll again later"
+            ) from error
 
     def forget_fresh(self) -> None:
         """From now on nobody is new: who dies is started again, and that is all."""

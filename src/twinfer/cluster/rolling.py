@@ -8,10 +8,11 @@
    meanwhile, and while only one kind of weights has a prefill worker, decode workers of the other compute prompts
    themselves. An only decode worker cannot be replaced like this: for a time nobody would answer.
 3. When something does not come up, what was done is undone, last things first: so workers of the old weights are there
-   again before those of the new ones leave, as on the way forth.
+   again before those of the new ones leave, as on the way forth. But a worker that had changed its role begins again
+   with that of its pool, so in place the ways back are looked at, too, before anybody goes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol, TypeAlias
@@ -71,14 +72,14 @@ def schedule(changes: Sequence[Change], *, in_place: bool) -> list[Step]:
         in_place: old ones go before new ones come.
 
     Raises:
-        ConfigError: in place, and at some time nobody would decode.
+        ConfigError: in place, and at some time nobody would decode, be it on the way back.
     """
     sources = [change for change in changes if not change.role.decodes]
-    sinks = [change for change in changes if change.role.decodes]
+    sinks = sorted((change for change in changes if change.role.decodes), key=lambda change: not change.home.decodes)
     if not in_place:
         return _beside(_Phase.of(sources), _Phase.of(sinks))
     steps = [step for change in _empty_first([*sources, *sinks]) for step in _one_by_one(change.leaver, change.comer)]
-    _check_answered(steps, {change.old.worker for change in sinks if change.old is not None})
+    _check_answered(steps, [change.old for change in sinks if change.old is not None])
     return steps
 
 
@@ -131,18 +132,40 @@ def _surplus_first(changes: Sequence[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: change.new is not None)
 
 
-def _check_answered(steps: Sequence[Step], decoding: set[WorkerId]) -> None:
-    """See that somebody decodes after each step."""
+def _way_back(done: Sequence[Step]) -> list[Step]:
+    """What undoes these."""
+    return [
+        back
+        for step in reversed(done)
+        for back in (map(Retire, step.specs) if isinstance(step, Start) else [Start((step.spec,))])
+    ]
+
+
+def _check_answered(steps: Sequence[Step], sinks: Sequence[WorkerSpec]) -> None:
+    """See that somebody decodes after each step, and on the way back from wherever something may not come up."""
+    now = {spec.worker for spec in sinks}
+    ways_back = [[*steps[:end], *_way_back(steps[:end])] for end in range(len(steps) if now else 0)]
+    if all(_is_answered(way, now) for way in (steps, *ways_back)):
+        return
+    turned = [spec.worker for spec in sinks if not spec.pool.role.decodes]
+    who = f" ({' and '.join(turned)}, decoding for now, would prefill when started again)" if turned else ""
+    raise ConfigError(
+        f"in place nobody could answer while the only worker that decodes loads{who}: leave out --in-place, or have "
+        "two workers in pools that decode"
+    )
+
+
+def _is_answered(steps: Sequence[Step], sinks: Iterable[WorkerId]) -> bool:
+    """Whether the last one that decodes never goes."""
+    decoding = set(sinks)
     for step in steps:
         if isinstance(step, Start):
-            decoding = decoding | {spec.worker for spec in step.specs if spec.pool.role.decodes}
+            decoding |= {spec.worker for spec in step.specs if spec.pool.role.decodes}
         elif decoding == {step.spec.worker}:
-            raise ConfigError(
-                "in place nobody could answer while the only worker that decodes loads: leave out --in-place, or have "
-                "two of them"
-            )
+            return False
         else:
-            decoding = decoding - {step.spec.worker}
+            decoding.discard(step.spec.worker)
+    return True
 
 
 async def carry_out(crew: Crew, steps: Sequence[Step], within_s: float, say: Callable[[str], None]) -> None:
@@ -175,17 +198,15 @@ async def carry_out(crew: Crew, steps: Sequence[Step], within_s: float, say: Cal
 async def _undo(
     crew: Crew, done: Sequence[Step], within_s: float, say: Callable[[str], None], reason: TwinferError
 ) -> None:
-    for step in reversed(done):
-        back = [Retire(spec) for spec in step.specs] if isinstance(step, Start) else [Start((step.spec,))]
-        for one in back:
-            say(f"back: {_in_words(one, within_s)}")
-            try:
-                await _do(crew, one, within_s)
-            except TwinferError as error:
-                raise RollFailed(
-                    f"the weights were changed in part ({reason}), and that cannot be undone ({error}): both are "
-                    "served; see that their checkpoints can be read, and roll again, to either of them"
-                ) from error
+    for step in _way_back(done):
+        say(f"back: {_in_words(step, within_s)}")
+        try:
+            await _do(crew, step, within_s)
+        except TwinferError as error:
+            raise RollFailed(
+                f"the weights were changed in part ({reason}), and that cannot be undone ({error}): one or both are "
+                "served; see that their checkpoints can be read, and roll again, to either of them"
+            ) from error
 
 
 async def _do(crew: Crew, step: Step, within_s: float) -> None:

@@ -34,6 +34,13 @@ class Change:
     role: Role
 
     @property
+    def home(self) -> Role:
+        """What whoever begins in this place does."""
+        one = self.old or self.new
+        assert one is not None
+        return one.pool.role
+
+    @property
     def leaver(self) -> WorkerSpec | None:
         """Who leaves."""
         return None if self.old == self.new else self.old

@@ -78,7 +78,7 @@ class Standstill(msgspec.Struct, frozen=True):
 
     Args:
         order: its number.
-        roles: as they are.
+        roles: as they are, of the workers that the order names.
     """
 
     order: int

@@ -9,10 +9,11 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from twinfer.cluster.standstill import standing_order
+from twinfer.cluster.standstill import Order, standing_order
+from twinfer.core.capabilities import Role
 from twinfer.core.clock import Clock
 from twinfer.core.config import ElasticConfig, RoutingConfig
-from twinfer.core.ids import ModelId, RequestId
+from twinfer.core.ids import ModelId, RequestId, WorkerId
 from twinfer.core.messages import Become
 from twinfer.core.process import Standstill
 from twinfer.gateway.fleet import Fleet
@@ -29,28 +30,35 @@ class Pause:
 
     Args:
         roster: where orders stand; ``None`` where nobody gives any.
-        tell: takes the answer to each, once no role is being changed.
+        tell: takes the answer to each, once all workers that it names are reached and keep their roles. Others, of
+            another model or started by hand, may leave meanwhile, or not be there.
     """
 
     def __init__(self, roster: Path | None, tell: Callable[[Standstill], None]) -> None:
         self._roster = roster
         self._tell = tell
-        self._order = 0
+        self._order: Order | None = None
         self._since = 0.0
-        self._told = 0
+        self._told: Order | None = None
 
     def lasts(self, fleet: Fleet, now: float) -> bool:
         """Whether roles stay as they are."""
-        order = 0 if self._roster is None else standing_order(self._roster)
+        order = None if self._roster is None else standing_order(self._roster)
         if order != self._order:
             self._order, self._since = order, now
-        if order not in (0, self._told) and now - self._since >= SETTLE_S:
-            links = [fleet.link(worker) for worker in fleet.present()]
-            if not any(link.load is not None and link.load.draining for link in links):
-                here = [link.identity for link in links if link.identity is not None]
-                self._tell(Standstill(order, {identity.worker: identity.role for identity in here}))
+        if order is not None and order != self._told and now - self._since >= SETTLE_S:
+            roles = _settled_roles(fleet)
+            if roles.keys() >= set(order.workers):
+                self._tell(Standstill(order.number, {worker: roles[worker] for worker in order.workers}))
                 self._told = order
-        return order != 0
+        return order is not None
+
+
+def _settled_roles(fleet: Fleet) -> dict[WorkerId, Role]:
+    """Of workers that are reached and do not turn."""
+    links = [fleet.link(worker) for worker in fleet.present()]
+    there = [link.identity for link in links if link.identity and link.load and not link.load.draining]
+    return {identity.worker: identity.role for identity in there}
 
 
 async def keep_in_shape(
