@@ -248,6 +248,21 @@ def test_who_waited_at_the_worker_has_waited() -> None:
     assert ["worker d has no free capacity; try again later"] == [str(error) for error in client.outcomes]
 
 
+@pytest.mark.parametrize("num_tokens", [1, 3])
+def test_answer_that_has_begun_is_not_refused_for_want_of_room(num_tokens: int) -> None:
+    """Handed back by one worker that changes its role, and after a long wait by the next: it still goes on."""
+    client = a_client(max_busy_s=2.0)
+    client.act(client.machine.planned(split()))
+    client.act(client.machine.granted(GRANT, 0))
+    for index in range(num_tokens):
+        client.act(client.machine.tokens(drawn(index)))
+    for now, waited_s in ((0.0, 0.0), (1.5, 0.0), (10.0, 0.0), (20.0, 2.0)):
+        client.act(client.machine.busy(D, Busy(client.machine.wire_id, 0.5, waited_s), now))
+        client.act(client.machine.planned(split()))
+    assert [] == client.outcomes
+    assert ["busy"] * 4 == [replan.reason for replan in client.replans]
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_client_that_leaves_frees_both_legs(ended: bool) -> None:
     """Both are told, whatever the state; nothing is emitted afterwards."""

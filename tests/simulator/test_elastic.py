@@ -65,6 +65,23 @@ def test_who_waits_for_room_is_handed_back_too() -> None:
     assert [] == unrest(cluster)
 
 
+def test_answer_that_is_handed_back_again_is_not_lost() -> None:
+    """It waits on a full worker that changes its role too, later than a request may wait before it begins."""
+    config = a_config(3, 3)
+    handoff = msgspec.structs.replace(config.handoff, drain_s=0.1, lease_s=100.0, max_busy_s=0.5)
+    config = msgspec.structs.replace(config, handoff=handoff)
+    recorder, schedule = Recorder(1.0), Schedule()
+    cluster = Cluster(a_scenario(config), schedule, recorder)
+    for number in range(3):  # the KV of one of them fits into a decode worker
+        schedule.at(0.3 * number, cluster.gateway.arrive, number, a_request(0.3 * number, 12000, 400, number))
+    for at_s, turning in ((13.0, cluster.incarnations[5]), (14.0, cluster.incarnations[3])):
+        schedule.at(at_s, turning.take, Become(RequestId(f"turn-{at_s}"), Role.PREFILL))
+    schedule.run()
+    assert recorder.replans["busy"] >= 3
+    assert [("ok", 400)] * 3 == [(one.outcome, one.num_tokens) for one in recorder.journeys]
+    assert [] == unrest(cluster)
+
+
 def test_off_unless_asked_for() -> None:
     """A fleet that is not elastic keeps its shape."""
     recorder, _ = replay(a_scenario(a_config(2, 2)), PROMPTS)

@@ -201,7 +201,8 @@ class HandoffConfig(_Table, frozen=True):
     """A worker that changes its role, or is told to stop, lets what it has finish for that long; what is left then goes
     on elsewhere."""
     max_busy_s: float = 10.0
-    """How long a request waits for room on a busy worker, or for a worker to come, before its client gets 503."""
+    """How long a request waits for room on a busy worker, or for a worker to come, before its client gets 503.
+    An answer that has begun waits for room until its deadline."""
 
 
 class TlsConfig(_Table, frozen=True):

@@ -243,10 +243,14 @@ class GatewayRequest:
         return actions + (self._end(None) if fresh[-1].finish is not None else [])
 
     def busy(self, worker: WorkerId, message: Busy, now: float) -> list[GatewayAction]:
-        """A worker has no room now; waiting for some is no failed attempt, but has its own bound."""
+        """A worker has no room now; waiting for some is no failed attempt, but has its own bound.
+
+        An answer that has begun waits for as long as its deadline lets it: workers that change their roles hand it
+        back, perhaps one after the other, and none of them may end it.
+        """
         if self.ended or worker not in self._legs:
             return []
-        if self._out_of_patience(now, message.waited_s):
+        if not self.journal and self._out_of_patience(now, message.waited_s):
             error = CapacityError(f"worker {worker} has no free capacity; try again later", message.retry_after_s)
             return self._fail(error)
         self._legs.discard(worker)
