@@ -5,8 +5,8 @@
     python -m bench.mixed_load /tmp/half-a-billion --rate 0.5 --every 20 --seconds 40 --rounds 1 --json /tmp/mixed.json
 
 Each system has two native workers of one core: `aggregated` two for both phases, `disaggregated` one for either, and
-`router` two for both. `aggregated-in-time` and `router` compute prompts beside answers in pieces that keep a step
-within 105 ms; so does the decode worker of `router-apart`, which has one for either. Chats arrive at random, long
+`router` the same two as that, where the decode worker may compute prompts too, in pieces that keep its steps within
+105 ms. So do both workers for both phases of `aggregated-in-time` and `router-both`. Chats arrive at random, long
 prompts about every so many seconds. All systems are asked the same in a round, one after the other. They all run from
 the beginning, so that nothing is started in between; whoever is not asked has nothing to do. Times are what clients
 see: to the first text, and between arrivals of text. A percentile is one of the requests, or gaps, of all rounds
@@ -58,8 +58,8 @@ SYSTEMS = {
     "aggregated": (TWO_FOR_BOTH, "routing.policy=aggregated"),
     "aggregated-in-time": (TWO_IN_TIME, "routing.policy=aggregated"),
     "disaggregated": (ONE_FOR_EITHER, "routing.policy=disaggregated"),
-    "router": (TWO_IN_TIME, "routing.policy=cost"),
-    "router-apart": (ONE_FOR_EITHER, "routing.policy=cost"),
+    "router": (ONE_FOR_EITHER, "routing.policy=cost"),
+    "router-both": (TWO_IN_TIME, "routing.policy=cost"),
 }
 USUAL = ("aggregated", "disaggregated", "router")
 FIXED = ("aggregated", "aggregated-in-time", "disaggregated")
