@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from bench.role_moves import ATTAINED, CASES, LOOK_EVERY, Half, best, find_rate, load, served
+from bench.role_moves import ATTAINED, CASES, LOOK_EVERY, Half, Moved, best, find_rate, load, served
 
-from twinfer.simulator.recorder import Recorder
+from twinfer.simulator.recorder import Journey, Recorder
 from twinfer.simulator.run import simulate
 
 PAIR = dataclasses.replace(CASES["h100"], workers=2)
@@ -49,6 +49,14 @@ def test_rate_that_is_found_is_borne() -> None:
     requests = dataclasses.replace(CROWD, rate=rate).requests(1.0, 0)
     assert rate < CROWD.rate
     assert served(PAIR, PAIR.scenario(ratio), requests) >= round(ATTAINED * len(requests))
+
+
+def test_refused_and_lost_are_told_apart() -> None:
+    """503 before the first token is a refusal; what ends otherwise in its middle, or not at all, is lost."""
+    ends = [("ok", 0.5), ("no capacity", None), ("rejected", None), ("no capacity", 0.5), ("failed", None), ("", None)]
+    journeys = [Journey(0, 0.0, 8, 8, first_token, outcome=outcome) for outcome, first_token in ends]
+    run = Moved((1,), Recorder(1.0, journeys=journeys))
+    assert (2, 3) == (run.refused, run.lost)
 
 
 def test_no_request_is_lost_by_a_move() -> None:
