@@ -60,7 +60,8 @@ async def test_every_token_follows_from_the_kv_and_none_comes_before_its_time(
     expected = expected_output(prompt, NUM_TOKENS, emulation, "default")
     assert [demo_model.tokenizer.token_bytes(token) for token in expected][: len(heard.tokens)] == heard.tokens
     assert "disaggregated" == heard.journey["route"]
-    assert heard.journey["decode_ms"] / 1e3 >= shortest_decode_s(len(prompt), len(heard.tokens))
+    seen_s = (heard.journey["ttft_ms"] + heard.journey["decode_ms"]) / 1e3  # a gateway may hear of the first one late
+    assert seen_s >= shortest_decode_s(len(prompt), len(heard.tokens))
     assert "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4" in pair.output.text
 
 
