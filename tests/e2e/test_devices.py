@@ -54,13 +54,14 @@ async def test_every_token_follows_from_the_kv_and_none_comes_before_its_time(
 ):
     """The tokens are those of the KV that was handed over, and decode is no faster than the catalogue says."""
     async with openai_client(pair.url) as client:
+        began = time.monotonic()  # the gateway's own times say less: it may hear of the first token late
         heard = await chat(client, "gpt-oss-120b", TEXT, NUM_TOKENS, route="disaggregated")
+        seen_s = time.monotonic() - began
     prompt = demo_model.prompt(Conversation((say("user", TEXT),)))
     emulation = EmulationConfig(num_layers=1, num_kv_heads=1, head_dim=4, vocab_size=demo_model.vocab_size)
     expected = expected_output(prompt, NUM_TOKENS, emulation, "default")
     assert [demo_model.tokenizer.token_bytes(token) for token in expected][: len(heard.tokens)] == heard.tokens
     assert "disaggregated" == heard.journey["route"]
-    seen_s = (heard.journey["ttft_ms"] + heard.journey["decode_ms"]) / 1e3  # a gateway may hear of the first one late
     assert seen_s >= shortest_decode_s(len(prompt), len(heard.tokens))
     assert "decode emulates 2 x cs3 with gpt-oss-120b in mxfp4" in pair.output.text
 
