@@ -1,5 +1,7 @@
 """Simulated workers that change their roles, by the product's policy and state machine."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tests.simulator.small import a_config, a_request, a_scenario, unrest
@@ -47,15 +49,21 @@ def test_long_answers_go_on_elsewhere() -> None:
     assert [] == unrest(cluster)
 
 
+def crowded(
+    config: Config, max_busy_s: float, arrivals: Sequence[float], schedule: Schedule, recorder: Recorder
+) -> Cluster:
+    """Workers that drain at once, and requests of which the KV of one fits into a decode worker."""
+    handoff = msgspec.structs.replace(config.handoff, drain_s=0.1, lease_s=100.0, max_busy_s=max_busy_s)
+    cluster = Cluster(a_scenario(msgspec.structs.replace(config, handoff=handoff)), schedule, recorder)
+    for number, at_s in enumerate(arrivals):
+        schedule.at(at_s, cluster.gateway.arrive, number, a_request(at_s, 12000, 400, number))
+    return cluster
+
+
 def test_who_waits_for_room_is_handed_back_too() -> None:
     """A worker turns as soon as its drain is over, and who waited there for room ends on another worker."""
-    config = a_config(1, 2)
-    handoff = msgspec.structs.replace(config.handoff, drain_s=0.1, lease_s=100.0, max_busy_s=100.0)
-    config = msgspec.structs.replace(config, handoff=handoff)
     recorder, schedule = Recorder(1.0), Schedule()
-    cluster = Cluster(a_scenario(config), schedule, recorder)
-    for number in range(4):  # the KV of one of them fits into a decode worker
-        schedule.at(0.0, cluster.gateway.arrive, number, a_request(0.0, 12000, 400, number))
+    cluster = crowded(a_config(1, 2), 100.0, [0.0] * 4, schedule, recorder)
     turning, roles = cluster.incarnations[2], list[Role]()
     schedule.at(1.0, turning.take, Become(RequestId("turn"), Role.PREFILL))
     schedule.at(1.2, lambda: roles.append(turning.life.identity.role))
@@ -67,13 +75,8 @@ def test_who_waits_for_room_is_handed_back_too() -> None:
 
 def test_answer_that_is_handed_back_again_is_not_lost() -> None:
     """It waits on a full worker that changes its role too, later than a request may wait before it begins."""
-    config = a_config(3, 3)
-    handoff = msgspec.structs.replace(config.handoff, drain_s=0.1, lease_s=100.0, max_busy_s=0.5)
-    config = msgspec.structs.replace(config, handoff=handoff)
     recorder, schedule = Recorder(1.0), Schedule()
-    cluster = Cluster(a_scenario(config), schedule, recorder)
-    for number in range(3):  # the KV of one of them fits into a decode worker
-        schedule.at(0.3 * number, cluster.gateway.arrive, number, a_request(0.3 * number, 12000, 400, number))
+    cluster = crowded(a_config(3, 3), 0.5, [0.3 * number for number in range(3)], schedule, recorder)
     for at_s, turning in ((13.0, cluster.incarnations[5]), (14.0, cluster.incarnations[3])):
         schedule.at(at_s, turning.take, Become(RequestId(f"turn-{at_s}"), Role.PREFILL))
     schedule.run()
