@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from twinfer.core.block_hash import BlockHasher
-from twinfer.core.cost import Ahead, StepCost, prompt_work
+from twinfer.core.cost import Ahead, prompt_work
 from twinfer.core.errors import CapacityError, InvalidRequest
 from twinfer.core.ids import RequestId
 from twinfer.core.load import Counters, HostCounts, LoadReport
@@ -31,6 +31,7 @@ from twinfer.engine.preempt import Claim, num_freed, yields
 from twinfer.engine.prefix import PrefixCache
 from twinfer.engine.scheduler import Limits, Scheduler
 from twinfer.engine.sequence import Purpose, TokenSequence
+from twinfer.engine.step_fit import StepFit
 from twinfer.kv.block_pool import BlockPool
 
 
@@ -140,17 +141,18 @@ class EngineLoop:
         else:
             self._drop(sequence)
 
-    def begin(self, now: float, cost: StepCost | None = None) -> StepPlan | None:
+    def begin(self, now: float, fit: StepFit | None = None) -> StepPlan | None:
         """What to compute next; ``None`` when there is nothing to do or no block to do it with.
 
         Args:
-            cost: of steps, where they have a goal and it is known.
+            fit: what steps were learned to cost, for those that have a goal.
         """
         if now >= self.pool.next_unpin:
             self.pool.unpin(now)
         expired = self._expired(now) if now >= self._no_deadline_before else ()
         for request_id in expired:
             self._drop(self._sequences[request_id])
+        cost = fit.cost() if fit is not None and self.limits.step_goal_s else None
         slices, fresh = self._scheduler.plan(now, cost)
         follows, self._follows = self._follows, False
         if not slices and not expired:

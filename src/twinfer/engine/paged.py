@@ -12,7 +12,6 @@ import msgspec
 from twinfer.core.block_events import BlockEvents
 from twinfer.core.capabilities import Capabilities
 from twinfer.core.clock import Clock
-from twinfer.core.cost import StepCost
 from twinfer.core.errors import CapacityError
 from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
@@ -133,7 +132,7 @@ class PagedEngine:
         started = self._clock.now()
         with self._lock.quiet:
             self._lock.changed.clear()
-            plan = self._loop.begin(started, self._step_cost())
+            plan = self._loop.begin(started, self._fit)
             self._running = None if plan is None or not plan.slices else (features(plan.slices), started)
             more = self._host is not None and self._host[0].has_work
         self.ingests.look_again()
@@ -173,9 +172,6 @@ class PagedEngine:
             filled, stored = copies.make(plan)
             with self._lock.quiet:
                 exchange.finish(plan, filled, stored)
-
-    def _step_cost(self) -> StepCost | None:
-        return self._fit.cost() if self._fit is not None and self._loop.limits.step_goal_s else None
 
     def _learn(self, plan: StepPlan, result: StepResult, began: float, ended: float) -> None:
         self._running = None

@@ -9,7 +9,6 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from twinfer.core.cost import StepCost
 from twinfer.core.errors import CapacityError
 from twinfer.core.grant import Use
 from twinfer.core.ids import RequestId
@@ -189,9 +188,6 @@ class VirtualEngine:
             step_s = (ended - run.started) / run.steps
             self._fit.observe(features(run.plan.slices, run.steps - 1), step_s, run.started, ended)
 
-    def _step_cost(self) -> StepCost | None:
-        return self._fit.cost() if self._fit is not None and self.loop.limits.step_goal_s else None
-
     def _check_parked(self) -> None:
         parked = sum(len(sequence.blocks) for sequence in self.loop.parked.values()) + self._lending.num_blocks
         if parked >= self._max_parked_blocks:
@@ -200,7 +196,7 @@ class VirtualEngine:
     def _begin(self) -> None:
         self._next = None
         now = self._schedule.now()
-        plan = self.loop.begin(now, self._step_cost())
+        plan = self.loop.begin(now, self._fit)
         if self._listener is None:
             return
         if plan is not None:
@@ -220,7 +216,7 @@ class VirtualEngine:
         over = run.over_at(self._schedule.now())
         if over:
             self._take_in(run.first(over))
-            plan = self.loop.begin(run.end(over), self._step_cost())
+            plan = self.loop.begin(run.end(over), self._fit)
             assert plan is not None
             run = TimedRun(plan, run.end(over), 1, run.step_s(over))
         self._set(run.first(1))
